@@ -1,0 +1,23 @@
+// Same bits for any thread count, batch and chunk: what has to hold before the first product.
+#pragma once
+
+#include <string>
+
+namespace attar {
+
+struct Numerics {
+  std::string blas_mode;          // value given to MKL_CBWR, empty when none was accepted
+  bool rows_independent = false;  // rows of a product have the same bits for every number of rows
+  bool threads_independent = false;  // and for 1 and 2 threads
+};
+
+// Asks the BLAS for reproducible products (MKL_CBWR, TOOLCHAIN: a strict mode costs nothing),
+// chooses what the processor has, and checks by small products whether rows and threads are in
+// fact independent. Call before the first product; later calls return the first answer.
+const Numerics& set_up_numerics();
+
+// Threads of every parallel region (ATen, OpenMP, BLAS): one pool.
+void set_threads(int count);
+int threads();
+
+}  // namespace attar

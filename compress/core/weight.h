@@ -1,0 +1,106 @@
+// What a weight can be. How it becomes so lives in a pass.
+//
+// Shape letters: O output features, I input features, G groups of input columns, R rank.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+
+namespace attar {
+
+// Plain values, [O, I], float32 | float16 | bfloat16. May be a read-only view of a mapped file.
+struct DenseWeight {
+  at::Tensor values;
+};
+
+// Where the zero of a group lies.
+enum class ZeroPoint {
+  kSymmetric,  // value = scale * (code - 2^(bits-1)); no zero is stored
+  kInteger,    // value = scale * (code - zero), zero an integer in [0, 2^bits - 1]
+  kMinimum,    // value = scale * code + zero, zero a real number (ggml's *_1 types)
+};
+std::string_view to_string(ZeroPoint zero_point);
+
+// The grid of a quantized weight: what the recipe asks for and what the file must be able to hold.
+struct QuantScheme {
+  int bits = 4;                 // 2..8
+  std::int64_t group_size = 0;  // input columns that share a scale; 0: the whole row
+  ZeroPoint zero_point = ZeroPoint::kInteger;
+  at::ScalarType scale_type = at::kHalf;  // what a scale is rounded to in the file
+
+  int levels() const { return 1 << bits; }
+  std::int64_t groups(std::int64_t columns) const {
+    return group_size == 0 ? 1 : (columns + group_size - 1) / group_size;
+  }
+  // Codes, scales and stored zeros of an [O, I] weight, in bits a weight. An integer zero costs
+  // `bits`, a minimum costs 16.
+  double bits_per_weight(std::int64_t columns) const;
+  bool operator==(const QuantScheme&) const = default;
+};
+
+// Codes on a grid of groups. Always dequantized as written at ZeroPoint, in float32, so that every
+// program which reads the export computes the same values.
+//   codes  [O, I] uint8, unsigned (a symmetric 4-bit code -8 is stored as 0)
+//   scale  [O, G] float32, each value representable in scheme.scale_type
+//   zero   [O, G] float32: integers (kInteger), minima (kMinimum), undefined (kSymmetric)
+struct QuantizedWeight {
+  QuantScheme scheme;
+  at::Tensor codes;
+  at::Tensor scale;
+  at::Tensor zero;
+};
+
+// Mostly zeros: the values that stay, row after row, and one bit an element (bit 0 of byte 0 is
+// column 0 of the row).
+//   values  [nonzeros] float32 | float16 | bfloat16
+//   mask    [O, ceil(I / 8)] uint8
+struct SparseWeight {
+  at::Tensor values;
+  at::Tensor mask;
+  std::int64_t columns = 0;
+};
+
+// B A, rank R: y = B (A x).
+//   b  [O, R],  a  [R, I], floating
+struct LowRankWeight {
+  at::Tensor b;
+  at::Tensor a;
+};
+
+// A base plus a low-rank correction of what the base lost.
+struct CorrectedWeight {
+  std::variant<DenseWeight, QuantizedWeight, SparseWeight> base;
+  LowRankWeight correction;
+};
+
+using Weight = std::variant<DenseWeight, QuantizedWeight, SparseWeight, LowRankWeight,
+                            CorrectedWeight>;
+
+struct WeightShape {
+  std::int64_t out = 0;
+  std::int64_t in = 0;
+  bool operator==(const WeightShape&) const = default;
+};
+
+WeightShape shape_of(const Weight& weight);
+std::string_view kind_of(const Weight& weight);  // "dense", "quantized", "sparse", ...
+
+// Bytes of the weight as a file would hold it (packed codes, scales, zeros, mask).
+std::int64_t stored_bytes(const Weight& weight);
+
+// The equal dense matrix, [O, I] float32. Differentiable with respect to dense values, scales,
+// real zeros and factors.
+at::Tensor dense(const Weight& weight);
+
+// Zeros of a dense matrix left out. `values` [O, I] floating.
+SparseWeight to_sparse(const at::Tensor& values);
+
+// Throws BadInput when parts disagree in shape or type, or a code exceeds the grid.
+void check(const Weight& weight, std::string_view where);
+
+}  // namespace attar
