@@ -39,17 +39,30 @@ function(attar_room name)
   set_property(GLOBAL APPEND PROPERTY ATTAR_ROOMS attar_${name})
 endfunction()
 
-# One precompiled header for everything that works on tensors.
+# One precompiled header for everything that works on tensors. ccache can only keep what includes it
+# if gcc's preprocessor names it in its output.
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  set(attar_pch_flags -fpch-preprocess)
+endif()
 function(attar_precompile target)
   if(NOT TARGET attar_precompiled)
-    file(WRITE ${PROJECT_BINARY_DIR}/precompiled.cpp "")
+    if(NOT EXISTS ${PROJECT_BINARY_DIR}/precompiled.cpp)
+      file(WRITE ${PROJECT_BINARY_DIR}/precompiled.cpp "")
+    endif()
     add_library(attar_precompiled OBJECT ${PROJECT_BINARY_DIR}/precompiled.cpp)
     target_link_libraries(attar_precompiled PRIVATE attar_torch attar_warnings attar_sanitizers)
+    target_compile_options(attar_precompiled PRIVATE ${attar_pch_flags})
     target_precompile_headers(attar_precompiled PRIVATE
       <ATen/core/Tensor.h> <nlohmann/json.hpp> <algorithm> <array> <filesystem> <functional>
       <map> <memory> <optional> <span> <string> <string_view> <variant> <vector>)
   endif()
   target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:attar_warnings>
                                           $<BUILD_INTERFACE:attar_sanitizers>)
+  target_compile_options(${target} PRIVATE ${attar_pch_flags})
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL EXECUTABLE)  # gcc takes a precompiled header only under the flags that made it
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
+  endif()
   target_precompile_headers(${target} REUSE_FROM attar_precompiled)
 endfunction()
