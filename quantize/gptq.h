@@ -1,0 +1,56 @@
+// GPTQ: rounds column after column and moves each rounding error onto the columns still free
+// (Frantar et al. 2022, arXiv:2210.17323; ALGOS 1.2).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "quantize/grid.h"
+
+namespace attar {
+
+struct GptqOptions {
+  bool act_order = true;      // columns of large diag H first; groups stay contiguous
+  bool static_groups = true;  // grids from the original weight; act_order needs it
+  bool search = true;         // grids by weighted squared error; false: min-max
+  int block_size = 128;       // columns between two updates of the rest; changes speed only
+  double damping = 0.01;      // share of mean(diag H) added to diag H; x10 up to 5 times
+  int refits = 2;             // refits of scales under H, each followed by a second sweep
+  int descents = 4;           // at most so many passes of coordinate descent over the codes
+  // What to do when no damping makes H positive definite: round plainly, or throw NumericRefusal.
+  bool round_plainly_on_failure = true;
+};
+
+struct GptqResult {
+  QuantizedWeight weight;
+  double loss = 0;          // tr(D H D^T) / tr(W H W^T), D = Q - W, H without damping
+  double rtn_loss = 0;      // the same for plain min-max rounding
+  double identity_gap = 0;  // relative difference of the sweep's own sum of losses and
+                            // tr(D H D^T) with damped H: a self-check, about 1e-5
+  double damping = 0;       // what was used; 0: H was not used
+  bool rounded_plainly = false;
+  std::vector<std::int64_t> dead_columns;  // never active: their weights are 0
+  std::vector<std::string> fallbacks;      // one sentence each
+};
+
+// Quantizes one weight matrix.
+//   weight   [O, I] float32; not modified
+//   hessian  [I, I] double, symmetric: sum of x x^T over calibration tokens (any scale)
+//   where    names the layer in messages
+// O(O I^2 + I^3) time, O(O I + I^2) memory. The result does not depend on threads or block_size
+// (the latter up to float32 rounding).
+//
+// Throws UsageError if shapes or options disagree, NumericRefusal on a NaN or an infinity (with its
+// place) and, if the options say so, when H cannot be factored.
+GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
+                         const QuantScheme& scheme, const GptqOptions& options = {},
+                         std::string_view where = "gptq");
+
+// tr(D H D^T), D = approximation - weight, float32 products and a float64 sum.
+double hessian_loss(const at::Tensor& weight, const at::Tensor& approximation,
+                    const at::Tensor& hessian);
+
+}  // namespace attar

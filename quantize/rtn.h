@@ -1,0 +1,19 @@
+// Plain rounding to nearest: the baseline of every other quantizer (ALGOS 1.1).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "quantize/grid.h"
+
+namespace attar {
+
+struct RtnResult {
+  QuantizedWeight weight;
+  double relative_error = 0;  // |Q - W|^2 / |W|^2
+};
+
+//   weight  [O, I] float32
+RtnResult rtn_quantize(const at::Tensor& weight, const QuantScheme& scheme,
+                       const GridOptions& options = {}, const at::Tensor& column_weights = {});
+
+}  // namespace attar
