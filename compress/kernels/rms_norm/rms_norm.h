@@ -1,0 +1,35 @@
+// Root mean square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467).
+#pragma once
+
+#include <cstdint>
+
+#include "compress/kernels/variants.h"
+
+namespace attar::kernels {
+
+// out[r][c] = (x[r][c] / sqrt(mean_c x[r][c]^2 + eps)) * weight[c], rounded in that order, as
+// Hugging Face rounds it in fp32. For Gemma pass 1 + w as weight.
+struct RmsNorm {
+  const float* x;       // [rows, columns]
+  const float* weight;  // [columns]
+  float* out;           // [rows, columns]; may be x
+  std::int64_t rows;
+  std::int64_t columns;
+  float eps;
+};
+void rms_norm(const RmsNorm& call, const Variant& variant = active_variant());
+
+// x += delta, then out = the norm of the new x: a residual sum and the norm that follows it, in one
+// walk. The same bits as the two steps one after the other.
+struct AddRmsNorm {
+  float* x;             // [rows, columns], rewritten
+  const float* delta;   // [rows, columns]
+  const float* weight;  // [columns]
+  float* out;           // [rows, columns]; not x; may be delta
+  std::int64_t rows;
+  std::int64_t columns;
+  float eps;
+};
+void add_rms_norm(const AddRmsNorm& call, const Variant& variant = active_variant());
+
+}  // namespace attar::kernels

@@ -1,0 +1,60 @@
+// Which instruction set the kernels run on: one table, chosen once.
+//
+// Every kernel is a free function `kernel(call, variant = active_variant())`. Tests and benchmarks
+// walk variants(); everybody else leaves the default. The environment variable ATTAR_ISA
+// (portable | avx2 | avx512) forces one.
+//
+// Common promises of all kernels: fp32 arithmetic; plain pointers without alignment demands; a
+// row's bits depend on that row's data alone, never on the number of threads, on the rows beside
+// it or on how rows are cut into calls. Two variants may differ by round-off.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace attar::kernels {
+
+struct RmsNorm;
+struct AddRmsNorm;
+struct Rotate;
+struct GatedActivation;
+struct CausalAttention;
+struct LogSoftmaxStats;
+struct Divergence;
+struct AffineCodes;
+struct AttentionTask;
+
+// Each entry works on the rows [begin, end) of its call, on one thread.
+struct Variant {
+  std::string_view name;
+  bool (*supported)();  // by this processor and operating system
+
+  void (*rms_norm)(const RmsNorm&, std::int64_t begin, std::int64_t end);
+  void (*add_rms_norm)(const AddRmsNorm&, std::int64_t begin, std::int64_t end);
+  void (*rotate)(const Rotate&, std::int64_t begin, std::int64_t end);
+  void (*gated_activation)(const GatedActivation&, std::int64_t begin, std::int64_t end);
+  void (*causal_attention)(const CausalAttention&, const AttentionTask&);
+  void (*log_softmax_stats)(const LogSoftmaxStats&, std::int64_t begin, std::int64_t end);
+  void (*divergence)(const Divergence&, std::int64_t begin, std::int64_t end);
+  void (*f16_to_f32)(const void* source, float* out, std::int64_t count);
+  void (*bf16_to_f32)(const void* source, float* out, std::int64_t count);
+  void (*f32_to_f16)(const float* source, void* out, std::int64_t count);
+  void (*f32_to_bf16)(const float* source, void* out, std::int64_t count);
+  void (*dequantize_affine)(const AffineCodes&, std::int64_t begin, std::int64_t end);
+};
+
+// All variants of this build, best first; the last one runs anywhere.
+std::span<const Variant> variants();
+
+// The first supported variant, or the one that `forced` names when it is not empty. Throws
+// std::invalid_argument if no variant has that name or this processor cannot run it.
+const Variant& choose_variant(std::string_view forced);
+
+// choose_variant(ATTAR_ISA), remembered. Throws on every call if ATTAR_ISA is wrong.
+const Variant& active_variant();
+
+// The name of active_variant().
+std::string_view active_isa();
+
+}  // namespace attar::kernels
