@@ -1,0 +1,77 @@
+#include "compress/core/block.h"
+
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linear.h>
+
+#include "compress/core/errors.h"
+
+namespace attar {
+namespace {
+
+bool finite(const at::Tensor& t) {
+  return !t.defined() || !t.is_floating_point() || at::isfinite(t).all().item<bool>();
+}
+
+bool finite(const Weight& weight) {
+  struct Finite {
+    bool operator()(const DenseWeight& w) const { return finite(w.values); }
+    bool operator()(const QuantizedWeight& w) const { return finite(w.scale) && finite(w.zero); }
+    bool operator()(const SparseWeight& w) const { return finite(w.values); }
+    bool operator()(const LowRankWeight& w) const { return finite(w.a) && finite(w.b); }
+    bool operator()(const CorrectedWeight& w) const {
+      return std::visit(*this, w.base) && (*this)(w.correction);
+    }
+  };
+  return std::visit(Finite{}, weight);
+}
+
+}  // namespace
+
+at::Tensor Linear::forward(const at::Tensor& input) const {
+  if (const auto* low_rank = std::get_if<LowRankWeight>(&weight)) {
+    const at::Tensor inner = at::linear(input, low_rank->a.to(at::kFloat));
+    return at::linear(inner, low_rank->b.to(at::kFloat), bias);
+  }
+  if (const auto* sum = std::get_if<CorrectedWeight>(&weight)) {
+    const Weight base = std::visit([](const auto& w) -> Weight { return w; }, sum->base);
+    const at::Tensor inner = at::linear(input, sum->correction.a.to(at::kFloat));
+    return at::linear(input, dense(base), bias) +
+           at::linear(inner, sum->correction.b.to(at::kFloat));
+  }
+  return at::linear(input, dense(weight), bias);
+}
+
+void check(const Block& block, const ModelConfig& config, std::string_view where) {
+  for (const at::Tensor* norm : {&block.attention_norm, &block.mlp_norm}) {
+    require(norm->defined() && norm->dim() == 1 && norm->size(0) == config.hidden, where,
+            "a norm must hold ", config.hidden, " values");
+  }
+  for (const Role role : kRoles) {
+    const std::string name = std::string(where) + " " + std::string(short_name(role));
+    const Linear& linear = block[role];
+    check(linear.weight, name);
+    const auto [out, in] = shape_of(linear.weight);
+    const LinearShape expected = shape_of(config, role);
+    require(out == expected.out && in == expected.in, name, "weight must be [", expected.out, ", ",
+            expected.in, "] by the configuration, got [", out, ", ", in, "]");
+    require(!linear.bias.defined() || linear.bias.numel() == out, name, "bias must hold ", out,
+            " values");
+  }
+}
+
+void check_finite(const Block& block, std::int64_t index) {
+  const auto refuse = [&](bool holds, std::string_view tensor) {
+    require<NumericRefusal>(holds, "model.layers." + std::to_string(index) + "." +
+                                       std::string(tensor),
+                            "holds a NaN or an infinity; the file is damaged or was saved from a "
+                            "diverged run");
+  };
+  refuse(finite(block.attention_norm), "input_layernorm.weight");
+  refuse(finite(block.mlp_norm), "post_attention_layernorm.weight");
+  for (const Role role : kRoles) {
+    refuse(finite(block[role].weight), std::string(short_name(role)) + ".weight");
+    refuse(finite(block[role].bias), std::string(short_name(role)) + ".bias");
+  }
+}
+
+}  // namespace attar

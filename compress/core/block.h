@@ -1,0 +1,37 @@
+// One transformer block: two norms and seven linear layers, each in whatever state passes left it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+
+#include "compress/core/config.h"
+#include "compress/core/weight.h"
+
+namespace attar {
+
+struct Linear {
+  Weight weight;
+  at::Tensor bias;  // [O] float32, or undefined
+
+  // y = W x + b. `input` [..., I] float32 -> [..., O] float32. Gives gradients with respect to the
+  // input and to whatever `dense(weight)` is differentiable in.
+  at::Tensor forward(const at::Tensor& input) const;
+};
+
+struct Block {
+  at::Tensor attention_norm;  // [hidden] float32
+  at::Tensor mlp_norm;        // [hidden] float32
+  std::array<Linear, kRoles.size()> linears;
+
+  Linear& operator[](Role role) { return linears[index_of(role)]; }
+  const Linear& operator[](Role role) const { return linears[index_of(role)]; }
+};
+
+// Throws BadInput when a weight or norm disagrees with the configuration.
+void check(const Block& block, const ModelConfig& config, std::string_view where);
+
+// Throws NumericRefusal naming the first tensor that holds a NaN or an infinity.
+void check_finite(const Block& block, std::int64_t index);
+
+}  // namespace attar

@@ -1,0 +1,96 @@
+#include "compress/core/config.h"
+
+#include "compress/core/errors.h"
+
+namespace attar {
+
+std::string_view to_string(Activation activation) {
+  constexpr std::array<std::string_view, 4> kNames = {"silu", "gelu_tanh", "gelu", "relu"};
+  return kNames[static_cast<std::size_t>(activation)];
+}
+
+std::string_view to_string(RopeScaling scaling) {
+  constexpr std::array<std::string_view, 3> kNames = {"none", "linear", "llama3"};
+  return kNames[static_cast<std::size_t>(scaling)];
+}
+
+std::string_view to_string(Role role) {
+  constexpr std::array<std::string_view, 7> kNames = {"q", "k", "v", "o", "gate", "up", "down"};
+  return kNames[index_of(role)];
+}
+
+std::string_view to_string(Site site) {
+  constexpr std::array<std::string_view, 4> kNames = {"attention_input", "o_input", "mlp_input",
+                                                      "down_input"};
+  return kNames[index_of(site)];
+}
+
+Site site_of(Role role) {
+  switch (role) {
+    case Role::kQuery:
+    case Role::kKey:
+    case Role::kValue:
+      return Site::kAttentionInput;
+    case Role::kOutput:
+      return Site::kOutputInput;
+    case Role::kGate:
+    case Role::kUp:
+      return Site::kMlpInput;
+    case Role::kDown:
+      return Site::kDownInput;
+  }
+  throw std::logic_error("site_of: unknown role");
+}
+
+LinearShape shape_of(const ModelConfig& c, Role role) {
+  switch (role) {
+    case Role::kQuery:
+      return {c.q_width(), c.hidden};
+    case Role::kKey:
+    case Role::kValue:
+      return {c.kv_width(), c.hidden};
+    case Role::kOutput:
+      return {c.hidden, c.q_width()};
+    case Role::kGate:
+    case Role::kUp:
+      return {c.ffn, c.hidden};
+    case Role::kDown:
+      return {c.hidden, c.ffn};
+  }
+  throw std::logic_error("shape_of: unknown role");
+}
+
+std::string_view short_name(Role role) {
+  constexpr std::array<std::string_view, 7> kNames = {
+      "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+      "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+  return kNames[index_of(role)];
+}
+
+std::string layer_name(std::int64_t block, Role role) {
+  return "model.layers." + std::to_string(block) + "." + std::string(short_name(role));
+}
+
+void check(const ModelConfig& c, std::string_view where) {
+  const auto bounded = [&](std::int64_t value, std::int64_t limit, std::string_view key) {
+    require(value > 0 && value <= limit, where, key, " must be in [1, ", limit, "], got ", value);
+  };
+  bounded(c.layers, 10'000, "number of layers");
+  bounded(c.hidden, 1 << 20, "hidden size");
+  bounded(c.ffn, 1 << 22, "intermediate size");
+  bounded(c.heads, 1 << 14, "number of attention heads");
+  bounded(c.kv_heads, c.heads, "number of key-value heads");
+  bounded(c.head_dim, 1 << 12, "head size");
+  bounded(c.vocabulary, 1 << 24, "vocabulary size");
+  bounded(c.max_positions, 1 << 26, "number of positions");
+  require(c.heads % c.kv_heads == 0, where, "key-value heads must divide attention heads, got ",
+          c.kv_heads, " and ", c.heads);
+  require(c.head_dim % 2 == 0, where, "head size must be even for rotary positions, got ",
+          c.head_dim);
+  require(c.norm_eps > 0 && c.norm_eps < 1, where, "norm epsilon must be in (0, 1), got ",
+          c.norm_eps);
+  require(c.rope.theta > 0 && c.rope.factor > 0, where,
+          "rope theta and factor must be positive, got ", c.rope.theta, " and ", c.rope.factor);
+}
+
+}  // namespace attar

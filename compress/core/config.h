@@ -1,0 +1,81 @@
+// The shape of a model, whatever file it came from.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace attar {
+
+// Activation of a gated MLP: down(act(gate x) * (up x)).
+enum class Activation { kSilu, kGeluTanh, kGelu, kRelu };
+std::string_view to_string(Activation activation);
+
+enum class RopeScaling { kNone, kLinear, kLlama3 };
+std::string_view to_string(RopeScaling scaling);
+
+// Rotary position embedding, rotate_half convention: dimension j turns with j + dimensions / 2.
+struct Rope {
+  double theta = 10000.0;
+  RopeScaling scaling = RopeScaling::kNone;
+  double factor = 1.0;             // kLinear, kLlama3
+  double low_frequency_factor = 1.0;   // kLlama3
+  double high_frequency_factor = 4.0;  // kLlama3
+  std::int64_t original_positions = 8192;  // kLlama3
+  // A file that stores frequencies divides them by these instead (GGUF rope_freqs), [head_dim / 2].
+  std::vector<float> stored_factors;
+};
+
+struct ModelConfig {
+  std::string family;  // a name of compress/families
+  std::int64_t layers = 0;
+  std::int64_t hidden = 0;
+  std::int64_t ffn = 0;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t vocabulary = 0;
+  std::int64_t max_positions = 0;
+  double norm_eps = 1e-5;
+  Activation activation = Activation::kSilu;
+  Rope rope;
+  bool tied_head = false;
+  std::optional<std::int64_t> bos, eos;
+
+  std::int64_t q_width() const { return heads * head_dim; }
+  std::int64_t kv_width() const { return kv_heads * head_dim; }
+};
+
+// The linear layers of a block, in the order in which data meets them.
+enum class Role { kQuery, kKey, kValue, kOutput, kGate, kUp, kDown };
+inline constexpr std::array<Role, 7> kRoles = {Role::kQuery,  Role::kKey, Role::kValue,
+                                               Role::kOutput, Role::kGate, Role::kUp, Role::kDown};
+inline constexpr std::size_t index_of(Role role) { return static_cast<std::size_t>(role); }
+std::string_view to_string(Role role);  // "q", "k", "v", "o", "gate", "up", "down"
+
+// Where activations are seen: the four distinct inputs of a block's linear layers.
+enum class Site { kAttentionInput, kOutputInput, kMlpInput, kDownInput };
+inline constexpr std::array<Site, 4> kSites = {Site::kAttentionInput, Site::kOutputInput,
+                                               Site::kMlpInput, Site::kDownInput};
+inline constexpr std::size_t index_of(Site site) { return static_cast<std::size_t>(site); }
+std::string_view to_string(Site site);
+Site site_of(Role role);
+
+struct LinearShape {
+  std::int64_t out = 0;
+  std::int64_t in = 0;
+};
+LinearShape shape_of(const ModelConfig& config, Role role);
+
+// The name that rules and reports use: the Hugging Face module path of Llama-like models,
+// "model.layers.3.mlp.down_proj". `short_name` is its tail inside the block, "mlp.down_proj".
+std::string layer_name(std::int64_t block, Role role);
+std::string_view short_name(Role role);
+
+// Throws BadInput unless every number is positive, heads divide, and sizes cannot overflow.
+void check(const ModelConfig& config, std::string_view where);
+
+}  // namespace attar

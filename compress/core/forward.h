@@ -1,0 +1,69 @@
+// The one definition of what a model computes. Calibration, evaluation, generation and training
+// all come through here; with gradients enabled each step is differentiable, without them it runs
+// on compress/kernels, and rows never depend on their neighbours in a batch.
+//
+// Shapes: B sequences of T tokens; hidden states are [B, T, hidden] float32.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "compress/core/block.h"
+#include "compress/core/config.h"
+
+namespace attar {
+
+// cos and sin of every position, [positions, head_dim / 2] float32, computed as transformers does.
+struct RopeTable {
+  at::Tensor cos;
+  at::Tensor sin;
+};
+RopeTable rope_table(const ModelConfig& config, std::int64_t positions);
+
+// Keys (rotated) and values of the tokens seen so far in one block, for one sequence.
+struct KeyValues {
+  at::Tensor keys;    // [capacity, kv_width] float32
+  at::Tensor values;  // [capacity, kv_width] float32
+  std::int64_t length = 0;
+};
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activation activation);
+
+// A block made ready to run many times: weights as dense float32, q|k|v and gate|up joined so that
+// each input is multiplied once. The five steps are what a true-sequential pass needs; `forward` is
+// all of them. Holds no gradients: training calls `block_forward` below.
+class BlockRunner {
+ public:
+  BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope);
+
+  at::Tensor attention_input(const at::Tensor& x) const;                    // [B, T, hidden]
+  at::Tensor attention(const at::Tensor& normed, KeyValues* cache) const;   // [B, T, q_width]
+  at::Tensor add_attention(const at::Tensor& x, const at::Tensor& mixed) const;  // x + o(mixed)
+  at::Tensor mlp_input(const at::Tensor& h) const;                          // [B, T, hidden]
+  at::Tensor gated(const at::Tensor& normed) const;                         // [B, T, ffn]
+  at::Tensor add_mlp(const at::Tensor& h, const at::Tensor& gated) const;   // h + down(gated)
+
+  // `cache` continues one sequence (B = 1) after cache->length tokens and is extended.
+  at::Tensor forward(const at::Tensor& x, KeyValues* cache = nullptr) const;
+
+  // Takes the changed weight of one linear layer over into the prepared copy.
+  void refresh(const Block& block, Role role);
+
+  std::int64_t prepared_bytes() const;
+
+ private:
+  const ModelConfig& config_;
+  RopeTable rope_;
+  at::Tensor attention_norm_, mlp_norm_;
+  at::Tensor qkv_, output_, gate_up_, down_;  // [O, I] float32
+  at::Tensor qkv_bias_, output_bias_, gate_up_bias_, down_bias_;
+};
+
+// The same function with gradients with respect to x and the block's tensors. [B, T, hidden].
+at::Tensor block_forward(const ModelConfig& config, const Block& block, const RopeTable& rope,
+                         const at::Tensor& x);
+
+// Rows of an embedding in any state: ids [...] int64 -> [..., hidden] float32.
+at::Tensor embed(const Weight& embedding, const at::Tensor& ids);
+
+}  // namespace attar

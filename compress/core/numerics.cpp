@@ -1,0 +1,62 @@
+#include "compress/core/numerics.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/arange.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "compress/core/errors.h"
+
+namespace attar {
+namespace {
+
+const char* strict_mode() {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) {
+    return "AVX512,STRICT";
+  }
+  return __builtin_cpu_supports("avx2") ? "AVX2,STRICT" : "COMPATIBLE";
+}
+
+Numerics probe() {
+  Numerics found;
+  setenv("MKL_CBWR", strict_mode(), /*overwrite=*/0);
+  found.blas_mode = std::getenv("MKL_CBWR");
+
+  constexpr std::int64_t kRows = 131, kInner = 192, kColumns = 80;
+  const int before = threads();
+  const at::Tensor a = at::arange(kRows * kInner, at::kFloat).mul(0.37).sin().reshape({kRows, -1});
+  const at::Tensor b = at::arange(kInner * kColumns, at::kFloat).mul(0.11).cos();
+  const at::Tensor right = b.reshape({kColumns, kInner}).t();
+  set_threads(1);
+  const at::Tensor whole = at::mm(a, right);
+  const std::array<std::int64_t, 4> counts = {1, 7, 64, 130};
+  found.rows_independent = std::all_of(counts.begin(), counts.end(), [&](std::int64_t rows) {
+    return at::equal(at::mm(a.narrow(0, 0, rows), right), whole.narrow(0, 0, rows));
+  });
+  set_threads(2);
+  found.threads_independent = at::equal(at::mm(a, right), whole);
+  set_threads(before);
+  return found;
+}
+
+}  // namespace
+
+const Numerics& set_up_numerics() {
+  static const Numerics found = probe();
+  return found;
+}
+
+void set_threads(int count) {
+  require<UsageError>(count >= 1 && count <= 1024, "threads", "must be in [1, 1024], got ", count);
+  at::set_num_threads(count);
+  omp_set_num_threads(count);
+}
+
+int threads() { return at::get_num_threads(); }
+
+}  // namespace attar
