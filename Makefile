@@ -1,0 +1,109 @@
+# attar: `make help` says what there is. Nothing outside this folder is changed, except that
+# `make system` (part of every target that builds) installs missing Debian packages when run as root.
+
+# What a stranger may want to change, as `make test TORCH_INDEX=...`:
+PYTHON ?= python3#     makes .venv
+TORCH_INDEX ?=#        one more package index, say the one that holds pytorch's CPU wheels
+JOBS ?= $(shell nproc)
+
+# The one list of Debian packages; `make lint` asks for SYSTEM_LINT as well.
+SYSTEM_BUILD := g++ make cmake ninja-build ccache pkg-config python3 python3-venv python3-dev \
+  libcli11-dev libeigen3-dev libhdf5-dev libpcre2-dev libutf8proc-dev libyaml-cpp-dev \
+  nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
+SYSTEM_LINT := clang-format clang-tidy
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# A stamp is named by the content that made it: the same pins never run pip twice.
+stamp = $(VENV)/.attar-$(1)-$(shell cat python/requirements-$(1).txt python/constraints.txt | sha256sum | cut -c1-16)
+VENV_BUILD := $(call stamp,build)
+VENV_TEST := $(call stamp,test)
+
+TEACHER := models/smollm2.gguf
+DEMO := demo/smollm2
+export CTEST_OUTPUT_ON_FAILURE := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "  TORCH_INDEX=URL  one more package index to take torch from (the CPU wheels, say)"
+
+build: build/build.ninja  ## the program, the Python module and the tests, into build/
+	cmake --build build -j $(JOBS)
+	@$(PY) python/environment.py link $(VENV) build/python
+
+test: $(VENV_TEST) build  ## everything but the checks that need SmolLM2 or take minutes
+	ctest --test-dir build -j $(JOBS) -LE '^real$$' --no-tests=error
+
+test-real: $(VENV_TEST) build models  ## the checks that need SmolLM2 or take minutes
+	ctest --test-dir build -L '^real$$'
+
+demo: build/build.ninja $(TEACHER)  ## SmolLM2-135M-Instruct to 4 bits, measured, in demo/
+	cmake --build build -j $(JOBS) --target bin/attar
+	build/bin/attar run recipes/smollm2.yaml --out $(DEMO) model=$(TEACHER)
+	@echo; echo "written:"; find $(DEMO) -type f | sort | sed 's/^/  /'
+
+bench: build  ## run every benchmark program
+	cmake --build build -j $(JOBS) --target benchmarks
+	@set -e; for program in build/bin/bench_*; do \
+	  if [ -x $$program ]; then echo "== $$program"; $$program; fi; done
+
+sanitize: $(VENV_TEST)  ## build with ASan + UBSan into build-dev/ and run the tests there
+	cmake --preset dev
+	cmake --build --preset dev -j $(JOBS)
+	ctest --preset dev -j $(JOBS)
+
+lint: build/build.ninja  ## formatting, and clang-tidy on what changed (TIDY=all: on everything)
+	@.ci/lint "$(TIDY)"
+
+clean:  ## remove what was built; .venv, models/ and the compiler cache stay
+	rm -rf build build-dev
+
+# --- system packages -------------------------------------------------------------------------
+
+system:
+	@command -v dpkg-query >/dev/null || { \
+	  echo "This is no Debian; needed, by their Debian names: $(SYSTEM_BUILD)" >&2; exit 0; }; \
+	missing=""; for package in $(SYSTEM_BUILD); do \
+	  case "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" in \
+	    installed) ;; *) missing="$$missing $$package";; esac; done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -q -y --no-install-recommends $$missing; \
+	else \
+	  echo "Missing system packages. As root:" >&2; \
+	  echo "  apt-get install --no-install-recommends$$missing" >&2; \
+	  echo "Nothing was changed." >&2; exit 1; \
+	fi
+
+# --- the virtual environment -----------------------------------------------------------------
+
+$(VENV_BUILD): | system
+$(VENV_TEST): | $(VENV_BUILD)
+$(VENV)/.attar-%:
+	$(PYTHON) python/environment.py install $(VENV) $(firstword $(subst -, ,$*)) --stamp $@ \
+	  $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+# --- configure -------------------------------------------------------------------------------
+
+build/build.ninja: CMakePresets.json $(VENV_BUILD) | system
+	cmake --preset release
+	@touch $@
+
+# --- SmolLM2-135M-Instruct --------------------------------------------------------------------
+
+$(TEACHER): recipes/fetch_smollm2.py | $(VENV_BUILD)
+	$(PY) recipes/fetch_smollm2.py models
+	@touch $@
+
+# The folders in Hugging Face form are written by a program beside this checkout, where it is.
+FOLDERS := ../shared/tools/make_smollm2.py
+models: $(TEACHER)
+	@if [ -f $(FOLDERS) ]; then $(PY) recipes/fetch_smollm2.py models --folders $(FOLDERS); \
+	else echo "skipped: models/smollm2 and models/smollm2-scales (there is no $(FOLDERS))"; fi
+
+.PHONY: help build test test-real demo bench sanitize lint clean system models
