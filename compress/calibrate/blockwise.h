@@ -1,0 +1,44 @@
+// Passes that change a model one block at a time, and the one loop that drives neighbouring ones
+// over a shared stream: read a block, let each pass change it, store it, run it to make the inputs
+// of the next.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "compress/calibrate/stream.h"
+#include "compress/core/pass.h"
+
+namespace attar {
+
+struct BlockWork {
+  const ModelConfig& config;
+  std::int64_t index;       // of the block
+  Block& block;             // changed in place
+  BlockStream* stream;      // activations entering the block; null when no pass needs them
+  PassReport& report;       // this pass's report of this block
+  const RunContext& context;
+};
+
+class BlockwisePass : public Pass {
+ public:
+  virtual void run_block(BlockWork& work) const = 0;
+};
+
+// What one block went through: one report a pass, in the order of the passes.
+struct BlockOutcome {
+  Block block;
+  std::vector<PassReport> reports;
+};
+
+// The loop. `restore(index)` gives a block that an earlier run finished, or nothing;
+// `finished(index, outcome)` is called once a block is done, before its outputs are used, and must
+// make it durable. Restored blocks only advance the stream, and that only when a later block needs
+// it. Throws Stopped between blocks and inside passes when a signal asks.
+void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, BlockStream* stream,
+                   const RunContext& context,
+                   const std::function<std::optional<BlockOutcome>(std::int64_t)>& restore,
+                   const std::function<void(std::int64_t, const BlockOutcome&)>& finished);
+
+}  // namespace attar

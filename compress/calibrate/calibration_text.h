@@ -1,0 +1,51 @@
+// Calibration text -> token windows.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "compress/core/fields.h"
+#include "compress/tokenize/tokenizer.h"
+
+namespace attar {
+
+// The `calibration:` part of a recipe.
+struct CalibrationConfig {
+  std::vector<std::string> text;   // files, read one after the other
+  std::int64_t sequences = 128;
+  std::int64_t length = 512;       // tokens a sequence
+  std::string store;               // HDF5 file of statistics to keep and reuse; empty: none
+  std::int64_t batch = 4;          // sequences a forward; never changes a result
+
+  template <class Visit>
+  static void fields(Visit&& visit) {
+    using C = CalibrationConfig;
+    visit("text", &C::text, Any{}, "Text file, or several: UTF-8.");
+    visit("sequences", &C::sequences, Range<std::int64_t>{1, 1 << 20}, "Windows of the text.");
+    visit("length", &C::length, Range<std::int64_t>{8, 1 << 17}, "Tokens a window.");
+    visit("store", &C::store, Any{},
+          "HDF5 file that keeps the statistics for later runs on the same model and text.");
+    visit("batch", &C::batch, Range<std::int64_t>{1, 1 << 10},
+          "Sequences a forward; changes speed and memory, never a result.");
+  }
+};
+
+struct CalibrationTokens {
+  at::Tensor ids;      // [N, T] int64
+  std::string sha256;  // of shape and ids
+};
+
+// Tokenizes the files (no BOS), cuts the stream into windows of `length` tokens that do not overlap
+// and takes `sequences` of them, chosen by the seed and kept in the order of the text. Throws
+// BadInput for a text that is empty, not to be read, or too short (saying how many windows it has).
+CalibrationTokens read_calibration(const CalibrationConfig& config, const Tokenizer& tokenizer,
+                                   std::uint64_t seed);
+
+// Wraps ids that are there already.
+CalibrationTokens calibration_of(at::Tensor ids);
+
+}  // namespace attar

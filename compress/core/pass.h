@@ -1,0 +1,124 @@
+// One step of a recipe and what it says about itself.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "compress/core/fields.h"
+#include "compress/core/model.h"
+
+namespace attar {
+
+// What a pass asks of the pipeline, so a bad recipe fails before any work.
+struct Needs {
+  bool calibration = false;  // activations of the calibration text
+  bool teacher = false;      // the unchanged starting model
+};
+
+// What a pass will do to one linear layer, known from headers alone.
+struct PlannedLayer {
+  std::int64_t block = 0;
+  Role role = Role::kQuery;
+  bool changes = false;
+  std::string rule;    // the rule that decided: "layers '*'", "rules[1] 'mlp.down_proj'", "skip 'q'"
+  std::string action;  // "gptq W4 g64 asymmetric", "unchanged"
+  std::optional<QuantScheme> scheme;  // of the layer after this pass, when it quantizes
+};
+
+// What happened to one linear layer.
+struct LayerChange {
+  std::string layer;
+  std::string action;
+  std::int64_t bytes_before = 0;
+  std::int64_t bytes_after = 0;
+  double error = 0;           // |W x - W' x|^2 / |W x|^2 over the calibration tokens
+  double baseline_error = 0;  // the same for plain rounding on the same grid; 0: not measured
+  double seconds = 0;
+};
+
+struct SkippedLayer {
+  std::string layer;
+  std::string reason;
+};
+
+// A numeric fallback or another thing that the user must be able to see afterwards.
+struct PassEvent {
+  std::string layer;
+  std::string kind;  // "damping", "dead_columns", "nonfinite_tokens", "rtn_fallback", ...
+  std::string text;
+  bool fallback = false;  // counts for `strict` and the exit code
+};
+
+struct PassReport {
+  std::vector<LayerChange> changed;
+  std::vector<SkippedLayer> skipped;
+  std::vector<PassEvent> events;
+};
+
+void to_json(nlohmann::json& json, const PassReport& report);
+void from_json(const nlohmann::json& json, PassReport& report);
+
+// What surrounds a running pass.
+struct RunContext {
+  std::uint64_t seed = 0;
+  bool strict = false;  // numeric fallbacks are refused (NumericRefusal) instead of recorded
+  std::function<void(std::string_view layer)> progress = [](std::string_view) {};
+  const std::atomic<bool>* stop = nullptr;  // set by a signal handler
+
+  // Call at safe points inside long work: throws Stopped when a signal asked for it.
+  void check_stop() const;
+};
+
+// One step of a recipe. A pass is made from its options by the registry, plans from the model's
+// shape alone, and runs block by block (compress/calibrate/blockwise.h) or on the whole model.
+class Pass {
+ public:
+  virtual ~Pass() = default;
+  virtual std::string_view name() const = 0;  // "quantize.gptq"
+  virtual Needs needs() const { return {}; }
+  virtual nlohmann::json options() const = 0;  // resolved, every key
+  // Every linear layer of the model. Throws UsageError for a rule that matches nothing, DoesNotFit
+  // for a width that the grid cannot divide.
+  virtual std::vector<PlannedLayer> plan(const ModelConfig& config) const = 0;
+  // Peak working memory of one block beside weights and activations, in bytes.
+  virtual std::int64_t working_bytes(const ModelConfig& config) const = 0;
+};
+
+// Passes by name.
+class PassRegistry {
+ public:
+  struct Entry {
+    std::string name;
+    std::string summary;  // one sentence with its source paper
+    std::vector<FieldHelp> fields;
+    std::function<std::unique_ptr<Pass>(const nlohmann::json& options, std::string_view where)>
+        make;
+  };
+
+  // PassType has `using Config`, `static constexpr kName, kSummary` and a constructor from Config.
+  template <class PassType>
+  void add() {
+    using Config = typename PassType::Config;
+    add({std::string(PassType::kName), std::string(PassType::kSummary), describe_fields<Config>(),
+         [](const nlohmann::json& options, std::string_view where) {
+           return std::make_unique<PassType>(read_fields<Config>(options, where));
+         }});
+  }
+  void add(Entry entry);
+
+  const std::vector<Entry>& entries() const { return entries_; }
+  // Throws UsageError "unknown pass 'x'; known passes: ...".
+  std::unique_ptr<Pass> make(const std::string& name, const nlohmann::json& options,
+                             std::string_view where) const;
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+}  // namespace attar
