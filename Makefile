@@ -9,7 +9,7 @@ JOBS ?= $(shell nproc)
 # The one list of Debian packages; `make lint` asks for SYSTEM_LINT as well.
 SYSTEM_BUILD := g++ make cmake ninja-build ccache pkg-config python3 python3-venv python3-dev \
   libcli11-dev libeigen3-dev libhdf5-dev libpcre2-dev libutf8proc-dev libyaml-cpp-dev \
-  nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libssl-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
 SYSTEM_LINT := clang-format clang-tidy
 
 VENV := .venv

@@ -15,10 +15,10 @@ if(ATTAR_SANITIZE)
   target_link_options(attar_sanitizers INTERFACE -fsanitize=address,undefined)
 endif()
 
-# LibTorch as a system include, without its own compile flags leaking into torch-free rooms.
+# LibTorch and the OpenMP that comes with it, for the rooms that ask for TORCH.
 add_library(attar_torch INTERFACE)
-target_link_libraries(attar_torch INTERFACE ${TORCH_LIBRARIES} OpenMP::OpenMP_CXX)
-target_include_directories(attar_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+target_link_libraries(attar_torch INTERFACE attar::libtorch OpenMP::OpenMP_CXX)
+set_target_properties(attar_torch PROPERTIES EXPORT_NAME torch)
 
 # attar_room(NAME SOURCES ... [DEPENDS rooms and libraries ...] [TORCH])
 # TORCH: the room works on tensors; it shares one precompiled header with the others.
