@@ -1,0 +1,72 @@
+// What is special about a model family, as data: names of tensors, keys of configurations, layout
+// of the GGUF form. A new family that computes what core computes is one more row in
+// families.cpp; no code asks for a family by name.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "compress/core/config.h"
+
+namespace attar {
+
+// Names of tensors without ".weight" and ".bias". "{}" stands for the number of the block.
+struct TensorNames {
+  std::string_view embedding;
+  std::string_view final_norm;
+  std::string_view head;  // absent from the file when the head is tied to the embedding
+  std::string_view attention_norm;
+  std::string_view mlp_norm;
+  std::array<std::string_view, kRoles.size()> linears;  // by index_of(Role)
+
+  std::string_view of(Role role) const { return linears[index_of(role)]; }
+};
+
+// Whether a group of linear layers carries biases.
+struct BiasRule {
+  bool always = false;
+  std::string_view key;  // boolean of config.json that decides otherwise; empty: never
+};
+
+struct Family {
+  std::string_view name;               // "llama", also the model_type of config.json
+  std::string_view architecture;       // "LlamaForCausalLM"
+  std::string_view gguf_architecture;  // "llama", also the prefix of its metadata keys
+  TensorNames huggingface;
+  TensorNames gguf;
+  // GGUF keeps the rows of q and k for an interleaved rotary embedding: row 2r of a head is row r
+  // of the Hugging Face form, row 2r + 1 is row r + head_dim / 2.
+  bool gguf_interleaves_query_and_key = false;
+  BiasRule query_key_value_bias;
+  BiasRule output_bias;
+  BiasRule mlp_bias;
+  // Key of a sliding attention window, which attar does not compute: must be absent, null, no
+  // smaller than max_position_embeddings, or switched off by `window_switch` = false.
+  std::string_view window_key;
+  std::string_view window_switch;
+  double default_rope_theta = 10000.0;  // of transformers, when config.json has none
+  double default_norm_eps = 1e-6;
+  bool default_tied_head = false;
+
+  // Whether a layer has a bias when the key of its rule is `flag(key)`.
+  const BiasRule& bias_rule(Role role) const;
+};
+
+std::span<const Family> families();
+
+// Throws BadInput naming `where`, the value and what is supported.
+const Family& family_of_model_type(std::string_view model_type, std::string_view where);
+const Family& family_of_gguf_architecture(std::string_view architecture, std::string_view where);
+const Family& family_named(std::string_view name);
+
+// "model.layers.{}.mlp.up_proj", 3 -> "model.layers.3.mlp.up_proj".
+std::string fill(std::string_view name, std::int64_t block);
+
+// Stored buffers that hold no weights and are ignored wherever they appear: rotary_emb.inv_freq,
+// attn.bias, attn.masked_bias, attention.bias, position_ids.
+bool is_ignored_buffer(std::string_view tensor);
+
+}  // namespace attar

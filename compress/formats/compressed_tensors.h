@@ -1,0 +1,51 @@
+// compressed-tensors "pack-quantized" (FORMATS 2.1): integer weights of Linear modules.
+//
+//   X.weight_packed      I32 [O, I * bits / 32]   codes, 32 / bits a word, least significant first
+//   X.weight_scale       F16 | BF16 [O, G]
+//   X.weight_shape       I64 [2] = O, I
+//   X.weight_zero_point  I32 [O * bits / 32, G]   packed along O; asymmetric only
+//
+// Codes and zeros are stored without sign, as in QuantizedWeight. Bits 4 and 8 (2 on request),
+// kSymmetric or kInteger, groups that divide the columns or whole rows.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "compress/core/weight.h"
+
+namespace attar {
+
+// Why a grid cannot be stored for a layer of `shape`, with the remedy; empty when it can.
+std::optional<std::string> compressed_tensors_misfit(const QuantScheme& scheme,
+                                                     const WeightShape& shape, bool two_bits);
+
+struct PackedWeight {
+  at::Tensor packed;      // [O, I * bits / 32] int32
+  at::Tensor scale;       // [O, G] of scheme.scale_type (float32 scales as float32)
+  at::Tensor shape;       // [2] int64
+  at::Tensor zero_point;  // [ceil(O * bits / 32), G] int32, undefined when symmetric
+};
+
+PackedWeight pack(const QuantizedWeight& weight);
+
+// The inverse. Throws BadInput naming `where` when shapes or types disagree.
+QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
+                       std::string_view where);
+
+// quantization_config of config.json: one group with target "Linear" when all schemes are equal,
+// else a group a scheme with its modules named. `layers` maps module paths to schemes, `dense` are
+// the Linear modules stored as plain values.
+nlohmann::ordered_json quantization_config(const std::map<std::string, QuantScheme>& layers,
+                                           const std::vector<std::string>& dense);
+
+// Reads it back: the scheme of a module, or nothing when it is in `ignore`. `scale_type` is filled
+// from the tensors by the caller. Throws BadInput for what attar does not read.
+using SchemeOf = std::function<std::optional<QuantScheme>(std::string_view module)>;
+SchemeOf schemes_from_config(const nlohmann::json& quantization_config, std::string_view where);
+
+}  // namespace attar

@@ -1,0 +1,92 @@
+// Exporting a model: options, what an export would write, what it wrote. One function for all
+// formats; each format's own pair does the work. An export holds one block in memory at a time and
+// its result appears under its name only when it is whole.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "compress/core/model.h"
+
+namespace attar {
+
+enum class ExportFormat { kHuggingFace, kCompressedTensors, kGguf };
+std::string_view to_string(ExportFormat format);  // "huggingface", "compressed-tensors", "gguf"
+ExportFormat export_format_from(std::string_view name);  // UsageError names the known ones
+
+struct ExportOptions {
+  ExportFormat format = ExportFormat::kHuggingFace;
+
+  // huggingface, compressed-tensors: type of everything stored as plain values, "f16" | "bf16" |
+  // "f32"; empty: the source's own ("f16" for a quantized one).
+  // gguf: type of the linear layers, "F32" | "F16" | "BF16" | "Q8_0" | "Q4_0" | "Q4_1", or "auto"
+  // (also empty): for each layer the smallest that keeps its codes, F16 for plain values. Upper and
+  // lower case are alike.
+  std::string type;
+
+  // gguf: type of the embedding and of a head of its own. Empty: the codes of the source where a
+  // type keeps them; else as `type`, but Q8_0 for Q4_0 and Q4_1 and F16 for "auto".
+  std::string embedding_type;
+
+  // gguf: let the reference quantizer of `type` round again what a pass has quantized on a grid
+  // that the type cannot hold. Otherwise this is DoesNotFit.
+  bool requantize = false;
+
+  bool two_bits = false;  // compressed-tensors: allow 2 bits, which few programs read
+  bool replace = false;   // an existing file or folder gives way
+  std::uint64_t max_shard_bytes = 5'000'000'000;  // safetensors
+  std::string name;                               // general.name of a GGUF; empty: of the source
+};
+
+// One tensor, planned or written.
+struct TensorExport {
+  std::string tensor;  // name in the exported file
+  std::string layer;   // "model.layers.3.mlp.down_proj", "model.embed_tokens", ...; empty: a norm
+  std::string type;    // "Q4_1", "F16", "W4 g128 asymmetric", ...
+  std::string how;     // "kept codes", "kept codes, minima rounded", "reference quantizer",
+                       // "plain values"
+  std::uint64_t bytes = 0;
+  // Largest |exported value - the model's value|, the model's weight dequantized in float32. Not
+  // known in a plan (0).
+  double max_difference = 0;
+};
+
+// What check_export found; nothing was computed.
+struct ExportPlan {
+  std::vector<TensorExport> tensors;
+  std::uint64_t bytes = 0;          // of all files with weights, headers included
+  std::uint64_t largest_block = 0;  // bytes of the largest single tensor
+  std::vector<std::string> notes;
+};
+
+struct ExportReport {
+  std::filesystem::path path;
+  std::vector<std::filesystem::path> files;  // everything written, sorted
+  std::vector<TensorExport> tensors;
+  std::uint64_t bytes = 0;  // of the files with weights
+  double max_rounding = 0;  // largest difference of a tensor stored as plain values
+  std::string max_rounding_tensor;
+  std::vector<std::string> notes;  // one sentence each: what a reader of the file should know
+};
+
+// What passes will have made of the layers they change: a grid, or plain values (empty). By
+// layer_name(); a layer that is not named stays as the source has it.
+using PlannedLayers = std::map<std::string, std::optional<QuantScheme>>;
+
+// Says from headers what an export would write, and finds what the format cannot hold. Throws
+// DoesNotFit naming the layer, the rule and the remedy; UsageError for an unknown type; BadInput
+// for a tokenizer that cannot be carried over.
+ExportPlan check_export(const ModelSource& source, const PlannedLayers& planned,
+                        const ExportOptions& options);
+
+// Writes the model as it is now: a folder, or one *.gguf file. Throws as check_export does,
+// NumericRefusal when a value does not fit the type (an infinity in float16), IoError.
+ExportReport export_model(const Model& model, const std::filesystem::path& out,
+                          const ExportOptions& options);
+
+}  // namespace attar
