@@ -28,7 +28,7 @@ struct TensorNames {
 // Whether a group of linear layers carries biases.
 struct BiasRule {
   bool always = false;
-  std::string_view key;  // boolean of config.json that decides otherwise; empty: never
+  std::string_view key = {};  // boolean of config.json that decides otherwise; empty: never
 };
 
 struct Family {
@@ -40,18 +40,19 @@ struct Family {
   // GGUF keeps the rows of q and k for an interleaved rotary embedding: row 2r of a head is row r
   // of the Hugging Face form, row 2r + 1 is row r + head_dim / 2.
   bool gguf_interleaves_query_and_key = false;
-  BiasRule query_key_value_bias;
-  BiasRule output_bias;
-  BiasRule mlp_bias;
-  // Key of a sliding attention window, which attar does not compute: must be absent, null, no
-  // smaller than max_position_embeddings, or switched off by `window_switch` = false.
-  std::string_view window_key;
-  std::string_view window_switch;
-  double default_rope_theta = 10000.0;  // of transformers, when config.json has none
+  BiasRule query_key_value_bias = {};
+  BiasRule output_bias = {};
+  BiasRule mlp_bias = {};
+  // Key of a sliding attention window, which attar does not compute: must be null, no smaller than
+  // max_position_embeddings, or switched off by `window_switch`. An absent key means the default.
+  std::string_view window_key = {};
+  std::string_view window_switch = {};
+  // What transformers assumes for keys that config.json leaves out.
+  std::int64_t default_window = 0;
+  std::int64_t default_max_positions = 2048;
+  std::int64_t default_kv_heads = 0;  // 0: as many as attention heads
   double default_norm_eps = 1e-6;
-  bool default_tied_head = false;
 
-  // Whether a layer has a bias when the key of its rule is `flag(key)`.
   const BiasRule& bias_rule(Role role) const;
 };
 

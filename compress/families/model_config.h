@@ -5,6 +5,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <vector>
 
 #include "compress/core/config.h"
 #include "compress/families/family.h"
@@ -43,8 +44,8 @@ ModelConfig config_from_gguf(const io::GgufFile& file);
 std::vector<float> llama3_factors(const ModelConfig& config);
 
 // The same rope with llama3 parameters in place of stored factors where these reproduce every
-// factor within 1e-5; factor 8 or 32 with the published constants, else searched. Unchanged when
-// nothing is stored or nothing fits.
+// factor within 1e-5: the largest factor, low 1, high 4 and a power of two of positions, as in all
+// published models. Unchanged when nothing is stored or nothing fits.
 Rope recognize_llama3(const ModelConfig& config);
 
 }  // namespace attar
