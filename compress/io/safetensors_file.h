@@ -108,8 +108,7 @@ class SafetensorsWriter {
   std::unordered_map<std::string, Slot> slots_;
 };
 
-// "safetensors header" of plans: file bytes that a writer would produce, header and padding
-// included. For plans and reports.
+// Bytes of the file that a writer would produce, header included. For plans and reports.
 std::uint64_t safetensors_file_bytes(std::vector<TensorPlan> tensors,
                                      const std::map<std::string, std::string>& metadata = {
                                          {"format", "pt"}});

@@ -48,6 +48,8 @@ class ShardedSafetensors {
   std::uint64_t total_bytes() const;
 
  private:
+  void read_shards(const std::map<std::string, std::string>& shard_of);
+
   std::filesystem::path folder_;
   std::vector<std::filesystem::path> files_;
   std::vector<TensorView> tensors_;
