@@ -9,6 +9,7 @@
 """
 
 import argparse
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -48,6 +49,11 @@ def make_environment(venv):
     print(f"making {venv}" + (f" on top of this Python's torch {pinned}" if seen else ""), flush=True)
     options = ["--system-site-packages"] if seen else []
     subprocess.run([sys.executable, "-m", "venv", *options, str(venv)], check=True)
+    # A Python that is itself in a virtual environment does not pass its packages on by that option.
+    if seen and installed_versions(str(venv / "bin" / "python"), ["torch"])["torch"] != pinned:
+        outer = pathlib.Path(importlib.util.find_spec("torch").origin).parents[1]
+        for site in venv.glob("lib/python3*/site-packages"):
+            (site / "outer.pth").write_text(f"{outer}\n")
 
 
 def install(venv, which, stamp, torch_index):
