@@ -29,6 +29,9 @@ struct GridOptions {
 // Throws UsageError unless bits are 2..8 and the group size divides the columns.
 void check_scheme(const QuantScheme& scheme, std::int64_t columns);
 
+// Throws NumericRefusal with row and column of the first NaN or infinity of [O, I] float32 values.
+void check_finite(const at::Tensor& values, std::string_view where);
+
 // Chooses the grid of a weight.
 //   weight          [O, I] float32, finite (NumericRefusal names the first place that is not)
 //   column_weights  [I] double, >= 0: what an error in this column costs; undefined: all alike.

@@ -1,5 +1,5 @@
 // Cholesky factors in float64, blocked over matrix products, so that the bits do not depend on the
-// number of threads (LAPACK's do).
+// number of threads (LAPACK's do). Each function takes its matrix over: pass a clone to keep it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,17 +18,17 @@ struct TriangularFactor {
 };
 
 // Lower L with A = L L^T.
-//   matrix  [n, n] double; the lower triangle is read
+//   matrix  [n, n] double, contiguous; the lower triangle is read
 // n^3/3 multiplications.
-TriangularFactor cholesky(const at::Tensor& matrix);
+TriangularFactor cholesky(at::Tensor matrix);
 
 // Inverse of a lower triangular matrix, [n, n] double. n^3/3 multiplications. The diagonal must
 // have no zero.
-at::Tensor invert_lower(const at::Tensor& lower);
+at::Tensor invert_lower(at::Tensor lower);
 
 // Upper U with A^-1 = U^T U, without forming A^-1: with J the flip of the order, J A J = R R^T and
 // U = (J R J)^-1 (ALGOS 0.3).
-//   matrix  [n, n] double, symmetric positive definite
-TriangularFactor reverse_cholesky_inverse(const at::Tensor& matrix);
+//   matrix  [n, n] double, contiguous, symmetric positive definite
+TriangularFactor reverse_cholesky_inverse(at::Tensor matrix);
 
 }  // namespace attar::linalg

@@ -1,0 +1,269 @@
+#include "quantize/group_search.h"
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "compress/core/errors.h"
+
+namespace attar {
+namespace {
+
+constexpr int kLanes = 16;  // partial sums kept apart, so that the compiler can vectorize
+
+float sum(const float* lanes) {
+  double total = 0;
+  for (int k = 0; k < kLanes; ++k) total += static_cast<double>(lanes[k]);
+  return static_cast<float>(total);
+}
+
+struct Moments {  // sums over a group, weighted by cost, q the code
+  double one = 0, code = 0, code2 = 0, weight = 0, weight_code = 0;
+};
+
+ATTAR_CLONES
+void error_lanes(const float* weight, const float* cost, std::int64_t count, float scale,
+                 float inverse, float zero, float top, float* lanes) {
+  std::int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes) {
+    for (int k = 0; k < kLanes; ++k) {
+      const float w = weight[j + k];
+      const float code = round_even(clamped(w * inverse + zero, 0.0f, top));
+      const float error = (code - zero) * scale - w;
+      lanes[k] += cost[j + k] * error * error;
+    }
+  }
+  for (; j < count; ++j) {
+    const float code = round_even(clamped(weight[j] * inverse + zero, 0.0f, top));
+    const float error = (code - zero) * scale - weight[j];
+    lanes[0] += cost[j] * error * error;
+  }
+}
+
+ATTAR_CLONES
+void moment_lanes(const float* weight, const float* cost, std::int64_t count, float inverse,
+                  float zero, float top, float* lanes) {
+  for (std::int64_t j = 0; j < count; ++j) {
+    const int k = static_cast<int>(j % kLanes);
+    const float code = round_even(clamped(weight[j] * inverse + zero, 0.0f, top));
+    const float priced = cost[j] * code;
+    lanes[k] += cost[j];
+    lanes[kLanes + k] += priced;
+    lanes[2 * kLanes + k] += priced * code;
+    lanes[3 * kLanes + k] += cost[j] * weight[j];
+    lanes[4 * kLanes + k] += priced * weight[j];
+  }
+}
+
+ATTAR_CLONES
+void code_lanes(const float* weight, std::int64_t count, const GroupGrid& grid,
+                ZeroPoint zero_point, float top, std::uint8_t* codes) {
+  const GroupGrid parts = grid;
+  for (std::int64_t j = 0; j < count; ++j) {
+    codes[j] =
+        static_cast<std::uint8_t>(static_cast<int>(code_of(weight[j], parts, zero_point, top)));
+  }
+}
+
+// Where 0 lies, in codes; a real number for kMinimum.
+float center(const GroupGrid& grid, const GroupRule& rule) {
+  return rule.zero_point == ZeroPoint::kMinimum ? -grid.zero / grid.scale : grid.zero;
+}
+
+// A grid whose parts are rounded to what the file holds. `zero` as in GroupGrid.
+GroupGrid stored(float scale, float zero, const GroupRule& rule) {
+  const bool real = rule.zero_point == ZeroPoint::kMinimum;
+  return {round_scale(scale, rule.scale_type), real ? round_to(zero, rule.scale_type) : zero};
+}
+
+Moments moments(const float* weight, const float* cost, std::int64_t count, const GroupGrid& grid,
+                const GroupRule& rule) {
+  std::array<float, 5 * kLanes> lanes{};
+  moment_lanes(weight, cost, count, 1.0f / grid.scale, center(grid, rule), rule.top, lanes.data());
+  Moments m;
+  m.one = static_cast<double>(sum(lanes.data()));
+  m.code = static_cast<double>(sum(lanes.data() + kLanes));
+  m.code2 = static_cast<double>(sum(lanes.data() + 2 * kLanes));
+  m.weight = static_cast<double>(sum(lanes.data() + 3 * kLanes));
+  m.weight_code = static_cast<double>(sum(lanes.data() + 4 * kLanes));
+  return m;
+}
+
+struct Best {
+  GroupGrid grid;
+  float error = std::numeric_limits<float>::infinity();
+};
+
+struct Group {
+  const float* weight;
+  const float* cost;
+  std::int64_t count;
+  const GroupRule& rule;
+
+  bool offer(const GroupGrid& grid, Best& best) const {
+    const float error = group_error(weight, cost, count, grid, rule);
+    if (!(error < best.error)) return false;
+    best = {grid, error};
+    return true;
+  }
+
+  // Codes fixed, the scale (and the real minimum) of least squares; again while it gains.
+  void refine(Best& best) const {
+    for (int round = 0; round < 6; ++round) {
+      const Moments m = moments(weight, cost, count, best.grid, rule);
+      double scale = 0;
+      auto zero = static_cast<double>(best.grid.zero);
+      if (rule.zero_point == ZeroPoint::kMinimum) {
+        const double spread = m.one * m.code2 - m.code * m.code;
+        scale = (m.one * m.weight_code - m.weight * m.code) / spread;
+        zero = (m.weight - m.code * scale) / m.one;
+      } else {
+        scale =
+            (m.weight_code - zero * m.weight) / (m.code2 - 2 * zero * m.code + zero * zero * m.one);
+      }
+      if (!std::isfinite(scale) || scale == 0 || !std::isfinite(zero)) return;
+      if (!offer(stored(static_cast<float>(scale), static_cast<float>(zero), rule), best)) {
+        return;
+      }
+    }
+  }
+};
+
+// Integer zeros: for every scale all zeros between "nothing is cut below" and "nothing above".
+void search_integer(const Group& group, float low, float high, Best& best) {
+  const float top = group.rule.top;
+  const float full = (high - low) / top;
+  for (int i = -1; i <= 22; ++i) {
+    const float scale =
+        round_scale(full * (1 - 0.02f * static_cast<float>(i)), group.rule.scale_type);
+    const float from = clamped(std::floor(top - high / scale), 0.0f, top);
+    const float to = clamped(std::ceil(-low / scale), 0.0f, top);
+    for (float zero = from; zero <= to; ++zero) group.offer({scale, zero}, best);
+  }
+}
+
+void search_symmetric(const Group& group, float reach, Best& best) {
+  const float middle = group.rule.middle();
+  for (int i = -1; i <= 40; ++i) {
+    const float scale = round_scale(
+        reach / (middle - 0.5f) * (1.06f - 0.0125f * static_cast<float>(i)), group.rule.scale_type);
+    group.offer({scale, middle}, best);
+    group.offer({-scale, middle}, best);
+  }
+}
+
+void search_minimum(const Group& group, float low, float high, Best& best) {
+  constexpr int kSteps = 9;
+  const float width = high - low;
+  for (int below = 0; below < kSteps; ++below) {
+    for (int above = 0; above + below < kSteps + 4 && above < kSteps; ++above) {
+      const float from = low + width * 0.03f * static_cast<float>(below);
+      const float to = high - width * 0.03f * static_cast<float>(above);
+      group.offer(stored((to - from) / group.rule.top, from, group.rule), best);
+    }
+  }
+}
+
+GroupGrid symmetric_range(float low, float high, const GroupRule& rule) {
+  if (!rule.full_range) {
+    const float reach = std::max(-low, high);
+    return stored(2 * reach / rule.top, rule.middle(), rule);
+  }
+  const float peak = -low >= high ? low : high;
+  return stored(-peak / rule.middle(), rule.middle(), rule);
+}
+
+}  // namespace
+
+GroupRule rule_of(const QuantScheme& scheme, const GridOptions& options) {
+  return {scheme.zero_point, scheme.scale_type, static_cast<float>(scheme.levels() - 1),
+          options.search, options.full_range};
+}
+
+std::vector<float> column_costs(const at::Tensor& column_weights, std::int64_t columns) {
+  std::vector<float> cost(static_cast<std::size_t>(columns), 1.0f);
+  if (!column_weights.defined()) return cost;
+  require<UsageError>(
+      column_weights.numel() == columns && column_weights.scalar_type() == at::kDouble, "grid",
+      "column_weights must be float64 [", columns, "], got ", column_weights.sizes());
+  const at::Tensor plain = column_weights.contiguous();
+  const double* weight = plain.const_data_ptr<double>();
+  const double largest = *std::max_element(weight, weight + columns);
+  if (!(largest > 0)) return cost;
+  for (std::int64_t j = 0; j < columns; ++j) {
+    cost[j] = static_cast<float>(std::max(weight[j] / largest, 1e-12));
+  }
+  return cost;
+}
+
+float round_to(float value, at::ScalarType type) {
+  constexpr float kLargestHalf = 65504.0f, kLargestBFloat16 = 3.3895314e38f;
+  if (type == at::kHalf) {
+    return static_cast<float>(c10::Half(clamped(value, -kLargestHalf, kLargestHalf)));
+  }
+  if (type == at::kBFloat16) {
+    return static_cast<float>(c10::BFloat16(clamped(value, -kLargestBFloat16, kLargestBFloat16)));
+  }
+  return value;
+}
+
+float round_scale(float value, at::ScalarType type) {
+  const float smallest = type == at::kHalf ? 5.9604645e-08f : std::numeric_limits<float>::min();
+  const float nearest = round_to(value, type);
+  if (std::abs(nearest) >= smallest) return nearest;
+  return std::signbit(value) ? -smallest : smallest;
+}
+
+void code_group(const float* weight, std::int64_t count, const GroupGrid& grid,
+                const GroupRule& rule, std::uint8_t* codes) {
+  code_lanes(weight, count, grid, rule.zero_point, rule.top, codes);
+}
+
+float group_error(const float* weight, const float* cost, std::int64_t count, const GroupGrid& grid,
+                  const GroupRule& rule) {
+  std::array<float, kLanes> lanes{};
+  error_lanes(weight, cost, count, grid.scale, 1.0f / grid.scale, center(grid, rule), rule.top,
+              lanes.data());
+  return sum(lanes.data());
+}
+
+GroupGrid choose_group(const float* weight, const float* cost, std::int64_t count,
+                       const GroupRule& rule) {
+  const auto [smallest, largest] = std::minmax_element(weight, weight + count);
+  const bool real_zero = rule.zero_point == ZeroPoint::kMinimum;
+  // An integer zero lies within the codes, so 0 is always a grid point and within the range.
+  const float low = real_zero ? *smallest : std::min(0.0f, *smallest);
+  const float high = real_zero ? *largest : std::max(0.0f, *largest);
+
+  if (low == high) {
+    if (rule.zero_point == ZeroPoint::kSymmetric) return stored(1, rule.middle(), rule);
+    return stored(1, low, rule);
+  }
+  const Group group{weight, cost, count, rule};
+  Best best;
+  if (rule.zero_point == ZeroPoint::kSymmetric) {
+    best.grid = symmetric_range(low, high, rule);
+  } else {
+    const float scale = round_scale((high - low) / rule.top, rule.scale_type);
+    const float zero = clamped(round_even(-low / scale), 0.0f, rule.top);
+    best.grid = stored(scale, real_zero ? low : zero, rule);
+  }
+  if (!rule.search) return best.grid;
+
+  best.error = group_error(weight, cost, count, best.grid, rule);
+  if (rule.zero_point == ZeroPoint::kSymmetric) {
+    search_symmetric(group, std::max(-low, high), best);
+  } else if (real_zero) {
+    search_minimum(group, low, high, best);
+  } else {
+    search_integer(group, low, high, best);
+  }
+  group.refine(best);
+  return best.grid;
+}
+
+}  // namespace attar

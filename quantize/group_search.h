@@ -1,0 +1,89 @@
+// One group of weights: its codes, its error, its best grid. Each call works on plain arrays of one
+// row, so callers run rows in parallel.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "compress/core/weight.h"
+#include "quantize/grid.h"
+
+// Variants of a loop for different processors; the loader takes the best that runs.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define ATTAR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define ATTAR_CLONES
+#endif
+
+namespace attar {
+
+// As a file holds them: zero is an integer code (kSymmetric: the middle one) or a minimum
+// (kMinimum).
+struct GroupGrid {
+  float scale = 1;
+  float zero = 0;
+};
+
+struct GroupRule {
+  ZeroPoint zero_point = ZeroPoint::kInteger;
+  at::ScalarType scale_type = at::kHalf;
+  float top = 15;  // largest code
+  bool search = false;
+  bool full_range = false;
+
+  float middle() const { return (top + 1) / 2; }
+};
+
+GroupRule rule_of(const QuantScheme& scheme, const GridOptions& options = {});
+
+// Column weights as costs of choose_group: float32, relative to the largest, none of them 0.
+std::vector<float> column_costs(const at::Tensor& column_weights, std::int64_t columns);
+
+// `value` in the nearest finite number of `type`, 0 included.
+float round_to(float value, at::ScalarType type);
+
+// `value` in the nearest number of `type` (half, bfloat16, float) that is neither 0 nor infinite.
+float round_scale(float value, at::ScalarType type);
+
+// The nearest grid point of each weight: codes 0..top, ties to even.
+void code_group(const float* weight, std::int64_t count, const GroupGrid& grid,
+                const GroupRule& rule, std::uint8_t* codes);
+
+// Chooses the grid of a group.
+//   weight [count] finite, cost [count] >= 0: price of a squared error in each column
+GroupGrid choose_group(const float* weight, const float* cost, std::int64_t count,
+                       const GroupRule& rule);
+
+// sum of cost * (nearest grid point - weight)^2.
+float group_error(const float* weight, const float* cost, std::int64_t count, const GroupGrid& grid,
+                  const GroupRule& rule);
+
+// x rounded to an integer, ties to even; |x| < 2^22.
+inline float round_even(float x) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23
+  return (x + kMagic) - kMagic;
+}
+
+// x within [low, high]; low for a NaN.
+inline float clamped(float x, float low, float high) {
+  x = x > low ? x : low;
+  return x < high ? x : high;
+}
+
+// The code of the nearest grid point. The quotient is a division: a product with 1 / scale would
+// turn ties.
+inline float code_of(float weight, const GroupGrid& grid, ZeroPoint zero_point, float top) {
+  constexpr float kFar = 65536.0f;  // beyond every code
+  if (zero_point == ZeroPoint::kMinimum) {
+    return round_even(clamped((weight - grid.zero) / grid.scale, 0.0f, top));
+  }
+  return clamped(round_even(clamped(weight / grid.scale, -kFar, kFar)) + grid.zero, 0.0f, top);
+}
+
+// The value of a code.
+inline float value_of(float code, const GroupGrid& grid, ZeroPoint zero_point) {
+  return zero_point == ZeroPoint::kMinimum ? grid.scale * code + grid.zero
+                                           : grid.scale * (code - grid.zero);
+}
+
+}  // namespace attar

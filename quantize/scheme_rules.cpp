@@ -1,0 +1,95 @@
+#include "quantize/scheme_rules.h"
+
+namespace attar {
+namespace {
+
+// The keys that an exception may set.
+struct ExceptionFields : SchemeConfig {
+  template <class Visit>
+  static void fields(Visit&& visit) {
+    SchemeConfig::scheme_fields([&](std::string_view name, auto member, const auto& constraint,
+                                    std::string_view text) {
+      if (name != "rules" && name != "skip") visit(name, member, constraint, text);
+    });
+  }
+};
+
+QuantScheme scheme_of(const SchemeConfig& config) {
+  QuantScheme scheme;
+  scheme.bits = config.bits;
+  scheme.group_size = config.group_size;
+  scheme.zero_point = config.symmetric ? ZeroPoint::kSymmetric : ZeroPoint::kInteger;
+  scheme.scale_type = config.scale_type == "f16"    ? at::kHalf
+                      : config.scale_type == "bf16" ? at::kBFloat16
+                                                    : at::kFloat;
+  return scheme;
+}
+
+}  // namespace
+
+std::string describe(const QuantScheme& scheme) {
+  return "W" + std::to_string(scheme.bits) +
+         (scheme.group_size == 0 ? " row" : " g" + std::to_string(scheme.group_size)) + " " +
+         std::string(to_string(scheme.zero_point));
+}
+
+SchemeRules::SchemeRules(const SchemeConfig& config, std::string where)
+    : base_(config), where_(std::move(where)) {
+  require<UsageError>(base_.rules.is_array(), where_, "rules must be a list of mappings");
+  for (std::size_t i = 0; i < base_.rules.size(); ++i) {
+    const std::string place = where_ + ".rules[" + std::to_string(i) + "]";
+    require<UsageError>(base_.rules[i].is_object() && base_.rules[i].contains("layers"), place,
+                        "a rule is a mapping with the key 'layers'");
+    ExceptionFields defaults;
+    static_cast<SchemeConfig&>(defaults) = base_;
+    const auto read = read_fields<ExceptionFields>(base_.rules[i], place, defaults);
+    exceptions_.push_back({read.layers, read});
+  }
+}
+
+SchemeDecision SchemeRules::decide(std::int64_t block, Role role) const {
+  if (const std::string* skipped = first_match(base_.skip, block, role)) {
+    return {std::nullopt, "skip '" + *skipped + "'"};
+  }
+  SchemeDecision decision{std::nullopt, "no pattern of layers"};
+  if (const std::string* chosen = first_match(base_.layers, block, role)) {
+    decision = {scheme_of(base_), "layers '" + *chosen + "'"};
+  }
+  for (std::size_t i = 0; i < exceptions_.size(); ++i) {
+    if (const std::string* chosen = first_match(exceptions_[i].layers, block, role)) {
+      decision = {scheme_of(exceptions_[i].scheme),
+                  "rules[" + std::to_string(i) + "] '" + *chosen + "'"};
+    }
+  }
+  return decision;
+}
+
+std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
+                                            std::string_view method) const {
+  require_matches(base_.layers, config, where_ + ".layers");
+  require_matches(base_.skip, config, where_ + ".skip");
+  for (std::size_t i = 0; i < exceptions_.size(); ++i) {
+    require_matches(exceptions_[i].layers, config, where_ + ".rules[" + std::to_string(i) + "]");
+  }
+  std::vector<PlannedLayer> planned;
+  for (std::int64_t block = 0; block < config.layers; ++block) {
+    for (const Role role : kRoles) {
+      const SchemeDecision decision = decide(block, role);
+      PlannedLayer layer{block, role, decision.scheme.has_value(), decision.rule, "unchanged",
+                         decision.scheme};
+      if (decision.scheme) {
+        const std::int64_t group = decision.scheme->group_size, in = shape_of(config, role).in;
+        require<DoesNotFit>(group == 0 || in % group == 0, where_,
+                            "group_size must divide input features, got group_size=", group,
+                            ", input features=", in, " (layer '", layer_name(block, role),
+                            "', decided by ", decision.rule, "); choose a divisor such as ",
+                            in % 64 == 0 ? 64 : in % 32 == 0 ? 32 : 0, " (0: the whole row)");
+        layer.action = std::string(method) + " " + describe(*decision.scheme);
+      }
+      planned.push_back(std::move(layer));
+    }
+  }
+  return planned;
+}
+
+}  // namespace attar

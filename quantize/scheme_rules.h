@@ -1,0 +1,70 @@
+// Which layers a quantizing pass touches and on which grid: the options that all of them share.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compress/core/pass.h"
+#include "compress/core/rules.h"
+
+namespace attar {
+
+// Options of every quantizing pass; a pass's Config derives from it and adds its own.
+struct SchemeConfig {
+  int bits = 4;
+  std::int64_t group_size = 64;
+  bool symmetric = false;
+  std::string scale_type = "f16";
+  std::vector<std::string> layers = {"*"};
+  std::vector<std::string> skip;
+  nlohmann::json rules = nlohmann::json::array();
+
+  template <class Visit>
+  static void scheme_fields(Visit&& visit) {
+    using C = SchemeConfig;
+    visit("bits", &C::bits, Range{2, 8}, "Bits of a code.");
+    visit("group_size", &C::group_size, Range<std::int64_t>{0, 1 << 20},
+          "Input columns that share one scale; 0: the whole row.");
+    visit("symmetric", &C::symmetric, Any{}, "One scale and no zero point a group.");
+    visit("scale_type", &C::scale_type, OneOf{{"f16", "bf16", "f32"}},
+          "What a scale is rounded to, before codes are computed.");
+    visit("layers", &C::layers, Any{},
+          "Layers to quantize: role (down), name (mlp.*) or full name, with * ? [..].");
+    visit("skip", &C::skip, Any{}, "Layers to leave alone, of those.");
+    visit("rules", &C::rules, Any{},
+          "Exceptions, later ones win: [{layers: mlp.down_proj, bits: 8}, ...].");
+  }
+};
+
+// What the rules say of one layer.
+struct SchemeDecision {
+  std::optional<QuantScheme> scheme;  // absent: the layer stays as it is
+  std::string rule;                   // the rule that decided
+};
+
+class SchemeRules {
+ public:
+  // Throws UsageError for a malformed rule.
+  SchemeRules(const SchemeConfig& config, std::string where);
+
+  SchemeDecision decide(std::int64_t block, Role role) const;
+
+  // One entry a linear layer. Throws UsageError for a pattern that matches nothing, DoesNotFit for
+  // a group that does not divide the columns of its layer.
+  std::vector<PlannedLayer> plan(const ModelConfig& config, std::string_view method) const;
+
+ private:
+  struct Exception {
+    std::vector<std::string> layers;
+    SchemeConfig scheme;
+  };
+  SchemeConfig base_;
+  std::string where_;
+  std::vector<Exception> exceptions_;
+};
+
+// "W4 g64 asymmetric".
+std::string describe(const QuantScheme& scheme);
+
+}  // namespace attar
