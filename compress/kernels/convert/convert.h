@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "compress/kernels/convert/f16.h"
 #include "compress/kernels/variants.h"
 
 namespace attar::kernels {
@@ -19,9 +20,5 @@ void f32_to_f16(const float* source, void* out, std::int64_t count,
                 const Variant& variant = active_variant());
 void f32_to_bf16(const float* source, void* out, std::int64_t count,
                  const Variant& variant = active_variant());
-
-// One value, the same bits as the loops above.
-float f16_value(std::uint16_t half);
-std::uint16_t f16_bits(float value);
 
 }  // namespace attar::kernels

@@ -23,7 +23,8 @@ std::int64_t ggml_block_bytes(GgmlBlock type);
 // count is negative or not a multiple of 32.
 void ggml_dequantize(GgmlBlock type, const void* blocks, std::int64_t count, float* out);
 
-// Byte for byte what ggml's own reference quantizer writes.
+// Byte for byte what ggml's own reference quantizer writes, for finite values. A value that is not
+// finite spoils its own block and nothing else.
 void ggml_quantize(GgmlBlock type, const float* values, std::int64_t count, void* blocks);
 
 // Blocks from codes and scales that a solver has already chosen.

@@ -1,0 +1,10 @@
+#include "compress/kernels/simd/avx2.h"
+
+#include "compress/kernels/log_softmax/body.h"
+
+namespace attar::kernels {
+
+template void log_softmax_stats_rows<Avx2>(const LogSoftmaxStats&, std::int64_t, std::int64_t);
+template void divergence_rows<Avx2>(const Divergence&, std::int64_t, std::int64_t);
+
+}  // namespace attar::kernels

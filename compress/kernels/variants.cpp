@@ -1,0 +1,111 @@
+#include "compress/kernels/variants.h"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+namespace attar::kernels {
+
+// Instruction sets; their members stand in simd/, which this file must not see.
+struct Portable;
+struct Avx2;
+struct Avx512;
+
+// Instantiated by <kernel>/<isa>.cpp from <kernel>/body.h.
+template <class S>
+void rms_norm_rows(const RmsNorm&, std::int64_t, std::int64_t);
+template <class S>
+void add_rms_norm_rows(const AddRmsNorm&, std::int64_t, std::int64_t);
+template <class S>
+void rotate_rows(const Rotate&, std::int64_t, std::int64_t);
+template <class S>
+void gated_activation_rows(const GatedActivation&, std::int64_t, std::int64_t);
+template <class S>
+void attend_task(const CausalAttention&, const AttentionTask&);
+template <class S>
+void log_softmax_stats_rows(const LogSoftmaxStats&, std::int64_t, std::int64_t);
+template <class S>
+void divergence_rows(const Divergence&, std::int64_t, std::int64_t);
+template <class S>
+void f16_to_f32_all(const void*, float*, std::int64_t);
+template <class S>
+void bf16_to_f32_all(const void*, float*, std::int64_t);
+template <class S>
+void f32_to_f16_all(const float*, void*, std::int64_t);
+template <class S>
+void f32_to_bf16_all(const float*, void*, std::int64_t);
+template <class S>
+void dequantize_affine_rows(const AffineCodes&, std::int64_t, std::int64_t);
+
+namespace {
+
+template <class S>
+constexpr Variant variant_of(std::string_view name, bool (*supported)()) {
+  return {.name = name,
+          .supported = supported,
+          .rms_norm = rms_norm_rows<S>,
+          .add_rms_norm = add_rms_norm_rows<S>,
+          .rotate = rotate_rows<S>,
+          .gated_activation = gated_activation_rows<S>,
+          .causal_attention = attend_task<S>,
+          .log_softmax_stats = log_softmax_stats_rows<S>,
+          .divergence = divergence_rows<S>,
+          .f16_to_f32 = f16_to_f32_all<S>,
+          .bf16_to_f32 = bf16_to_f32_all<S>,
+          .f32_to_f16 = f32_to_f16_all<S>,
+          .f32_to_bf16 = f32_to_bf16_all<S>,
+          .dequantize_affine = dequantize_affine_rows<S>};
+}
+
+#ifdef ATTAR_HAVE_AVX2
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+#endif
+#ifdef ATTAR_HAVE_AVX512
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+constexpr Variant kVariants[] = {
+#ifdef ATTAR_HAVE_AVX512
+    variant_of<Avx512>("avx512", has_avx512),
+#endif
+#ifdef ATTAR_HAVE_AVX2
+    variant_of<Avx2>("avx2", has_avx2),
+#endif
+    variant_of<Portable>("portable", [] { return true; }),
+};
+
+}  // namespace
+
+std::span<const Variant> variants() { return kVariants; }
+
+const Variant& choose_variant(std::string_view forced) {
+  std::string known;
+  for (const Variant& variant : kVariants) {
+    if (forced.empty() ? variant.supported() : variant.name == forced) {
+      if (variant.supported()) return variant;
+      throw std::invalid_argument("[kernels] ATTAR_ISA=" + std::string(forced) +
+                                  " is more than this processor can do; unset it");
+    }
+    known += (known.empty() ? "" : ", ") + std::string(variant.name);
+  }
+  throw std::invalid_argument("[kernels] unknown ATTAR_ISA '" + std::string(forced) +
+                              "'; known in this build: " + known);
+}
+
+const Variant& active_variant() {
+  static const Variant& chosen = []() -> const Variant& {
+    const char* forced = std::getenv("ATTAR_ISA");
+    return choose_variant(forced ? forced : "");
+  }();
+  return chosen;
+}
+
+std::string_view active_isa() { return active_variant().name; }
+
+}  // namespace attar::kernels
