@@ -8,8 +8,8 @@
 #include "compress/tokenize/tokenizer.h"
 
 int main() {
-  const auto [factor, bad_pivot] = attar::linalg::cholesky(4 * at::eye(3, at::kDouble));
-  if (factor[1][1].item<double>() != 2.0) return 1;
+  const auto cholesky = attar::linalg::cholesky(at::eye(3, at::kDouble));
+  if (!cholesky.ok() || cholesky.factor[1][1].item().toDouble() != 1.0) return 1;
   try {
     attar::load_tokenizer("no/such/folder");
   } catch (const std::exception& error) {
