@@ -69,7 +69,8 @@ class GgufWriter {
   };
 
   std::string& entry(std::string_view key, GgufValueType type);
-  std::string header() const;
+  std::uint64_t place_tensors(std::vector<Tensor>& tensors) const;  // gives the bytes of the data
+  std::string header(const std::vector<Tensor>& tensors) const;     // up to the data
   void seal();
 
   std::filesystem::path path_;
