@@ -40,6 +40,7 @@ struct Family {
   // GGUF keeps the rows of q and k for an interleaved rotary embedding: row 2r of a head is row r
   // of the Hugging Face form, row 2r + 1 is row r + head_dim / 2.
   bool gguf_interleaves_query_and_key = false;
+  bool gguf_holds_rope_factors = false;  // llama.cpp reads rope_freqs.weight for it
   BiasRule query_key_value_bias = {};
   BiasRule output_bias = {};
   BiasRule mlp_bias = {};

@@ -56,11 +56,14 @@ struct TensorExport {
   double max_difference = 0;
 };
 
+// "W4 g128 asymmetric", "W8 rows symmetric": how reports name a grid.
+std::string describe(const QuantScheme& scheme);
+
 // What check_export found; nothing was computed.
 struct ExportPlan {
   std::vector<TensorExport> tensors;
-  std::uint64_t bytes = 0;          // of all files with weights, headers included
-  std::uint64_t largest_block = 0;  // bytes of the largest single tensor
+  std::uint64_t bytes = 0;  // of all files with weights, headers included
+  std::uint64_t largest_tensor = 0;
   std::vector<std::string> notes;
 };
 

@@ -3,11 +3,18 @@
 
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "compress/formats/export.h"
 #include "compress/formats/file_source.h"
 
 namespace attar {
+
+class HuggingFaceSource : public FileSource {
+ public:
+  virtual const std::filesystem::path& folder() const = 0;
+  virtual const nlohmann::json& config_json() const = 0;
+};
 
 // Opens a folder; weights stay mapped and are handed out as read-only views (copied where they are
 // not aligned to their type). F16, BF16 and F32; layers of a compressed-tensors folder as
@@ -16,7 +23,7 @@ namespace attar {
 // Throws BadInput for a tensor that is missing, is not asked for by config.json, or has another
 // shape or type than it says. Stored buffers without weights (FORMATS 3.1) and a lm_head.weight
 // beside a tied embedding are tolerated.
-std::shared_ptr<const FileSource> open_huggingface(const std::filesystem::path& folder);
+std::shared_ptr<const HuggingFaceSource> open_huggingface(const std::filesystem::path& folder);
 
 // Formats kHuggingFace and kCompressedTensors of export.h. config.json is the source's with what
 // changed, or synthesized from a GGUF; companion files are copied byte for byte, or synthesized

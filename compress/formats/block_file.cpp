@@ -1,0 +1,227 @@
+#include "compress/formats/block_file.h"
+
+#include <ATen/ops/empty.h>
+
+#include <map>
+
+#include "compress/core/errors.h"
+#include "compress/formats/tensor_view.h"
+#include "compress/io/hash.h"
+#include "compress/io/json.h"
+#include "compress/io/safetensors_file.h"
+
+namespace attar {
+namespace {
+
+using Tensors = std::map<std::string, at::Tensor>;
+
+void put(Tensors& tensors, const std::string& name, const at::Tensor& tensor) {
+  if (tensor.defined()) tensors.emplace(name, tensor.contiguous());
+}
+
+nlohmann::json scheme_to_json(const QuantScheme& scheme) {
+  return {{"bits", scheme.bits},
+          {"group_size", scheme.group_size},
+          {"zero_point", to_string(scheme.zero_point)},
+          {"scale_type", long_name(scheme.scale_type)}};
+}
+
+QuantScheme scheme_from_json(const nlohmann::json& json, std::string_view where) {
+  QuantScheme scheme;
+  scheme.bits = json.at("bits").get<int>();
+  scheme.group_size = json.at("group_size").get<std::int64_t>();
+  require(scheme.bits >= 2 && scheme.bits <= 8 && scheme.group_size >= 0, where,
+          "the scheme is out of range");
+  const auto zero_point = json.at("zero_point").get<std::string>();
+  bool known = false;
+  for (const ZeroPoint candidate :
+       {ZeroPoint::kSymmetric, ZeroPoint::kInteger, ZeroPoint::kMinimum}) {
+    if (to_string(candidate) != zero_point) continue;
+    scheme.zero_point = candidate;
+    known = true;
+  }
+  require(known, where, "zero point '", zero_point, "' is unknown");
+  scheme.scale_type = dense_type_from(json.at("scale_type").get<std::string>());
+  return scheme;
+}
+
+// Takes the parts of a weight into `tensors` and gives its description.
+struct Describe {
+  Tensors& tensors;
+  std::string prefix;
+
+  nlohmann::json operator()(const DenseWeight& w) const {
+    put(tensors, prefix + ".values", w.values);
+    return {{"kind", "dense"}};
+  }
+  nlohmann::json operator()(const QuantizedWeight& w) const {
+    put(tensors, prefix + ".codes", w.codes);
+    put(tensors, prefix + ".scale", w.scale);
+    put(tensors, prefix + ".zero", w.zero);
+    return {{"kind", "quantized"}, {"scheme", scheme_to_json(w.scheme)}};
+  }
+  nlohmann::json operator()(const SparseWeight& w) const {
+    put(tensors, prefix + ".values", w.values);
+    put(tensors, prefix + ".mask", w.mask);
+    return {{"kind", "sparse"}, {"columns", w.columns}};
+  }
+  nlohmann::json operator()(const LowRankWeight& w) const {
+    put(tensors, prefix + ".b", w.b);
+    put(tensors, prefix + ".a", w.a);
+    return {{"kind", "low-rank"}};
+  }
+  nlohmann::json operator()(const CorrectedWeight& w) const {
+    nlohmann::json base = std::visit(*this, w.base);
+    (*this)(w.correction);
+    return {{"kind", "corrected"}, {"base", base}};
+  }
+};
+
+std::string checksum(const Tensors& tensors) {
+  io::Sha256 hash;
+  for (const auto& [name, tensor] : tensors) hash.update(name).update(bytes_of(tensor));
+  return hash.hex();
+}
+
+// Reads the parts of a weight back.
+class Reader {
+ public:
+  Reader(const Tensors& tensors, std::string where) : tensors_(tensors), where_(std::move(where)) {}
+
+  at::Tensor get(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    require(found != tensors_.end(), where_, "tensor '", name,
+            "' is missing; delete the file and run again");
+    return found->second;
+  }
+  at::Tensor get_if(const std::string& name) const {
+    return tensors_.contains(name) ? tensors_.at(name) : at::Tensor();
+  }
+
+  Weight weight(const nlohmann::json& json, const std::string& prefix) const {
+    const auto kind = json.at("kind").get<std::string>();
+    if (kind == "corrected") {
+      const Weight base = weight(json.at("base"), prefix);
+      const LowRankWeight correction{get(prefix + ".b"), get(prefix + ".a")};
+      if (const auto* dense = std::get_if<DenseWeight>(&base)) {
+        return CorrectedWeight{*dense, correction};
+      }
+      if (const auto* quantized = std::get_if<QuantizedWeight>(&base)) {
+        return CorrectedWeight{*quantized, correction};
+      }
+      const auto* sparse = std::get_if<SparseWeight>(&base);
+      require(sparse != nullptr, where_, prefix, " has a base of an unknown kind");
+      return CorrectedWeight{*sparse, correction};
+    }
+    if (kind == "low-rank") return LowRankWeight{get(prefix + ".b"), get(prefix + ".a")};
+    if (kind == "sparse") {
+      return SparseWeight{get(prefix + ".values"), get(prefix + ".mask"),
+                          json.at("columns").get<std::int64_t>()};
+    }
+    if (kind == "quantized") {
+      return QuantizedWeight{scheme_from_json(json.at("scheme"), where_ + " " + prefix),
+                             get(prefix + ".codes"), get(prefix + ".scale"),
+                             get_if(prefix + ".zero")};
+    }
+    require(kind == "dense", where_, prefix, " is of the unknown kind '", kind, "'");
+    return DenseWeight{get(prefix + ".values")};
+  }
+
+ private:
+  const Tensors& tensors_;
+  std::string where_;
+};
+
+}  // namespace
+
+void write_block_file(const std::filesystem::path& path, const Block& block) {
+  Tensors tensors;
+  put(tensors, "attention_norm", block.attention_norm);
+  put(tensors, "mlp_norm", block.mlp_norm);
+  nlohmann::json weights;
+  for (const Role role : kRoles) {
+    const std::string prefix(to_string(role));
+    weights[prefix] = std::visit(Describe{tensors, prefix}, block[role].weight);
+    put(tensors, prefix + ".bias", block[role].bias);
+  }
+  std::vector<io::TensorPlan> plans;
+  for (const auto& [name, tensor] : tensors) {
+    plans.push_back({name, element_type_of(tensor.scalar_type()), tensor.sizes().vec()});
+  }
+  const nlohmann::json description = {
+      {"version", 1}, {"weights", weights}, {"sha256", checksum(tensors)}};
+  io::SafetensorsWriter writer(path, plans, {{"format", "pt"}, {"attar", description.dump()}});
+  for (const io::TensorPlan& plan : writer.tensors()) {
+    writer.append(plan.name, bytes_of(tensors.at(plan.name)));
+  }
+  writer.finish();
+}
+
+Block read_block_file(const std::filesystem::path& path, bool verify) {
+  const io::SafetensorsFile file = io::SafetensorsFile::open(path);
+  const std::string where = path.string();
+  const auto metadata = file.metadata().find("attar");
+  require(metadata != file.metadata().end(), where,
+          "is no block file of attar: __metadata__ has no 'attar'");
+  const nlohmann::json description = io::parse_json(metadata->second, where + ": __metadata__");
+  Tensors tensors;
+  for (const io::TensorView& tensor : file.tensors()) tensors.emplace(tensor.name, view_of(tensor));
+  try {
+    require(description.at("version") == 1, where,
+            "is of another version of attar; delete it and "
+            "run again");
+    if (verify) {
+      require(checksum(tensors) == description.at("sha256").get<std::string>(), where,
+              "the checksum does not agree with the tensors: the file is damaged; delete it and "
+              "run again");
+    }
+    const Reader reader(tensors, where);
+    Block block{reader.get("attention_norm"), reader.get("mlp_norm"), {}};
+    for (const Role role : kRoles) {
+      const std::string prefix(to_string(role));
+      block[role] = {reader.weight(description.at("weights").at(prefix), prefix),
+                     reader.get_if(prefix + ".bias")};
+      check(block[role].weight, where + " " + prefix);
+    }
+    return block;
+  } catch (const nlohmann::json::exception& error) {
+    throw BadInput(message(where, "the description in __metadata__ is damaged: ", error.what(),
+                           "; delete the file and run again"));
+  }
+}
+
+FolderBlockStore::FolderBlockStore(std::filesystem::path folder, NameOf name_of)
+    : folder_(std::move(folder)), name_of_(std::move(name_of)) {}
+
+std::filesystem::path FolderBlockStore::path_of(std::int64_t index) const {
+  if (name_of_) return folder_ / name_of_(index);
+  const std::string number = std::to_string(index);
+  return folder_ / ("block-" + std::string(5 - std::min<std::size_t>(5, number.size()), '0') +
+                    number + ".safetensors");
+}
+
+std::optional<Block> FolderBlockStore::read(std::int64_t index) const {
+  const std::filesystem::path path = path_of(index);
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return std::nullopt;
+  bool verify = false;
+  {
+    const std::lock_guard lock(mutex_);
+    verify = !verified_.contains(index);
+  }
+  Block block = read_block_file(path, verify);
+  const std::lock_guard lock(mutex_);
+  verified_.insert(index);
+  return block;
+}
+
+void FolderBlockStore::write(std::int64_t index, const Block& block) {
+  std::error_code error;
+  std::filesystem::create_directories(folder_, error);
+  require<IoError>(!error, folder_.string(), "cannot make the folder: ", error.message());
+  write_block_file(path_of(index), block);
+  const std::lock_guard lock(mutex_);
+  verified_.insert(index);
+}
+
+}  // namespace attar

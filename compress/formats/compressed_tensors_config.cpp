@@ -1,0 +1,149 @@
+#include <algorithm>
+#include <set>
+
+#include "compress/core/errors.h"
+#include "compress/families/json_keys.h"
+#include "compress/formats/compressed_tensors.h"
+
+namespace attar {
+namespace {
+
+// Every key of the library's own schema: it refuses unknown ones and fills in missing ones.
+nlohmann::ordered_json weights_of(const QuantScheme& scheme) {
+  nlohmann::ordered_json weights = {{"num_bits", scheme.bits},
+                                    {"type", "int"},
+                                    {"symmetric", scheme.zero_point == ZeroPoint::kSymmetric},
+                                    {"strategy", scheme.group_size == 0 ? "channel" : "group"},
+                                    {"group_size", nullptr},
+                                    {"dynamic", false},
+                                    {"actorder", nullptr},
+                                    {"block_structure", nullptr},
+                                    {"observer", "minmax"},
+                                    {"observer_kwargs", nlohmann::ordered_json::object()}};
+  if (scheme.group_size != 0) weights["group_size"] = scheme.group_size;
+  return weights;
+}
+
+nlohmann::ordered_json group_of(const QuantScheme& scheme, std::vector<std::string> targets) {
+  return {{"targets", std::move(targets)},
+          {"format", "pack-quantized"},
+          {"weights", weights_of(scheme)},
+          {"input_activations", nullptr},
+          {"output_activations", nullptr}};
+}
+
+QuantScheme scheme_from(const JsonKeys& group) {
+  const std::string format =
+      group.has("format") ? group.string("format") : std::string("pack-quantized");
+  require(format == "pack-quantized", group.where(), "format '", format,
+          "' is not supported; supported: pack-quantized");
+  for (const std::string_view key : {"input_activations", "output_activations"}) {
+    require(!group.has(key), group.where(), "quantized activations (", key,
+            ") are not supported, only weights");
+  }
+  const JsonKeys weights = group.below("weights");
+  const std::string type = weights.has("type") ? weights.string("type") : "int";
+  require(type == "int", weights.where(), "type '", type, "' is not supported; supported: int");
+  QuantScheme scheme;
+  scheme.bits = static_cast<int>(weights.integer("num_bits"));
+  require(scheme.bits == 2 || scheme.bits == 4 || scheme.bits == 8, weights.where(),
+          "num_bits must be 2, 4 or 8, got ", scheme.bits);
+  const bool symmetric = weights.boolean_or("symmetric", true);
+  scheme.zero_point = symmetric ? ZeroPoint::kSymmetric : ZeroPoint::kInteger;
+  const std::string strategy = weights.string("strategy");
+  require(strategy == "group" || strategy == "channel", weights.where(), "strategy '", strategy,
+          "' is not supported; supported: group, channel");
+  if (strategy == "group") {
+    scheme.group_size = weights.integer("group_size");
+    require(scheme.group_size > 0, weights.where(), "group_size must be positive, got ",
+            scheme.group_size);
+  }
+  require(!weights.has("actorder") || weights.string("actorder") != "group", weights.where(),
+          "actorder 'group' is not supported: groups must be contiguous");
+  return scheme;
+}
+
+std::vector<std::string> names_below(const JsonKeys& keys, std::string_view key) {
+  std::vector<std::string> names;
+  const nlohmann::json* list = keys.find(key);
+  if (list == nullptr) return names;
+  require(list->is_array(), keys.where(), "key '", key, "' must be a list");
+  for (const nlohmann::json& entry : *list) {
+    require(entry.is_string(), keys.where(), "key '", key, "' must hold strings");
+    names.push_back(entry.get<std::string>());
+    require(!names.back().starts_with("re:"), keys.where(), "pattern '", names.back(), "' in '",
+            key, "' is not supported; supported: module names and Linear");
+  }
+  return names;
+}
+
+}  // namespace
+
+nlohmann::ordered_json quantization_config(const std::map<std::string, QuantScheme>& layers,
+                                           const std::vector<std::string>& dense) {
+  std::vector<std::pair<QuantScheme, std::vector<std::string>>> groups;
+  for (const auto& [name, scheme] : layers) {
+    QuantScheme key = scheme;
+    key.scale_type = at::kHalf;  // the config does not tell it
+    const auto same = std::find_if(groups.begin(), groups.end(),
+                                   [&](const auto& group) { return group.first == key; });
+    if (same == groups.end()) {
+      groups.push_back({key, {name}});
+    } else {
+      same->second.push_back(name);
+    }
+  }
+  const bool mixed = groups.size() > 1;
+  nlohmann::ordered_json config_groups = nlohmann::ordered_json::object();
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    const std::vector<std::string> everything = {"Linear"};
+    config_groups["group_" + std::to_string(i)] =
+        group_of(groups[i].first, mixed ? groups[i].second : everything);
+  }
+  return {{"quant_method", "compressed-tensors"},
+          {"format", mixed ? "mixed-precision" : "pack-quantized"},
+          {"quantization_status", "compressed"},
+          {"version", "0.18.0"},
+          {"global_compression_ratio", nullptr},
+          {"ignore", dense},
+          {"kv_cache_scheme", nullptr},
+          {"sparsity_config", nlohmann::ordered_json::object()},
+          {"transform_config", nlohmann::ordered_json::object()},
+          {"config_groups", config_groups}};
+}
+
+SchemeOf schemes_from_config(const nlohmann::json& config, std::string_view where) {
+  const JsonKeys keys(config, std::string(where) + ": quantization_config");
+  const std::string method = keys.string("quant_method");
+  require(method == "compressed-tensors", keys.where(), "quant_method '", method,
+          "' is not supported; supported: compressed-tensors");
+  for (const std::string_view key : {"sparsity_config", "transform_config"}) {
+    const nlohmann::json* value = keys.find(key);
+    require(value == nullptr || value->empty(), keys.where(), key, " is not supported");
+  }
+  require(!keys.has("kv_cache_scheme"), keys.where(), "kv_cache_scheme is not supported");
+  std::map<std::string, QuantScheme, std::less<>> by_name;
+  std::optional<QuantScheme> every_linear;
+  const JsonKeys groups = keys.below("config_groups");
+  for (const auto& [name, value] : groups.object().items()) {
+    const JsonKeys group = groups.below(name);
+    const QuantScheme scheme = scheme_from(group);
+    for (std::string& target : names_below(group, "targets")) {
+      if (target == "Linear") {
+        every_linear = scheme;
+      } else {
+        by_name.emplace(std::move(target), scheme);
+      }
+    }
+  }
+  const std::vector<std::string> ignored = names_below(keys, "ignore");
+  return [by_name, every_linear,
+          ignore = std::set<std::string, std::less<>>(ignored.begin(), ignored.end())](
+             std::string_view module) -> std::optional<QuantScheme> {
+    if (ignore.contains(module)) return std::nullopt;
+    const auto named = by_name.find(module);
+    return named == by_name.end() ? every_linear : std::optional(named->second);
+  };
+}
+
+}  // namespace attar

@@ -1,0 +1,42 @@
+#include "compress/formats/export.h"
+
+#include "compress/core/errors.h"
+#include "compress/formats/gguf_model.h"
+#include "compress/formats/huggingface.h"
+
+namespace attar {
+
+std::string_view to_string(ExportFormat format) {
+  constexpr std::array<std::string_view, 3> kNames = {"huggingface", "compressed-tensors", "gguf"};
+  return kNames[static_cast<std::size_t>(format)];
+}
+
+ExportFormat export_format_from(std::string_view name) {
+  for (const ExportFormat format :
+       {ExportFormat::kHuggingFace, ExportFormat::kCompressedTensors, ExportFormat::kGguf}) {
+    if (to_string(format) == name) return format;
+  }
+  throw UsageError(message("export", "format '", name,
+                           "' is unknown; known: huggingface, compressed-tensors, gguf"));
+}
+
+std::string describe(const QuantScheme& scheme) {
+  std::string text = "W" + std::to_string(scheme.bits);
+  text += scheme.group_size == 0 ? " rows" : " g" + std::to_string(scheme.group_size);
+  if (scheme.zero_point == ZeroPoint::kSymmetric) return text + " symmetric";
+  return text + (scheme.zero_point == ZeroPoint::kInteger ? " asymmetric" : " minima");
+}
+
+ExportPlan check_export(const ModelSource& source, const PlannedLayers& planned,
+                        const ExportOptions& options) {
+  return options.format == ExportFormat::kGguf ? check_gguf(source, planned, options)
+                                               : check_huggingface(source, planned, options);
+}
+
+ExportReport export_model(const Model& model, const std::filesystem::path& out,
+                          const ExportOptions& options) {
+  return options.format == ExportFormat::kGguf ? export_gguf(model, out, options)
+                                               : export_huggingface(model, out, options);
+}
+
+}  // namespace attar

@@ -1,0 +1,104 @@
+#include "compress/formats/model_file.h"
+
+#include <algorithm>
+
+#include "compress/core/errors.h"
+#include "compress/formats/gguf_model.h"
+#include "compress/formats/huggingface.h"
+#include "compress/io/gguf_file.h"
+#include "compress/io/sharded_safetensors.h"
+
+namespace attar {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_gguf(const fs::path& path) { return path.extension() == ".gguf"; }
+
+void require_exists(const fs::path& path) {
+  std::error_code error;
+  const bool there = fs::exists(path, error);
+  require<IoError>(!error, path.string(), "cannot be read: ", error.message());
+  require<IoError>(there, path.string(),
+                   "there is no such file or folder; give a Hugging Face "
+                   "folder (config.json, *.safetensors) or a .gguf file");
+}
+
+bool has_file(const fs::path& folder, std::string_view end) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.path().filename().string().ends_with(end)) return true;
+  }
+  return false;
+}
+
+void require_weights(const fs::path& folder) {
+  const std::string where = folder.string();
+  if (!fs::exists(folder / "config.json")) {
+    require(!has_file(folder, ".gguf"), where, "holds *.gguf files; name one of them");
+    throw BadInput(
+        message(where, "has no config.json; give a Hugging Face folder or a .gguf file"));
+  }
+  if (io::ShardedSafetensors::present(folder)) return;
+  require(!has_file(folder, ".bin"), where,
+          "has its weights as pickled PyTorch files (*.bin), "
+          "which can run code when read; convert them to safetensors with "
+          "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)");
+  throw BadInput(message(where,
+                         "has no weights: neither model.safetensors nor "
+                         "model.safetensors.index.json is there"));
+}
+
+}  // namespace
+
+std::shared_ptr<const ModelSource> open_model(const fs::path& path) {
+  require_exists(path);
+  if (fs::is_directory(path)) {
+    require_weights(path);
+    return open_huggingface(path);
+  }
+  require(is_gguf(path), path.string(),
+          "is neither a folder nor a .gguf file; give a Hugging Face "
+          "folder or a .gguf file");
+  return open_gguf(path);
+}
+
+bool has_tokenizer(const fs::path& model) {
+  if (is_gguf(model)) {
+    const io::GgufFile file = io::GgufFile::open(model);
+    return file.string_or("tokenizer.ggml.model", "none") != "none";
+  }
+  return fs::exists(model / "tokenizer.json") || fs::exists(model / "tokenizer.model");
+}
+
+std::shared_ptr<const Tokenizer> load_model_tokenizer(const fs::path& model) {
+  require_exists(model);
+  require(has_tokenizer(model), model.string(), "has no tokenizer: ",
+          is_gguf(model) ? "tokenizer.ggml.model is absent or 'none'"
+                         : "neither tokenizer.json nor tokenizer.model is there");
+  return is_gguf(model) ? tokenizer_from_gguf(io::GgufFile::open(model)) : load_tokenizer(model);
+}
+
+std::vector<fs::path> companion_files(const fs::path& folder) {
+  constexpr std::array<std::string_view, 14> kNames = {"LICENSE",
+                                                       "LICENSE.md",
+                                                       "LICENSE.txt",
+                                                       "NOTICE",
+                                                       "USE_POLICY.md",
+                                                       "added_tokens.json",
+                                                       "chat_template.jinja",
+                                                       "chat_template.json",
+                                                       "generation_config.json",
+                                                       "merges.txt",
+                                                       "special_tokens_map.json",
+                                                       "tokenizer.json",
+                                                       "tokenizer.model",
+                                                       "tokenizer_config.json"};
+  std::vector<fs::path> files;
+  for (const std::string_view name : kNames) {
+    if (fs::is_regular_file(folder / name)) files.push_back(folder / name);
+  }
+  if (fs::is_regular_file(folder / "vocab.json")) files.push_back(folder / "vocab.json");
+  return files;
+}
+
+}  // namespace attar
