@@ -1,0 +1,133 @@
+// Which file of a folder is the tokenizer, and which say the special ids.
+#include <filesystem>
+#include <string>
+
+#include "compress/core/errors.h"
+#include "compress/io/json.h"
+#include "compress/io/mapped_file.h"
+#include "compress/tokenize/sentencepiece.h"
+#include "compress/tokenize/tokenizer_json.h"
+
+namespace attar::tokenize {
+namespace {
+
+namespace fs = std::filesystem;
+
+nlohmann::json load_if_there(const fs::path& path) {
+  return fs::exists(path) ? io::load_json(path) : nlohmann::json::object();
+}
+
+std::string read_text(const fs::path& path) {
+  const auto file = io::MappedFile::open(path);
+  return {reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()};
+}
+
+// "</s>" or {"content": "</s>", ...} under `name`_token of tokenizer_config.json; else
+// `name`_token_id (a number, or a list whose first counts) of generation_config.json, then of
+// config.json.
+class SpecialIdReader {
+ public:
+  explicit SpecialIdReader(const fs::path& folder)
+      : folder_(folder),
+        tokenizer_(load_if_there(folder / "tokenizer_config.json")),
+        generation_(load_if_there(folder / "generation_config.json")),
+        model_(load_if_there(folder / "config.json")) {}
+
+  template <class IdOf>
+  std::optional<TokenId> read(const std::string& name, IdOf id_of) const {
+    const Node config{tokenizer_, (folder_ / "tokenizer_config.json").string() + ":"};
+    if (config.has(name + "_token")) {
+      const Node token = config[name + "_token"];
+      const std::string& text =
+          token.value.is_object() ? token["content"].string() : token.string();
+      if (const auto id = id_of(text)) return id;
+    }
+    for (const auto& [json, file] :
+         {std::pair(&generation_, "generation_config.json:"), std::pair(&model_, "config.json:")}) {
+      const Node node{*json, (folder_ / file).string()};
+      if (!node.has(name + "_token_id")) continue;
+      const Node id = node[name + "_token_id"];
+      if (id.value.is_array() && id.value.empty()) continue;
+      if (!id.value.is_array() && id.value == -1) continue;  // how some writers say none
+      return id.value.is_array() ? id[0].integer() : id.integer();
+    }
+    return std::nullopt;
+  }
+
+  // chat_template.jinja, else tokenizer_config.json: a string, or a list of named ones.
+  std::optional<std::string> chat_template() const {
+    const fs::path file = folder_ / "chat_template.jinja";
+    if (fs::exists(file)) return read_text(file);
+    const Node config{tokenizer_, (folder_ / "tokenizer_config.json").string() + ":"};
+    if (!config.has("chat_template")) return std::nullopt;
+    const Node node = config["chat_template"];
+    if (node.value.is_string()) return node.string();
+    for (std::size_t i = 0; i < node.array().value.size(); ++i) {
+      if (node[i]["name"].string() == "default") return node[i]["template"].string();
+    }
+    return std::nullopt;
+  }
+
+  template <class IdOf>
+  void fill(SpecialIds& special, IdOf id_of) const {
+    if (const auto id = read("bos", id_of)) special.bos = id;
+    if (const auto id = read("eos", id_of)) special.eos = id;
+    if (const auto id = read("unk", id_of)) special.unknown = id;
+    if (const auto id = read("pad", id_of)) special.padding = id;
+    special.chat_template = chat_template();
+  }
+
+ private:
+  fs::path folder_;
+  nlohmann::json tokenizer_, generation_, model_;
+};
+
+PipelineParts load_json_parts(const fs::path& path) {
+  return read_tokenizer_json(io::load_json(path), path.string());
+}
+
+SentencePieceModel load_sentencepiece(const fs::path& path) {
+  return read_sentencepiece(io::MappedFile::open(path)->bytes(), path.string());
+}
+
+std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder) {
+  const fs::path json = folder / "tokenizer.json";
+  const fs::path proto = folder / "tokenizer.model";
+  if (fs::exists(json)) {
+    PipelineParts parts = load_json_parts(json);
+    SpecialIdReader(folder).fill(
+        parts.special, [&](const std::string& token) { return parts.vocabulary.id_of(token); });
+    return make_pipeline(std::move(parts));
+  }
+  require(fs::exists(proto), folder.string(), "has neither tokenizer.json nor tokenizer.model");
+  SentencePieceModel model = load_sentencepiece(proto);
+  SpecialIdReader(folder).fill(model.special,
+                               [&](const std::string& token) -> std::optional<TokenId> {
+                                 for (std::size_t id = 0; id < model.pieces.size(); ++id) {
+                                   if (model.pieces[id].text == token) return id;
+                                 }
+                                 return std::nullopt;
+                               });
+  return make_sentencepiece(std::move(model), proto.string());
+}
+
+}  // namespace
+}  // namespace attar::tokenize
+
+namespace attar {
+
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file) {
+  using namespace tokenize;
+  require<IoError>(fs::exists(folder_or_file), folder_or_file.string(),
+                   "no such file or folder; give a model folder, a tokenizer.json or a *.model");
+  if (fs::is_directory(folder_or_file)) return load_folder(folder_or_file);
+  if (folder_or_file.extension() == ".json") {
+    return make_pipeline(load_json_parts(folder_or_file));
+  }
+  require(folder_or_file.extension() == ".model", folder_or_file.string(),
+          "is neither a folder, a *.json nor a sentencepiece *.model; for a GGUF file use "
+          "tokenizer_from_gguf");
+  return make_sentencepiece(load_sentencepiece(folder_or_file), folder_or_file.string());
+}
+
+}  // namespace attar

@@ -1,0 +1,131 @@
+#include "compress/tokenize/pipeline.h"
+
+#include <unordered_map>
+
+#include "compress/core/errors.h"
+#include "compress/tokenize/unicode.h"
+
+namespace attar::tokenize {
+namespace {
+
+// Ids of the words seen in one call, so that frequent words are merged once. Bounded.
+class WordCache {
+ public:
+  explicit WordCache(const Bpe& model) : model_(model) {}
+
+  void encode(const std::string& word, std::vector<TokenId>& ids) {
+    if (word.size() > kMaxWordBytes) return model_.encode(word, ids);
+    auto found = known_.find(word);
+    if (found == known_.end()) {
+      if (known_.size() >= kMaxWords) known_.clear();
+      std::vector<TokenId> fresh;
+      model_.encode(word, fresh);
+      found = known_.emplace(word, std::move(fresh)).first;
+    }
+    ids.insert(ids.end(), found->second.begin(), found->second.end());
+  }
+
+ private:
+  static constexpr std::size_t kMaxWords = 1 << 15;
+  static constexpr std::size_t kMaxWordBytes = 64;
+  const Bpe& model_;
+  std::unordered_map<std::string, std::vector<TokenId>> known_;
+};
+
+class Pipeline : public Tokenizer {
+ public:
+  explicit Pipeline(PipelineParts parts) : parts_(std::move(parts)) {
+    for (const AddedToken& token : parts_.added) {
+      if (token.special) special_.insert(token.id);
+      if (!token.normalized) {
+        raw_.add(token, token.content);
+      } else {
+        Piece piece{token.content};
+        if (parts_.normalizer) parts_.normalizer(piece);
+        normalized_.add(token, piece.text);
+      }
+    }
+  }
+
+  std::vector<TokenId> encode(std::string_view text, bool add_special) const override {
+    std::string repaired;
+    if (well_formed_prefix(text) != text.size()) {
+      repaired = to_well_formed(text);
+      text = repaired;
+    }
+    std::vector<TokenId> ids;
+    const auto& [before, after] = parts_.surrounding;
+    if (add_special) ids = before;
+    WordCache cache(*parts_.model);
+    for (const Part& part : raw_.split(text)) {
+      if (part.token) {
+        ids.push_back(*part.token);
+      } else {
+        Piece piece{std::string(text.substr(part.begin, part.end - part.begin)), part.begin == 0};
+        encode_piece(std::move(piece), cache, ids);
+      }
+    }
+    if (add_special) ids.insert(ids.end(), after.begin(), after.end());
+    return ids;
+  }
+
+  std::string decode(std::span<const TokenId> ids, bool skip_special) const override {
+    std::vector<std::string> tokens;
+    for (const TokenId id : ids) {
+      const std::string_view token = parts_.vocabulary.token(id);
+      if (token.empty() || (skip_special && special_.contains(id))) continue;
+      tokens.emplace_back(token);
+    }
+    std::string text;
+    if (parts_.decoder) {
+      for (const std::string& part : parts_.decoder(std::move(tokens))) text += part;
+      return text;
+    }
+    for (std::size_t i = 0; i < tokens.size(); ++i) text += (i == 0 ? "" : " ") + tokens[i];
+    return text;
+  }
+
+  std::int64_t vocabulary_size() const override { return parts_.vocabulary.size(); }
+  std::optional<TokenId> bos() const override { return parts_.special.bos; }
+  std::optional<TokenId> eos() const override { return parts_.special.eos; }
+  std::optional<TokenId> unknown() const override { return parts_.special.unknown; }
+  std::optional<TokenId> padding() const override { return parts_.special.padding; }
+  bool adds_bos() const override {
+    const std::vector<TokenId>& before = parts_.surrounding.before;
+    return !before.empty() && before.front() == parts_.special.bos;
+  }
+  std::optional<TokenId> id_of(std::string_view token) const override {
+    return parts_.vocabulary.id_of(token);
+  }
+  std::string_view token(TokenId id) const override { return parts_.vocabulary.token(id); }
+  bool is_special(TokenId id) const override { return special_.contains(id); }
+  std::optional<std::string> chat_template() const override { return parts_.special.chat_template; }
+
+ private:
+  void encode_piece(Piece piece, WordCache& cache, std::vector<TokenId>& ids) const {
+    if (parts_.normalizer) parts_.normalizer(piece);
+    for (const Part& part : normalized_.split(piece.text)) {
+      if (part.token) {
+        ids.push_back(*part.token);
+        continue;
+      }
+      std::vector<Piece> words;
+      words.push_back({piece.text.substr(part.begin, part.end - part.begin),
+                       piece.at_start && part.begin == 0});
+      if (parts_.pre_tokenizer) parts_.pre_tokenizer(words);
+      for (const Piece& word : words) cache.encode(word.text, ids);
+    }
+  }
+
+  PipelineParts parts_;
+  std::unordered_set<TokenId> special_;
+  AddedTokenFinder raw_, normalized_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Tokenizer> make_pipeline(PipelineParts parts) {
+  return std::make_shared<Pipeline>(std::move(parts));
+}
+
+}  // namespace attar::tokenize
