@@ -7,7 +7,7 @@ TORCH_INDEX ?=#        one more package index, say the one that holds pytorch's 
 JOBS ?= $(shell nproc)
 
 # The one list of Debian packages; `make lint` asks for SYSTEM_LINT as well.
-SYSTEM_BUILD := g++ make cmake ninja-build ccache pkg-config python3 python3-venv python3-dev \
+SYSTEM := g++ make cmake ninja-build ccache pkg-config python3 python3-venv python3-dev \
   libcli11-dev libeigen3-dev libhdf5-dev libpcre2-dev libutf8proc-dev libyaml-cpp-dev \
   libssl-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
 SYSTEM_LINT := clang-format clang-tidy
@@ -56,6 +56,7 @@ sanitize: $(VENV_TEST)  ## build with ASan + UBSan into build-dev/ and run the t
 	cmake --build --preset dev -j $(JOBS)
 	ctest --preset dev -j $(JOBS)
 
+lint: SYSTEM += $(SYSTEM_LINT)
 lint: build/build.ninja  ## formatting, and clang-tidy on what changed (TIDY=all: on everything)
 	@.ci/lint "$(TIDY)"
 
@@ -66,8 +67,8 @@ clean:  ## remove what was built; .venv, models/ and the compiler cache stay
 
 system:
 	@command -v dpkg-query >/dev/null || { \
-	  echo "This is no Debian; needed, by their Debian names: $(SYSTEM_BUILD)" >&2; exit 0; }; \
-	missing=""; for package in $(SYSTEM_BUILD); do \
+	  echo "This is no Debian; needed, by their Debian names: $(SYSTEM)" >&2; exit 0; }; \
+	missing=""; for package in $(SYSTEM); do \
 	  case "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" in \
 	    installed) ;; *) missing="$$missing $$package";; esac; done; \
 	[ -z "$$missing" ] && exit 0; \
