@@ -101,6 +101,13 @@ def test_root_installs_exactly_what_is_missing(tmp_path):
     assert update.startswith("update") and install.endswith("--no-install-recommends libnosuch-dev")
 
 
+def test_apt_is_left_alone_when_nothing_is_missing(tmp_path):
+    program(tmp_path, "id", "echo 0")
+    program(tmp_path, "apt-get", f"touch {tmp_path}/called")
+    assert make("system", "SYSTEM=g++ make", path=tmp_path).returncode == 0
+    assert not (tmp_path / "called").exists()
+
+
 def test_no_tracked_file_names_a_package_registry():
     names = subprocess.run(["git", "-C", str(TOP), "ls-files", "-z"], capture_output=True, text=True)
     if names.returncode:
