@@ -43,6 +43,7 @@ test-real: $(VENV_TEST) build models  ## the checks that need SmolLM2 or take mi
 
 demo: build/build.ninja $(TEACHER)  ## SmolLM2-135M-Instruct to 4 bits, measured, in demo/
 	cmake --build build -j $(JOBS) --target bin/attar
+	rm -rf $(DEMO)
 	build/bin/attar run recipes/smollm2.yaml --out $(DEMO) model=$(TEACHER)
 	@echo; echo "written:"; find $(DEMO) -type f | sort | sed 's/^/  /'
 
