@@ -2,7 +2,11 @@
 # its room: #include "compress/core/model.h".
 
 add_library(attar_warnings INTERFACE)
-target_compile_options(attar_warnings INTERFACE -Wall -Wextra -Wconversion -Wno-sign-conversion)
+target_compile_options(attar_warnings INTERFACE -Wall -Wextra -Wconversion -Wno-sign-conversion
+                       -Wno-missing-field-initializers)
+# GCC 12 sees overflows in std::string and std::vector that are not there (GCC bugs 105329, 105651).
+target_compile_options(attar_warnings INTERFACE
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict;-Wno-stringop-overflow;-Wno-stringop-overread;-Wno-array-bounds>)
 if(PROJECT_IS_TOP_LEVEL)
   target_compile_options(attar_warnings INTERFACE -Werror)
 endif()
@@ -20,10 +24,29 @@ add_library(attar_torch INTERFACE)
 target_link_libraries(attar_torch INTERFACE attar::libtorch OpenMP::OpenMP_CXX)
 set_target_properties(attar_torch PROPERTIES EXPORT_NAME torch)
 
+# TEMPORARY, never committed: sources that nobody has written yet do not break everybody's configure.
+function(attar_present list)
+  set(present "")
+  foreach(file ${${list}})
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${file} OR IS_ABSOLUTE ${file})
+      list(APPEND present ${file})
+    else()
+      message(STATUS "NOT THERE YET: ${CMAKE_CURRENT_SOURCE_DIR}/${file}")
+      file(GLOB later CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+    endif()
+  endforeach()
+  if(NOT present)
+    file(WRITE ${PROJECT_BINARY_DIR}/nothing_yet.cpp "")
+    set(present ${PROJECT_BINARY_DIR}/nothing_yet.cpp)
+  endif()
+  set(${list} ${present} PARENT_SCOPE)
+endfunction()
+
 # attar_room(NAME SOURCES ... [DEPENDS rooms and libraries ...] [TORCH])
 # TORCH: the room works on tensors; it shares one precompiled header with the others.
 function(attar_room name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "TORCH" "" "SOURCES;DEPENDS")
+  attar_present(arg_SOURCES)  # TEMPORARY while rooms are being written
   add_library(attar_${name} STATIC ${arg_SOURCES})
   add_library(attar::${name} ALIAS attar_${name})
   set_target_properties(attar_${name} PROPERTIES EXPORT_NAME ${name})
@@ -53,7 +76,7 @@ function(attar_precompile target)
     target_link_libraries(attar_precompiled PRIVATE attar_torch attar_warnings attar_sanitizers)
     target_compile_options(attar_precompiled PRIVATE ${attar_pch_flags})
     target_precompile_headers(attar_precompiled PRIVATE
-      <ATen/core/Tensor.h> <nlohmann/json.hpp> <algorithm> <array> <filesystem> <functional>
+      <ATen/core/Tensor.h> <ATen/TensorOperators.h> <nlohmann/json.hpp> <algorithm> <array> <filesystem> <functional>
       <map> <memory> <optional> <span> <string> <string_view> <variant> <vector>)
   endif()
   target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:attar_warnings>

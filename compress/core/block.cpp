@@ -1,5 +1,6 @@
 #include "compress/core/block.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linear.h>
 

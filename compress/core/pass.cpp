@@ -25,6 +25,29 @@ void RunContext::check_stop() const {
   }
 }
 
+std::vector<std::vector<PlannedLayer>> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
+                                                   const ModelConfig& config) {
+  std::vector<std::vector<PlannedLayer>> plans(passes.size());
+  for (std::size_t i = passes.size(); i-- > 0;) {
+    passes[i]->see_later(std::span(plans).subspan(i + 1));
+    plans[i] = passes[i]->plan(config);
+  }
+  const auto layer_count = static_cast<std::size_t>(config.layers) * kRoles.size();
+  for (std::size_t layer = 0; layer < layer_count; ++layer) {
+    std::optional<std::size_t> rounded_by;
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      const PlannedLayer& planned = plans[i].at(layer);
+      if (!planned.changes) continue;
+      require<UsageError>(!rounded_by, "passes." + std::to_string(i), passes[i]->name(),
+                          " would change layer '", layer_name(planned.block, planned.role),
+                          "' that passes.", rounded_by.value_or(0),
+                          " has rounded already; leave it out of one of the two (`skip:`)");
+      if (planned.scheme) rounded_by = i;
+    }
+  }
+  return plans;
+}
+
 void PassRegistry::add(Entry entry) {
   for (const Entry& known : entries_) {
     if (known.name == entry.name) {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,7 +29,7 @@ struct PlannedLayer {
   bool changes = false;
   std::string rule;    // the rule that decided: "layers '*'", "rules[1] 'mlp.down_proj'", "skip 'q'"
   std::string action;  // "gptq W4 g64 asymmetric", "unchanged"
-  std::optional<QuantScheme> scheme;  // of the layer after this pass, when it quantizes
+  std::optional<QuantScheme> scheme;  // of the layer after this pass, when it rounds
 };
 
 // What happened to one linear layer.
@@ -86,9 +87,17 @@ class Pass {
   // Every linear layer of the model. Throws UsageError for a rule that matches nothing, DoesNotFit
   // for a width that the grid cannot divide.
   virtual std::vector<PlannedLayer> plan(const ModelConfig& config) const = 0;
+  // Told once, before anything runs: what later passes will do. A pass that prepares layers for
+  // another one (quantize.awq before quantize.gptq) leaves the rounding of those to it.
+  virtual void see_later(std::span<const std::vector<PlannedLayer>> /*plans*/) {}
   // Peak working memory of one block beside weights and activations, in bytes.
   virtual std::int64_t working_bytes(const ModelConfig& config) const = 0;
 };
+
+// Makes the passes of a recipe know one another: plans each, tells each what comes later, and plans
+// again. Throws UsageError when two passes would round the same layer.
+std::vector<std::vector<PlannedLayer>> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
+                                                   const ModelConfig& config);
 
 // Passes by name.
 class PassRegistry {

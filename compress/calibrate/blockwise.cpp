@@ -1,0 +1,30 @@
+#include "compress/calibrate/blockwise.h"
+
+namespace attar {
+
+void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, BlockStream* stream,
+                   const RunContext& context,
+                   const std::function<std::optional<BlockOutcome>(std::int64_t)>& restore,
+                   const std::function<void(std::int64_t, const BlockOutcome&)>& finished) {
+  for (std::int64_t index = 0; index < model.config().layers; ++index) {
+    context.check_stop();
+    std::optional<BlockOutcome> outcome = restore(index);
+    if (!outcome) {
+      outcome.emplace();
+      outcome->block = model.block(index);
+      check_finite(outcome->block, index);
+      for (const BlockwisePass* pass : passes) {
+        BlockWork work{model.config(),          index,
+                       outcome->block,          pass->needs().calibration ? stream : nullptr,
+                       outcome->reports.emplace_back(), context};
+        pass->run_block(work);
+      }
+      finished(index, *outcome);
+    }
+    model.put_block(index, outcome->block);
+    if (stream) stream->advance(outcome->block);
+    model.source().done_with_block(index);
+  }
+}
+
+}  // namespace attar

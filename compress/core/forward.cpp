@@ -1,0 +1,321 @@
+#include "compress/core/forward.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/sin.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <numbers>
+
+#include "compress/core/errors.h"
+#include "compress/kernels/causal_attention/causal_attention.h"
+#include "compress/kernels/gated_activation/gated_activation.h"
+#include "compress/kernels/rms_norm/rms_norm.h"
+#include "compress/kernels/rotate/rotate.h"
+
+namespace attar {
+namespace {
+
+kernels::Activation kernel_activation(Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      return kernels::Activation::silu;
+    case Activation::kGeluTanh:
+      return kernels::Activation::gelu_tanh;
+    case Activation::kGelu:
+      return kernels::Activation::gelu_erf;
+    case Activation::kRelu:
+      return kernels::Activation::relu;
+  }
+  throw std::logic_error("kernel_activation: unknown activation");
+}
+
+at::Tensor contiguous(const at::Tensor& x) { return x.contiguous(); }
+
+// Wave lengths stretched as Llama 3.1 does: long ones by `factor`, short ones not, a ramp between.
+at::Tensor llama3_frequencies(const at::Tensor& frequencies, const Rope& rope) {
+  const auto context = static_cast<double>(rope.original_positions);
+  const double longest = context / rope.low_frequency_factor;
+  const double shortest = context / rope.high_frequency_factor;
+  const at::Tensor wave = 2 * std::numbers::pi / frequencies;
+  const at::Tensor stretched = frequencies / rope.factor;
+  const at::Tensor share = (context / wave - rope.low_frequency_factor) /
+                           (rope.high_frequency_factor - rope.low_frequency_factor);
+  const at::Tensor ramp = (1 - share) * stretched + share * frequencies;
+  return at::where(wave > longest, stretched, at::where(wave < shortest, frequencies, ramp));
+}
+
+// [B, T, heads, head_dim] rotated, differentiable; positions start at 0.
+at::Tensor rotate(const at::Tensor& x, const RopeTable& rope) {
+  const std::int64_t length = x.size(1), half = x.size(3) / 2;
+  const at::Tensor cos = rope.cos.narrow(0, 0, length).unsqueeze(1);
+  const at::Tensor sin = rope.sin.narrow(0, 0, length).unsqueeze(1);
+  const at::Tensor low = x.narrow(3, 0, half), high = x.narrow(3, half, half);
+  return at::cat({low * cos - high * sin, high * cos + low * sin}, 3);
+}
+
+at::Tensor differentiable_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  return x * at::rsqrt(x.square().mean(-1, /*keepdim=*/true) + eps) * weight;
+}
+
+at::Tensor differentiable_activation(const at::Tensor& x, Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      return x * x.sigmoid();
+    case Activation::kGeluTanh: {
+      const double c = std::sqrt(2.0 / std::numbers::pi);
+      return 0.5 * x * (1 + (c * (x + 0.044715 * x.pow(3))).tanh());
+    }
+    case Activation::kGelu:
+      return 0.5 * x * (1 + (x / std::numbers::sqrt2).erf());
+    case Activation::kRelu:
+      return x.clamp_min(0);
+  }
+  throw std::logic_error("differentiable_activation: unknown activation");
+}
+
+at::Tensor joined(std::initializer_list<at::Tensor> parts) {
+  return at::cat(std::vector<at::Tensor>(parts), 0).contiguous();
+}
+
+// Biases of layers whose weights are joined; undefined when none has one.
+at::Tensor joined_bias(std::initializer_list<const Linear*> layers) {
+  bool any = false;
+  for (const Linear* layer : layers) any = any || layer->bias.defined();
+  if (!any) return {};
+  std::vector<at::Tensor> parts;
+  for (const Linear* layer : layers) {
+    parts.push_back(layer->bias.defined()
+                        ? layer->bias
+                        : at::zeros({shape_of(layer->weight).out}, at::kFloat));
+  }
+  return at::cat(parts, 0);
+}
+
+}  // namespace
+
+RopeTable rope_table(const ModelConfig& config, std::int64_t positions) {
+  const std::int64_t half = config.head_dim / 2;
+  const at::Tensor exponents = at::arange(0, config.head_dim, 2, at::kLong).to(at::kFloat) /
+                               static_cast<double>(config.head_dim);
+  at::Tensor frequencies = 1.0 / at::pow(config.rope.theta, exponents);
+  if (config.rope.scaling == RopeScaling::kLinear) frequencies = frequencies / config.rope.factor;
+  if (config.rope.scaling == RopeScaling::kLlama3) {
+    frequencies = llama3_frequencies(frequencies, config.rope);
+  }
+  if (!config.rope.stored_factors.empty()) {
+    require(static_cast<std::int64_t>(config.rope.stored_factors.size()) == half, "rope",
+            "the file holds ", config.rope.stored_factors.size(), " frequency factors, needs ",
+            half);
+    frequencies = frequencies / at::tensor(config.rope.stored_factors, at::kFloat);
+  }
+  const at::Tensor angles = at::outer(at::arange(positions, at::kFloat), frequencies);
+  return {at::cos(angles), at::sin(angles)};
+}
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if (x.requires_grad() || weight.requires_grad()) return differentiable_norm(x, weight, eps);
+  const at::Tensor rows = contiguous(x);
+  at::Tensor out = at::empty_like(rows);
+  const std::int64_t columns = rows.size(-1);
+  kernels::rms_norm({rows.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+                     out.mutable_data_ptr<float>(), rows.numel() / columns, columns,
+                     static_cast<float>(eps)});
+  return out;
+}
+
+at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activation activation) {
+  if (gate.requires_grad() || up.requires_grad()) {
+    return differentiable_activation(gate, activation) * up;
+  }
+  at::Tensor out = at::empty(gate.sizes(), gate.options());
+  const std::int64_t columns = gate.size(-1);
+  kernels::gated_activation({gate.const_data_ptr<float>(), up.const_data_ptr<float>(),
+                             out.mutable_data_ptr<float>(), gate.numel() / columns, columns,
+                             gate.stride(-2), up.stride(-2), columns,
+                             kernel_activation(activation)});
+  return out;
+}
+
+BlockRunner::BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope)
+    : config_(config),
+      rope_(rope),
+      attention_norm_(block.attention_norm.to(at::kFloat).contiguous()),
+      mlp_norm_(block.mlp_norm.to(at::kFloat).contiguous()) {
+  const auto values = [&](Role role) { return dense(block[role].weight); };
+  qkv_ = joined({values(Role::kQuery), values(Role::kKey), values(Role::kValue)});
+  output_ = values(Role::kOutput).contiguous();
+  gate_up_ = joined({values(Role::kGate), values(Role::kUp)});
+  down_ = values(Role::kDown).contiguous();
+  qkv_bias_ = joined_bias({&block[Role::kQuery], &block[Role::kKey], &block[Role::kValue]});
+  output_bias_ = block[Role::kOutput].bias;
+  gate_up_bias_ = joined_bias({&block[Role::kGate], &block[Role::kUp]});
+  down_bias_ = block[Role::kDown].bias;
+}
+
+void BlockRunner::refresh(const Block& block, Role role) {
+  const at::Tensor values = dense(block[role].weight);
+  const std::int64_t q = config_.q_width(), kv = config_.kv_width();
+  switch (role) {
+    case Role::kQuery:
+      qkv_.narrow(0, 0, q).copy_(values);
+      return;
+    case Role::kKey:
+      qkv_.narrow(0, q, kv).copy_(values);
+      return;
+    case Role::kValue:
+      qkv_.narrow(0, q + kv, kv).copy_(values);
+      return;
+    case Role::kOutput:
+      output_ = values.contiguous();
+      return;
+    case Role::kGate:
+      gate_up_.narrow(0, 0, config_.ffn).copy_(values);
+      return;
+    case Role::kUp:
+      gate_up_.narrow(0, config_.ffn, config_.ffn).copy_(values);
+      return;
+    case Role::kDown:
+      down_ = values.contiguous();
+      return;
+  }
+}
+
+std::int64_t BlockRunner::prepared_bytes() const {
+  return 4 * (qkv_.numel() + output_.numel() + gate_up_.numel() + down_.numel());
+}
+
+at::Tensor BlockRunner::attention_input(const at::Tensor& x) const {
+  return rms_norm(x, attention_norm_, config_.norm_eps);
+}
+
+at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) const {
+  const std::int64_t batch = normed.size(0), length = normed.size(1);
+  const std::int64_t q_width = config_.q_width(), kv_width = config_.kv_width();
+  const std::int64_t width = q_width + 2 * kv_width;
+  const std::int64_t before = cache ? cache->length : 0;
+  require(!cache || (batch == 1 && before + length <= cache->keys.size(0)), "attention",
+          "a cache continues one sequence within its capacity");
+  require(before + length <= rope_.cos.size(0), "attention", "sequence of ", before + length,
+          " tokens exceeds the ", rope_.cos.size(0), " positions prepared");
+
+  at::Tensor qkv = at::linear(normed, qkv_, qkv_bias_);
+  auto* base = qkv.mutable_data_ptr<float>();
+  for (std::int64_t b = 0; b < batch; ++b) {
+    const auto turn = [&](std::int64_t column, std::int64_t heads) {
+      kernels::rotate({base + b * length * width + column, width, length, heads, config_.head_dim,
+                       config_.head_dim, rope_.cos.const_data_ptr<float>(),
+                       rope_.sin.const_data_ptr<float>(), rope_.cos.size(0), before});
+    };
+    turn(0, config_.heads);
+    turn(q_width, config_.kv_heads);
+  }
+
+  at::Tensor mixed = at::empty({batch, length, q_width}, qkv.options());
+  const float* keys = base + q_width;
+  const float* values = keys + kv_width;
+  std::int64_t kv_stride = width;
+  if (cache) {
+    const at::Tensor rows = qkv.select(0, 0);
+    cache->keys.narrow(0, before, length).copy_(rows.narrow(1, q_width, kv_width));
+    cache->values.narrow(0, before, length).copy_(rows.narrow(1, q_width + kv_width, kv_width));
+    cache->length = before + length;
+    keys = cache->keys.const_data_ptr<float>();
+    values = cache->values.const_data_ptr<float>();
+    kv_stride = kv_width;
+  }
+  std::vector<kernels::AttentionSequence> sequences;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    const std::int64_t row = b * length;
+    sequences.push_back({base + row * width, keys + row * kv_stride, values + row * kv_stride,
+                         mixed.mutable_data_ptr<float>() + row * q_width, length,
+                         before + length});
+  }
+  kernels::causal_attention({sequences.data(), batch, config_.heads, config_.kv_heads,
+                             config_.head_dim, width, kv_stride, kv_stride, q_width,
+                             static_cast<float>(1.0 / std::sqrt(config_.head_dim))});
+  return mixed;
+}
+
+at::Tensor BlockRunner::add_attention(const at::Tensor& x, const at::Tensor& mixed) const {
+  return at::linear(mixed, output_, output_bias_).add_(x);
+}
+
+at::Tensor BlockRunner::mlp_input(const at::Tensor& h) const {
+  return rms_norm(h, mlp_norm_, config_.norm_eps);
+}
+
+at::Tensor BlockRunner::gated(const at::Tensor& normed) const {
+  const at::Tensor both = at::linear(normed, gate_up_, gate_up_bias_);
+  return gated_activation(both.narrow(-1, 0, config_.ffn),
+                          both.narrow(-1, config_.ffn, config_.ffn), config_.activation);
+}
+
+at::Tensor BlockRunner::add_mlp(const at::Tensor& h, const at::Tensor& gated) const {
+  return at::linear(gated, down_, down_bias_).add_(h);
+}
+
+at::Tensor BlockRunner::forward(const at::Tensor& x, KeyValues* cache) const {
+  const at::Tensor h = add_attention(x, attention(attention_input(x), cache));
+  return add_mlp(h, gated(mlp_input(h)));
+}
+
+at::Tensor block_forward(const ModelConfig& config, const Block& block, const RopeTable& rope,
+                         const at::Tensor& x) {
+  const std::int64_t batch = x.size(0), length = x.size(1);
+  const auto heads = [&](const at::Tensor& y, std::int64_t count) {
+    return y.reshape({batch, length, count, config.head_dim});
+  };
+  const auto repeated = [&](const at::Tensor& y) {  // [B, heads, T, head_dim]
+    return y.repeat_interleave(config.heads / config.kv_heads, 2).transpose(1, 2);
+  };
+  const at::Tensor normed = rms_norm(x, block.attention_norm, config.norm_eps);
+  const at::Tensor q = rotate(heads(block[Role::kQuery].forward(normed), config.heads), rope);
+  const at::Tensor k = rotate(heads(block[Role::kKey].forward(normed), config.kv_heads), rope);
+  const at::Tensor v = heads(block[Role::kValue].forward(normed), config.kv_heads);
+  const at::Tensor scores = q.transpose(1, 2).matmul(repeated(k).transpose(2, 3)) /
+                            std::sqrt(static_cast<double>(config.head_dim));
+  const at::Tensor hidden =
+      at::ones({length, length}, at::kBool).triu(1);  // true: the key comes later
+  const at::Tensor weights =
+      scores.masked_fill(hidden, -std::numeric_limits<float>::infinity()).softmax(-1);
+  const at::Tensor mixed =
+      weights.matmul(repeated(v)).transpose(1, 2).reshape({batch, length, config.q_width()});
+  const at::Tensor h = x + block[Role::kOutput].forward(mixed);
+  const at::Tensor mlp = rms_norm(h, block.mlp_norm, config.norm_eps);
+  const at::Tensor gate = block[Role::kGate].forward(mlp);
+  const at::Tensor up = block[Role::kUp].forward(mlp);
+  return h + block[Role::kDown].forward(gated_activation(gate, up, config.activation));
+}
+
+at::Tensor embed(const Weight& embedding, const at::Tensor& ids) {
+  const auto rows = ids.flatten();
+  std::vector<std::int64_t> shape(ids.sizes().begin(), ids.sizes().end());
+  shape.push_back(shape_of(embedding).in);
+  if (const auto* plain = std::get_if<DenseWeight>(&embedding)) {
+    return at::embedding(plain->values, rows).to(at::kFloat).reshape(shape);
+  }
+  if (const auto* quantized = std::get_if<QuantizedWeight>(&embedding)) {
+    QuantizedWeight picked = *quantized;
+    picked.codes = quantized->codes.index_select(0, rows);
+    picked.scale = quantized->scale.index_select(0, rows);
+    if (picked.zero.defined()) picked.zero = quantized->zero.index_select(0, rows);
+    return dense(picked).reshape(shape);
+  }
+  return dense(embedding).index_select(0, rows).reshape(shape);
+}
+
+}  // namespace attar

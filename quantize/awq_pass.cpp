@@ -1,0 +1,183 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/zeros.h>
+
+#include "quantize/awq.h"
+#include "quantize/gptq.h"
+#include "quantize/layer_walk.h"
+#include "quantize/passes.h"
+
+namespace attar {
+namespace {
+
+using Statistics = std::array<std::shared_ptr<const linalg::GramStatistics>, kSites.size()>;
+
+// The layers that read one input, and the layer before that undoes a scale of it (none: a norm).
+struct Group {
+  Site site;
+  std::vector<Role> readers;
+  std::optional<Role> producer = std::nullopt;
+};
+const std::array<Group, 4>& groups() {
+  static const std::array<Group, 4> kGroups = {
+      Group{Site::kAttentionInput, {Role::kQuery, Role::kKey, Role::kValue}},
+      Group{Site::kOutputInput, {Role::kOutput}, Role::kValue},
+      Group{Site::kMlpInput, {Role::kGate, Role::kUp}},
+      Group{Site::kDownInput, {Role::kDown}, Role::kUp}};
+  return kGroups;
+}
+
+void scale_rows(Linear& linear, const at::Tensor& factor) {
+  linear.weight = DenseWeight{dense(linear.weight) * factor.unsqueeze(1)};
+  if (linear.bias.defined()) linear.bias = linear.bias * factor;
+}
+
+void scale_columns(Linear& linear, const at::Tensor& factor) {
+  linear.weight = DenseWeight{dense(linear.weight) * factor};
+}
+
+// Value channel c feeds channel c of every query head of its group: one scale a KV channel.
+at::Tensor per_kv_channel(const at::Tensor& scale, const ModelConfig& config) {
+  const std::int64_t repeats = config.heads / config.kv_heads;
+  return scale.reshape({config.kv_heads, repeats, config.head_dim}).select(1, 0).reshape({-1});
+}
+
+// Divides the producer of a site's activations by `scale`, exactly.
+void undo_in_producer(Block& block, Site site, const at::Tensor& scale,
+                      const ModelConfig& config) {
+  const at::Tensor inverse = scale.reciprocal();
+  switch (site) {
+    case Site::kAttentionInput:
+      block.attention_norm = block.attention_norm * inverse;
+      return;
+    case Site::kOutputInput:
+      scale_rows(block[Role::kValue], per_kv_channel(inverse, config));
+      return;
+    case Site::kMlpInput:
+      block.mlp_norm = block.mlp_norm * inverse;
+      return;
+    case Site::kDownInput:
+      scale_rows(block[Role::kUp], inverse);
+      return;
+  }
+}
+
+}  // namespace
+
+AwqPass::AwqPass(AwqConfig config)
+    : config_(std::move(config)), rules_(config_, std::string(kName)) {}
+
+std::optional<AwqPass::Target> AwqPass::target(std::int64_t block, Role role) const {
+  const SchemeDecision decision = rules_.decide(block, role);
+  if (!decision.scheme) return std::nullopt;
+  const auto later = later_.find({block, role});
+  if (later != later_.end()) return Target{later->second, true};
+  return Target{*decision.scheme, false};
+}
+
+void AwqPass::see_later(std::span<const std::vector<PlannedLayer>> plans) {
+  later_.clear();
+  for (const std::vector<PlannedLayer>& plan : plans) {
+    for (const PlannedLayer& layer : plan) {
+      if (layer.scheme) later_.try_emplace({layer.block, layer.role}, *layer.scheme);
+    }
+  }
+}
+
+std::vector<PlannedLayer> AwqPass::plan(const ModelConfig& config) const {
+  std::vector<PlannedLayer> planned = rules_.plan(config, "awq");
+  for (PlannedLayer& layer : planned) {
+    const std::optional<Target> goal = target(layer.block, layer.role);
+    if (!goal || !goal->later) continue;
+    layer.action = "awq scales for " + describe(goal->scheme) + ", rounded by a later pass";
+    layer.scheme.reset();
+  }
+  return planned;
+}
+
+std::int64_t AwqPass::working_bytes(const ModelConfig& config) const {
+  const std::int64_t d = config.hidden, q = config.q_width(), f = config.ffn;
+  return 8 * (2 * d * d + q * q + f * f) + 4 * (f * f + 3 * d * f);
+}
+
+void AwqPass::run_block(BlockWork& work) const {
+  const Statistics statistics = work.stream->collect(work.block, work.context);
+  std::array<at::Tensor, kSites.size()> scales;  // [I] float32; undefined: 1
+  std::array<double, kRoles.size()> losses{}, plain_losses{};
+
+  for (const Group& group : groups()) {
+    work.context.check_stop();
+    const linalg::GramStatistics& input = *statistics[index_of(group.site)];
+    record_dropped(work, group.site, input);
+    // Scaling changes every reader and the producer: only where the rules allow all of them.
+    std::vector<Role> touched = group.readers;
+    if (group.producer) touched.push_back(*group.producer);
+    const bool allowed = std::all_of(touched.begin(), touched.end(), [&](Role role) {
+      return target(work.index, role).has_value();
+    });
+    if (!allowed) continue;
+    AwqProblem problem;
+    for (const Role role : group.readers) {
+      problem.weights.push_back(dense(work.block[role].weight));
+    }
+    const QuantScheme scheme = target(work.index, group.readers.front())->scheme;
+    problem.gram = input.gram;
+    problem.mean_absolute = input.mean_absolute();
+    if (group.site == Site::kOutputInput) {
+      problem.tied = tied_over_query_heads(work.config.heads, work.config.kv_heads,
+                                           work.config.head_dim);
+    }
+    const AwqScales found = search_awq_scales(
+        problem, scheme, {.steps = config_.steps, .weight_scale = config_.weight_scale});
+    scales[index_of(group.site)] = found.scale;
+    for (const Role role : group.readers) {
+      losses[index_of(role)] = found.loss;
+      plain_losses[index_of(role)] = found.plain_loss;
+    }
+  }
+
+  for (const Group& group : groups()) {
+    const at::Tensor& scale = scales[index_of(group.site)];
+    if (!scale.defined()) continue;
+    for (const Role role : group.readers) scale_columns(work.block[role], scale);
+    undo_in_producer(work.block, group.site, scale, work.config);
+  }
+
+  for (const Role role : kRoles) {
+    const auto since = std::chrono::steady_clock::now();
+    const std::optional<Target> goal = target(work.index, role);
+    if (!goal) {
+      record_skipped(work, role, rules_.decide(work.index, role).rule);
+      continue;
+    }
+    work.context.check_stop();
+    const Site site = site_of(role);
+    if (goal->later) {
+      LayerChange change;
+      change.layer = layer_name(work.index, role);
+      change.action = "awq scales for " + describe(goal->scheme);
+      change.bytes_before = change.bytes_after = stored_bytes(work.block[role].weight);
+      change.error = losses[index_of(role)];
+      change.baseline_error = plain_losses[index_of(role)];
+      work.context.progress(change.layer);
+      work.report.changed.push_back(std::move(change));
+      continue;
+    }
+    at::Tensor gram = statistics[index_of(site)]->gram;
+    if (const at::Tensor& scale = scales[index_of(site)]; scale.defined()) {
+      const at::Tensor inverse = scale.to(at::kDouble).reciprocal();
+      gram = gram * at::outer(inverse, inverse);
+    }
+    const at::Tensor weight = dense(work.block[role].weight);
+    const Grid grid = config_.clip ? search_clipped_grid(weight, gram, goal->scheme)
+                                   : choose_grid(weight, goal->scheme);
+    QuantizedWeight rounded = quantize_to_grid(weight, grid);
+    const at::Tensor nothing = at::zeros(weight.sizes(), at::kFloat);
+    const double energy = hessian_loss(weight, nothing, gram);
+    const double error = hessian_loss(weight, dense(Weight(rounded)), gram) / energy;
+    record_quantized(work, role, std::move(rounded), "awq " + describe(goal->scheme), error,
+                     plain_losses[index_of(role)], since);
+  }
+}
+
+}  // namespace attar

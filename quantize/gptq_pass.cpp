@@ -1,0 +1,73 @@
+#include "quantize/gptq.h"
+#include "quantize/layer_walk.h"
+#include "quantize/passes.h"
+
+namespace attar {
+namespace {
+
+GptqOptions options_of(const GptqConfig& config, bool strict) {
+  GptqOptions options;
+  options.act_order = config.act_order;
+  options.static_groups = config.static_groups;
+  options.search = config.search;
+  options.damping = config.damping;
+  options.refits = config.refits;
+  options.descents = config.descents;
+  options.round_plainly_on_failure = !strict;
+  return options;
+}
+
+}  // namespace
+
+GptqPass::GptqPass(GptqConfig config)
+    : config_(std::move(config)), rules_(config_, std::string(kName)) {
+  require<UsageError>(config_.static_groups || !config_.act_order, kName,
+                      "act_order: true needs static_groups: true; groups of a file are "
+                      "neighbouring columns");
+}
+
+std::vector<PlannedLayer> GptqPass::plan(const ModelConfig& config) const {
+  return rules_.plan(config, "gptq");
+}
+
+std::int64_t GptqPass::working_bytes(const ModelConfig& config) const {
+  const std::int64_t n = widest_input(config);
+  return 3 * 8 * n * n;  // statistics, their damped copy and its factor, float64
+}
+
+void GptqPass::run_block(BlockWork& work) const {
+  work.stream->sequential(
+      work.block, work.context, [&](Site site, const linalg::GramStatistics& statistics) {
+        record_dropped(work, site, statistics);
+        for (const Role role : kRoles) {
+          if (site_of(role) != site) continue;
+          const auto since = std::chrono::steady_clock::now();
+          const SchemeDecision decision = rules_.decide(work.index, role);
+          if (!decision.scheme) {
+            record_skipped(work, role, decision.rule);
+            continue;
+          }
+          work.context.check_stop();
+          const std::string layer = layer_name(work.index, role);
+          GptqResult result =
+              gptq_quantize(dense(work.block[role].weight), statistics.gram, *decision.scheme,
+                            options_of(config_, work.context.strict), layer);
+          if (!result.dead_columns.empty()) {
+            record_event(work, layer, "dead_columns",
+                         std::to_string(result.dead_columns.size()) +
+                             " input columns were never active in the calibration text; their "
+                             "weights became 0",
+                         /*fallback=*/false);
+          }
+          for (const std::string& text : result.fallbacks) {
+            record_event(work, layer, result.rounded_plainly ? "rtn_fallback" : "damping", text,
+                         /*fallback=*/true);
+          }
+          record_quantized(work, role, std::move(result.weight),
+                           "gptq " + describe(*decision.scheme), result.loss, result.rtn_loss,
+                           since);
+        }
+      });
+}
+
+}  // namespace attar

@@ -1,0 +1,28 @@
+// What the quantizing passes do alike on the layers of one block.
+#pragma once
+
+#include <chrono>
+
+#include "compress/calibrate/blockwise.h"
+#include "quantize/scheme_rules.h"
+
+namespace attar {
+
+// Puts the outcome of one layer into the block and into its report.
+void record_quantized(BlockWork& work, Role role, QuantizedWeight weight, std::string action,
+                      double error, double baseline_error,
+                      std::chrono::steady_clock::time_point since);
+
+void record_skipped(BlockWork& work, Role role, std::string reason);
+
+// Records an event; a fallback is refused (NumericRefusal) under RunContext::strict.
+void record_event(BlockWork& work, const std::string& layer, std::string kind, std::string text,
+                  bool fallback);
+
+// Records tokens that were dropped because they were not finite.
+void record_dropped(BlockWork& work, Site site, const linalg::GramStatistics& statistics);
+
+// The largest of the four input widths of a block.
+std::int64_t widest_input(const ModelConfig& config);
+
+}  // namespace attar
