@@ -37,9 +37,10 @@ Layout lay_out(const std::vector<TensorPlan>& tensors,
   if (!metadata.empty()) {
     text += "\"__metadata__\":{";
     for (const auto& [key, value] : metadata) {
-      text += (text.back() == '{' ? "" : ",") + quote(key, where) + ":" + quote(value, where);
+      if (text.back() != '{') text += ',';
+      text.append(quote(key, where)).append(":").append(quote(value, where));
     }
-    text += "}";
+    text += '}';
   }
   std::set<std::string_view> names;
   for (const TensorPlan& tensor : tensors) {
@@ -52,10 +53,12 @@ Layout lay_out(const std::vector<TensorPlan>& tensors,
     require(fits, where, "tensor '", tensor.name, "' has an invalid shape ",
             nlohmann::json(tensor.shape).dump());
     layout.data_bytes += *bytes;
-    text += (text.size() == 1 ? "" : ",") + quote(tensor.name, where) + ":{\"dtype\":\"" +
-            std::string(safetensors_name(tensor.type)) +
-            "\",\"shape\":" + nlohmann::json(tensor.shape).dump() + ",\"data_offsets\":[" +
-            std::to_string(begin) + "," + std::to_string(layout.data_bytes) + "]}";
+    if (text.size() > 1) text += ',';
+    text.append(quote(tensor.name, where)).append(":{\"dtype\":\"");
+    text.append(safetensors_name(tensor.type)).append("\",\"shape\":");
+    text.append(nlohmann::json(tensor.shape).dump()).append(",\"data_offsets\":[");
+    text.append(std::to_string(begin)).append(",");
+    text.append(std::to_string(layout.data_bytes)).append("]}");
   }
   text += "}";
   text.append((8 - text.size() % 8) % 8, ' ');
