@@ -28,7 +28,8 @@ struct AwqProblem {
 struct AwqOptions {
   int steps = 20;            // alpha = i / steps, i = 0..steps
   bool weight_scale = true;  // also try to divide by the weights' own mean magnitude (AutoAWQ)
-  GridOptions grid;          // the grid inside of the search
+  std::int64_t sample_rows = 192;  // rows of each weight that the search looks at; 0: all
+  GridOptions grid;                // the grid inside of the search
 };
 
 struct AwqScales {

@@ -110,10 +110,17 @@ DampedFactor factor_damped(const at::Tensor& hessian, const std::vector<std::int
   return {};
 }
 
-// What the grid search is told about the price of an error in a column.
-at::Tensor column_prices(const std::vector<double>& diagonal) {
-  at::Tensor prices = at::empty({static_cast<std::int64_t>(diagonal.size())}, at::kDouble);
-  std::copy(diagonal.begin(), diagonal.end(), prices.data_ptr<double>());
+// What an error costs in each column when the columns still free make up for it: 1 / U_kk^2. (On
+// SmolLM2 a search with these prices ends 9 % below one with diag H, which makes it cut ranges that
+// compensation would have saved.)
+at::Tensor column_prices(const SweepPlan& plan) {
+  const auto n = static_cast<std::int64_t>(plan.order.size());
+  at::Tensor prices = at::empty({n}, at::kDouble);
+  const float* upper = plan.upper.const_data_ptr<float>();
+  for (std::int64_t k = 0; k < n; ++k) {
+    const auto pivot = static_cast<double>(upper[k * (n + 1)]);
+    prices.data_ptr<double>()[plan.order[k]] = 1 / (pivot * pivot);
+  }
   return prices;
 }
 
@@ -183,7 +190,7 @@ GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
       ordered_copy(h, natural, result.damping * mean_diagonal, mean_diagonal).to(at::kFloat);
 
   const GridOptions grid_options{options.search, false};
-  const at::Tensor prices = column_prices(diagonal);
+  const at::Tensor prices = column_prices(plan);
   Sweep sweep = options.static_groups
                     ? sweep_on_grid(target, choose_grid(target, scheme, grid_options, prices), plan)
                     : sweep_with_live_groups(target, scheme, grid_options, prices, plan);
