@@ -157,7 +157,7 @@ at::Tensor invert_lower(at::Tensor lower) {
 TriangularFactor reverse_cholesky_inverse(at::Tensor matrix) {
   reverse_order(as_square(matrix, "reverse_cholesky_inverse"));
   const std::int64_t n = matrix.size(0);
-  TriangularFactor result = cholesky(std::move(matrix));
+  TriangularFactor result = linalg::cholesky(std::move(matrix));
   if (!result.ok()) {
     result.bad_pivot = n - 1 - result.bad_pivot;
     return result;
