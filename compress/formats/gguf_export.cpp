@@ -1,0 +1,276 @@
+#include <algorithm>
+#include <set>
+
+#include "compress/core/errors.h"
+#include "compress/families/family.h"
+#include "compress/formats/gguf_layout.h"
+#include "compress/formats/gguf_model.h"
+#include "compress/formats/gguf_tokenizer.h"
+#include "compress/formats/huggingface.h"
+#include "compress/formats/model_file.h"
+#include "compress/formats/tensor_view.h"
+#include "compress/formats/weight_rows.h"
+
+namespace attar {
+namespace {
+
+namespace fs = std::filesystem;
+using io::GgmlType;
+
+std::string how(const GgufPart& part) {
+  if (io::ggml_type_info(part.type).elements == 1) return "plain values";
+  if (!part.keep_codes) return "reference quantizer";
+  return part.fit == Fit::kExact ? "kept codes" : "kept codes, minima rounded";
+}
+
+TensorExport entry_for(const GgufPart& part) {
+  TensorExport entry;
+  entry.tensor = part.name;
+  entry.layer = part.layer;
+  entry.type = io::ggml_type_info(part.type).name;
+  entry.how = how(part);
+  entry.bytes = part.bytes();
+  return entry;
+}
+
+std::uint32_t file_type(GgmlType type) {
+  switch (type) {
+    case GgmlType::f32:
+      return 0;
+    case GgmlType::q4_0:
+      return 2;
+    case GgmlType::q4_1:
+      return 3;
+    case GgmlType::q8_0:
+      return 7;
+    case GgmlType::bf16:
+      return 32;
+    default:
+      return 1;
+  }
+}
+
+void set_general(io::GgufWriter& writer, const ModelSource& source, const GgufLayout& layout,
+                 const ExportOptions& options) {
+  const Family& family = family_named(source.config().family);
+  const auto* gguf = dynamic_cast<const GgufSource*>(&source);
+  writer.set_string("general.architecture", family.gguf_architecture);
+  writer.set_string("general.type", "model");
+  std::string name = options.name;
+  if (name.empty() && gguf != nullptr) name = gguf->file().string_or("general.name", "");
+  if (name.empty()) name = fs::absolute(source.path()).lexically_normal().filename().string();
+  if (name.empty()) name = family.name;
+  writer.set_string("general.name", name);
+  if (gguf != nullptr) {
+    const std::set<std::string_view> told = {"general.architecture",
+                                             "general.type",
+                                             "general.name",
+                                             "general.file_type",
+                                             "general.quantization_version",
+                                             "general.alignment",
+                                             "general.quantized_by"};
+    for (const io::GgufEntry& entry : gguf->file().entries()) {
+      if (entry.key.starts_with("general.") && !told.contains(entry.key)) writer.set_entry(entry);
+    }
+  }
+  writer.set_u32("general.file_type", file_type(layout.main_type));
+  writer.set_u32("general.quantization_version", 2);
+}
+
+void set_architecture(io::GgufWriter& writer, const ModelConfig& config) {
+  const std::string prefix = std::string(family_named(config.family).gguf_architecture) + ".";
+  const auto set = [&](const char* key, std::int64_t value) {
+    writer.set_u32(prefix + key, static_cast<std::uint32_t>(value));
+  };
+  set("block_count", config.layers);
+  set("context_length", config.max_positions);
+  set("embedding_length", config.hidden);
+  set("feed_forward_length", config.ffn);
+  set("attention.head_count", config.heads);
+  set("attention.head_count_kv", config.kv_heads);
+  set("attention.key_length", config.head_dim);
+  set("attention.value_length", config.head_dim);
+  writer.set_f32(prefix + "attention.layer_norm_rms_epsilon", static_cast<float>(config.norm_eps));
+  set("rope.dimension_count", config.head_dim);
+  writer.set_f32(prefix + "rope.freq_base", static_cast<float>(config.rope.theta));
+  if (config.rope.scaling == RopeScaling::kLinear) {
+    writer.set_string(prefix + "rope.scaling.type", "linear");
+    writer.set_f32(prefix + "rope.scaling.factor", static_cast<float>(config.rope.factor));
+  }
+  set("vocab_size", config.vocabulary);
+}
+
+// Returns notes.
+std::vector<std::string> set_tokenizer(io::GgufWriter& writer, const ModelSource& source) {
+  if (const auto* gguf = dynamic_cast<const GgufSource*>(&source)) {
+    for (const io::GgufEntry& entry : gguf->file().entries()) {
+      if (entry.key.starts_with("tokenizer.")) writer.set_entry(entry);
+    }
+    if (gguf->file().has("tokenizer.ggml.model")) return {};
+  } else if (const auto* folder = dynamic_cast<const HuggingFaceSource*>(&source)) {
+    if (has_tokenizer(folder->folder())) {
+      const GgufVocabulary vocabulary =
+          read_gguf_vocabulary(folder->folder(), source.config().vocabulary);
+      write_vocabulary(writer, vocabulary);
+      return vocabulary.notes;
+    }
+  }
+  writer.set_string("tokenizer.ggml.model", "none");
+  return {
+      "the source has no tokenizer, so the file has none: llama.cpp can compute with it, but "
+      "not read or write text"};
+}
+
+// A writer with all metadata and tensor infos, nothing written yet.
+std::unique_ptr<io::GgufWriter> prepare(const ModelSource& source, const GgufLayout& layout,
+                                        const ExportOptions& options, const fs::path& path,
+                                        std::vector<std::string>& notes) {
+  auto writer = std::make_unique<io::GgufWriter>(path);
+  set_general(*writer, source, layout, options);
+  set_architecture(*writer, source.config());
+  for (std::string& note : set_tokenizer(*writer, source)) notes.push_back(std::move(note));
+  for (const auto& unit : layout.units) {
+    for (const GgufPart& part : unit) writer->declare(part.name, part.type, part.ne);
+  }
+  return writer;
+}
+
+class TensorWriter {
+ public:
+  TensorWriter(const Model& model, const GgufLayout& layout, const ExportOptions& options,
+               io::GgufWriter& writer, ExportReport& report)
+      : model_(model),
+        config_(model.config()),
+        family_(family_named(config_.family)),
+        layout_(layout),
+        options_(options),
+        writer_(writer),
+        report_(report) {}
+
+  void write() {
+    weight(layout_.units.front().front(), model_.embedding());
+    for (std::int64_t i = 0; i < config_.layers; ++i) {
+      block(layout_.units[static_cast<std::size_t>(i) + 1], model_.block(i));
+      model_.source().done_with_block(i);
+    }
+    const std::vector<GgufPart>& last = layout_.units.back();
+    vector(last.front(), model_.final_norm());
+    for (const GgufPart& part : last) {
+      if (part.layer == "lm_head") weight(part, model_.head());
+      if (part.name == "rope_freqs.weight") {
+        write_part(part, std::as_bytes(std::span(layout_.rope_factors)), 0);
+      }
+    }
+  }
+
+ private:
+  void block(const std::vector<GgufPart>& parts, const Block& block) {
+    vector(parts[0], block.attention_norm);
+    vector(parts[1], block.mlp_norm);
+    std::size_t next = 2;
+    for (const Role role : kRoles) {
+      const Linear& linear = block[role];
+      const std::int64_t heads = interleaved_heads(role);
+      const at::Tensor order = heads > 0 ? interleaved(heads, config_.head_dim) : at::Tensor();
+      weight(parts[next++], order.defined() ? select_rows(linear.weight, order) : linear.weight);
+      if (!linear.bias.defined()) continue;
+      vector(parts[next++], order.defined() ? linear.bias.index_select(0, order) : linear.bias);
+    }
+  }
+
+  std::int64_t interleaved_heads(Role role) const {
+    if (!family_.gguf_interleaves_query_and_key) return 0;
+    if (role == Role::kQuery) return config_.heads;
+    return role == Role::kKey ? config_.kv_heads : 0;
+  }
+
+  void vector(const GgufPart& part, const at::Tensor& values) {
+    const at::Tensor plain = values.to(at::kFloat).contiguous();
+    write_part(part, bytes_of(plain), 0);
+  }
+
+  void weight(const GgufPart& part, const Weight& weight) {
+    if (part.keep_codes) {
+      const auto& quantized = std::get<QuantizedWeight>(weight);
+      if (const auto bytes = keep_codes(part.type, quantized)) {
+        const double rounded = part.fit == Fit::kExact ? 0 : difference(part, weight, *bytes);
+        return write_part(part, *bytes, rounded);
+      }
+      require<DoesNotFit>(!part.by_pass || options_.requantize, "export gguf", "layer ", part.layer,
+                          ": a scale is beyond float16, so ", io::ggml_type_info(part.type).name,
+                          " cannot keep the codes; choose type: F16 or requantize: true");
+    }
+    encoded(part, weight);
+  }
+
+  // Converts some rows at a time.
+  void encoded(const GgufPart& part, const Weight& weight) {
+    const auto [out, in] = shape_of(weight);
+    TensorExport entry = entry_for(part);
+    if (entry.how.starts_with("kept")) entry.how = "reference quantizer";
+    for (std::int64_t row = 0; row < out; row += rows_at_once(in)) {
+      const std::int64_t end = std::min(out, row + rows_at_once(in));
+      const at::Tensor values = dense_rows(weight, row, end);
+      const std::vector<std::byte> bytes = encode(part.type, values);
+      writer_.append(part.name, bytes);
+      entry.max_difference =
+          std::max(entry.max_difference, largest_difference(decode(part.type, bytes, end - row, in),
+                                                            values, part.name, entry.type));
+    }
+    add(report_, std::move(entry));
+  }
+
+  double difference(const GgufPart& part, const Weight& weight,
+                    std::span<const std::byte> bytes) const {
+    const auto [out, in] = shape_of(weight);
+    return largest_difference(decode(part.type, bytes, out, in), dense_rows(weight, 0, out),
+                              part.name, io::ggml_type_info(part.type).name);
+  }
+
+  void write_part(const GgufPart& part, std::span<const std::byte> bytes, double difference) {
+    writer_.append(part.name, bytes);
+    TensorExport entry = entry_for(part);
+    entry.max_difference = difference;
+    add(report_, std::move(entry));
+  }
+
+  const Model& model_;
+  const ModelConfig& config_;
+  const Family& family_;
+  const GgufLayout& layout_;
+  const ExportOptions& options_;
+  io::GgufWriter& writer_;
+  ExportReport& report_;
+};
+
+}  // namespace
+
+ExportPlan check_gguf(const ModelSource& source, const PlannedLayers& planned,
+                      const ExportOptions& options) {
+  const GgufLayout layout = gguf_layout(source, planned_states(source, planned), options);
+  ExportPlan plan;
+  plan.notes = layout.notes;
+  for (const auto& unit : layout.units) {
+    for (const GgufPart& part : unit) add(plan, entry_for(part));
+  }
+  plan.bytes = prepare(source, layout, options, "planned.gguf", plan.notes)->file_bytes();
+  return plan;
+}
+
+ExportReport export_gguf(const Model& model, const fs::path& path, const ExportOptions& options) {
+  std::error_code error;
+  require<UsageError>(options.replace || !fs::exists(path, error), path.string(),
+                      "exists already; remove it or choose another name");
+  const GgufLayout layout = gguf_layout(model.source(), current_states(model), options);
+  ExportReport report;
+  report.path = path;
+  report.notes = layout.notes;
+  const auto writer = prepare(model.source(), layout, options, path, report.notes);
+  TensorWriter(model, layout, options, *writer, report).write();
+  writer->finish();
+  report.files = {path};
+  report.bytes = fs::file_size(path);
+  return report;
+}
+
+}  // namespace attar

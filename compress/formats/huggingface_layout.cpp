@@ -1,0 +1,172 @@
+#include "compress/formats/huggingface_layout.h"
+
+#include "compress/core/errors.h"
+#include "compress/families/family.h"
+#include "compress/formats/compressed_tensors.h"
+#include "compress/formats/tensor_view.h"
+
+namespace attar {
+namespace {
+
+std::uint64_t bytes_of_plan(const io::TensorPlan& plan) {
+  return io::tensor_bytes(plan.type, plan.shape).value();
+}
+
+class Builder {
+ public:
+  Builder(const ModelSource& source, const ExportOptions& options)
+      : config_(source.config()), family_(family_named(config_.family)), options_(options) {
+    layout_.dense_type =
+        options.type.empty() ? source_dense_type(source) : dense_type_from(options.type);
+  }
+
+  HuggingFaceLayout build(const ModelStates& states) {
+    const TensorNames& names = family_.huggingface;
+    const std::vector<std::int64_t> norm = {config_.hidden};
+    layout_.units.emplace_back();
+    weight(std::string(names.embedding), states.embedding, false);
+    for (std::int64_t i = 0; i < config_.layers; ++i) {
+      layout_.units.emplace_back();
+      plain(fill(names.attention_norm, i) + ".weight", norm, "");
+      plain(fill(names.mlp_norm, i) + ".weight", norm, "");
+      const std::vector<WeightState> roles = states.block(i);
+      for (const Role role : kRoles) {
+        const WeightState& state = roles[index_of(role)];
+        const std::string module = fill(names.of(role), i);
+        weight(module, state, true);
+        if (has_bias(role, roles)) plain(module + ".bias", {state.shape.out}, "");
+      }
+    }
+    layout_.units.emplace_back();
+    plain(std::string(names.final_norm) + ".weight", norm, "");
+    if (states.head) {
+      weight(std::string(names.head), *states.head, true);
+    } else if (compressed()) {
+      layout_.dense_modules.emplace_back(names.head);
+    }
+    make_shards();
+    say_what_is_dense();
+    return std::move(layout_);
+  }
+
+ private:
+  bool compressed() const { return options_.format == ExportFormat::kCompressedTensors; }
+
+  // config.json has one switch for several layers: where one of them has a bias, all have.
+  bool has_bias(Role role, const std::vector<WeightState>& roles) const {
+    const BiasRule& rule = family_.bias_rule(role);
+    if (rule.always || roles[index_of(role)].bias) return true;
+    for (const Role other : kRoles) {
+      if (!rule.key.empty() && family_.bias_rule(other).key == rule.key &&
+          roles[index_of(other)].bias) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  void plain(std::string name, std::vector<std::int64_t> shape, std::string layer) {
+    ExportedPart part;
+    part.layer = std::move(layer);
+    part.tensors.push_back(
+        {std::move(name), element_type_of(layout_.dense_type), std::move(shape)});
+    layout_.units.back().parts.push_back(std::move(part));
+  }
+
+  void weight(const std::string& module, const WeightState& state, bool linear) {
+    if (compressed() && linear && state.scheme) {
+      const auto misfit = compressed_tensors_misfit(*state.scheme, state.shape, options_.two_bits);
+      if (!misfit) return packed(module, state);
+      require<DoesNotFit>(!state.by_pass, "export compressed-tensors", "layer ", state.layer, " (",
+                          describe(*state.scheme), ") does not fit: ", *misfit);
+      ++regrided_;
+    }
+    if (compressed() && linear) layout_.dense_modules.push_back(module);
+    plain(module + ".weight", {state.shape.out, state.shape.in}, state.layer);
+  }
+
+  void packed(const std::string& module, const WeightState& state) {
+    const QuantScheme& scheme = *state.scheme;
+    const auto [out, in] = state.shape;
+    const std::int64_t groups = scheme.groups(in), bits = scheme.bits;
+    ExportedPart part;
+    part.layer = state.layer;
+    part.scheme = scheme;
+    part.tensors.push_back(
+        {module + ".weight_packed", io::ElementType::i32, {out, (in * bits + 31) / 32}});
+    part.tensors.push_back(
+        {module + ".weight_scale", element_type_of(scheme.scale_type), {out, groups}});
+    part.tensors.push_back({module + ".weight_shape", io::ElementType::i64, {2}});
+    if (scheme.zero_point == ZeroPoint::kInteger) {
+      part.tensors.push_back(
+          {module + ".weight_zero_point", io::ElementType::i32, {(out * bits + 31) / 32, groups}});
+    }
+    layout_.packed.emplace(module, scheme);
+    layout_.units.back().parts.push_back(std::move(part));
+  }
+
+  void make_shards() {
+    std::uint64_t in_shard = 0;
+    for (std::size_t i = 0; i < layout_.units.size(); ++i) {
+      const std::uint64_t bytes = layout_.units[i].bytes();
+      if (i == 0 || in_shard + bytes > options_.max_shard_bytes) {
+        layout_.shards.push_back(i);
+        in_shard = 0;
+      }
+      in_shard += bytes;
+      layout_.tensor_bytes += bytes;
+    }
+  }
+
+  void say_what_is_dense() {
+    if (!compressed()) return;
+    require<DoesNotFit>(!layout_.packed.empty(), "export compressed-tensors",
+                        "no layer has codes that this format holds; quantize with 4 or 8 bits and "
+                        "integer zeros first, or export as huggingface");
+    if (regrided_ > 0) {
+      layout_.notes.push_back(std::to_string(regrided_) +
+                              " layers that no pass has changed keep a grid of the source that "
+                              "compressed-tensors cannot hold; they are stored as plain values");
+    }
+  }
+
+  const ModelConfig& config_;
+  const Family& family_;
+  const ExportOptions& options_;
+  HuggingFaceLayout layout_;
+  int regrided_ = 0;
+};
+
+}  // namespace
+
+std::uint64_t ExportedPart::bytes() const {
+  std::uint64_t sum = 0;
+  for (const io::TensorPlan& plan : tensors) sum += bytes_of_plan(plan);
+  return sum;
+}
+
+std::uint64_t ExportedUnit::bytes() const {
+  std::uint64_t sum = 0;
+  for (const ExportedPart& part : parts) sum += part.bytes();
+  return sum;
+}
+
+std::string HuggingFaceLayout::shard_name(std::size_t shard) const {
+  if (shards.size() == 1) return "model.safetensors";
+  const auto five = [](std::size_t number) {
+    const std::string digits = std::to_string(number);
+    return std::string(5 - std::min<std::size_t>(5, digits.size()), '0') + digits;
+  };
+  return "model-" + five(shard + 1) + "-of-" + five(shards.size()) + ".safetensors";
+}
+
+std::size_t HuggingFaceLayout::shard_end(std::size_t shard) const {
+  return shard + 1 < shards.size() ? shards[shard + 1] : units.size();
+}
+
+HuggingFaceLayout huggingface_layout(const ModelSource& source, const ModelStates& states,
+                                     const ExportOptions& options) {
+  return Builder(source, options).build(states);
+}
+
+}  // namespace attar
