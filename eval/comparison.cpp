@@ -80,33 +80,40 @@ std::vector<MetricComparison> compare(const TaskResult& teacher, const TaskResul
   return result;
 }
 
+std::vector<MetricComparison> compare_group(const std::vector<const TaskResult*>& teachers,
+                                            const std::vector<const TaskResult*>& models) {
+  require<UsageError>(!models.empty() && teachers.size() == models.size(), "compare",
+                      "teacher and model must have the same tasks, got ", teachers.size(), " and ",
+                      models.size());
+  if (models.size() == 1) return compare(*teachers[0], *models[0]);
+  std::vector<MetricComparison> result;
+  for (const MetricInfo& metric : models[0]->task.metrics) {
+    if (!is_right_or_wrong(metric)) continue;
+    std::vector<double> before;
+    std::vector<double> after;
+    for (std::size_t i = 0; i < models.size(); ++i) {
+      require_same_documents(*teachers[i], *models[i]);
+      const auto teacher_values = values_of(*teachers[i], metric.key());
+      const auto model_values = values_of(*models[i], metric.key());
+      before.insert(before.end(), teacher_values.begin(), teacher_values.end());
+      after.insert(after.end(), model_values.begin(), model_values.end());
+    }
+    result.push_back(compare_values(metric.key(), before, after));
+  }
+  return result;
+}
+
 std::vector<MetricComparison> compare_line(const ResultLine& line,
                                            const std::vector<TaskResult>& models,
                                            const std::vector<TaskResult>& teachers) {
   require<UsageError>(teachers.size() == models.size(), "compare",
                       "teacher and model must have the same tasks, got ", teachers.size(), " and ",
                       models.size());
-  const auto teacher_of = [&](const TaskResult* member) -> const TaskResult& {
-    return teachers[static_cast<std::size_t>(member - models.data())];
-  };
-  if (!line.is_group) return compare(teacher_of(line.members[0]), *line.members[0]);
-
-  std::vector<MetricComparison> result;
-  for (const MetricResult& metric : line.metrics) {
-    if (!is_right_or_wrong(metric.info)) continue;
-    const std::string key = metric.info.key();
-    std::vector<double> before;
-    std::vector<double> after;
-    for (const TaskResult* member : line.members) {
-      require_same_documents(teacher_of(member), *member);
-      const auto teacher_values = values_of(teacher_of(member), key);
-      const auto model_values = values_of(*member, key);
-      before.insert(before.end(), teacher_values.begin(), teacher_values.end());
-      after.insert(after.end(), model_values.begin(), model_values.end());
-    }
-    result.push_back(compare_values(key, before, after));
+  std::vector<const TaskResult*> befores;
+  for (const TaskResult* member : line.members) {
+    befores.push_back(&teachers[static_cast<std::size_t>(member - models.data())]);
   }
-  return result;
+  return compare_group(befores, line.members);
 }
 
 }  // namespace attar::eval

@@ -21,6 +21,11 @@ struct MetricComparison {
 // Throws UsageError unless both results are of the same task, shots and documents.
 std::vector<MetricComparison> compare(const TaskResult& teacher, const TaskResult& model);
 
+// Several tasks as one: all their documents together; one task alone as compare does. The members
+// of two lines that result_lines made of the same tasks.
+std::vector<MetricComparison> compare_group(const std::vector<const TaskResult*>& teachers,
+                                            const std::vector<const TaskResult*>& models);
+
 // Compares a line made by result_lines(models): a task with compare, a group over all documents of
 // its members together. `teachers` holds the same tasks as `models` in the same order.
 std::vector<MetricComparison> compare_line(const ResultLine& line,

@@ -20,26 +20,32 @@ std::vector<TokenId> encode_prompt(const Tokenizer& tokenizer, std::string_view 
   return tokenizer.encode(text, tokenizer.adds_bos());
 }
 
+std::vector<EncodedRequest> encode_pairs(const Tokenizer& tokenizer, std::string_view context,
+                                         std::span<const std::string> targets) {
+  const std::string_view stripped = rstrip(context);
+  const bool empty = stripped.empty();
+  const std::vector<TokenId> context_ids =
+      empty ? std::vector<TokenId>{prefix_token(tokenizer)} : encode_prompt(tokenizer, stripped);
+  std::vector<EncodedRequest> requests;
+  for (const std::string& target : targets) {
+    const std::string whole = std::string(context).append(target);
+    EncodedRequest request;
+    request.context = context_ids;
+    request.target = empty ? tokenizer.encode(whole) : encode_prompt(tokenizer, whole);
+    std::size_t known = std::min(context_ids.size(), request.target.size());
+    if (empty && known == 1 && request.target[0] != context_ids[0]) known = 0;
+    request.target.erase(request.target.begin(), request.target.begin() + known);
+    require(!request.target.empty(), "eval", "the continuation '", target,
+            "' has no token of its own, so there is nothing to score");
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
 EncodedRequest encode_pair(const Tokenizer& tokenizer, std::string_view context,
                            std::string_view target) {
-  const std::string whole = std::string(context).append(target);
-  const std::string_view stripped = rstrip(context);
-  EncodedRequest request;
-  if (stripped.empty()) {
-    request.context = {prefix_token(tokenizer)};
-    request.target = tokenizer.encode(whole);
-    if (!request.target.empty() && request.target[0] == request.context[0]) {
-      request.target.erase(request.target.begin());
-    }
-  } else {
-    request.context = encode_prompt(tokenizer, stripped);
-    request.target = encode_prompt(tokenizer, whole);
-    const std::size_t known = std::min(request.context.size(), request.target.size());
-    request.target.erase(request.target.begin(), request.target.begin() + known);
-  }
-  require(!request.target.empty(), "eval", "the continuation '", target,
-          "' has no token of its own, so there is nothing to score");
-  return request;
+  const std::string text(target);
+  return std::move(encode_pairs(tokenizer, context, std::span(&text, 1))[0]);
 }
 
 void cut_left(EncodedRequest& request, std::int64_t max_length) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -33,6 +34,10 @@ std::vector<TokenId> encode_prompt(const Tokenizer& tokenizer, std::string_view 
 // its scores. Throws BadInput if no token is left to score.
 EncodedRequest encode_pair(const Tokenizer& tokenizer, std::string_view context,
                            std::string_view target);
+
+// encode_pair for several targets of one context, which is tokenized once.
+std::vector<EncodedRequest> encode_pairs(const Tokenizer& tokenizer, std::string_view context,
+                                         std::span<const std::string> targets);
 
 // Drops the start of the context so that input_tokens() <= max_length. Throws DoesNotFit if the
 // target alone is longer than max_length.

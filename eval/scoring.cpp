@@ -28,20 +28,32 @@ struct Job {
   std::vector<std::vector<TokenId>> targets;
 };
 
+// All requests of a document as the model gets them.
+std::vector<EncodedRequest> encode_document(const Document& document, LanguageModel& model) {
+  std::vector<EncodedRequest> requests;
+  if (document.contexts.size() == 1) {
+    requests = encode_pairs(model.tokenizer(), document.contexts[0], document.targets);
+  } else {
+    for (std::size_t i = 0; i < document.requests(); ++i) {
+      requests.push_back(encode_pair(model.tokenizer(), document.contexts[i], document.targets[i]));
+    }
+  }
+  for (EncodedRequest& request : requests) cut_left(request, model.max_length());
+  return requests;
+}
+
 void add_jobs(const Document& document, std::size_t position, LanguageModel& model,
               std::vector<Job>& jobs) {
   const std::size_t first = jobs.size();
-  for (std::size_t i = 0; i < document.requests(); ++i) {
-    EncodedRequest request =
-        encode_pair(model.tokenizer(), document.context(i), document.targets[i]);
-    cut_left(request, model.max_length());
+  std::vector<EncodedRequest> requests = encode_document(document, model);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
     auto job = std::find_if(jobs.begin() + first, jobs.end(),
-                            [&](const Job& j) { return j.context == request.context; });
+                            [&](const Job& j) { return j.context == requests[i].context; });
     if (job == jobs.end()) {
-      job = jobs.insert(job, {position, {}, std::move(request.context), {}});
+      job = jobs.insert(job, {position, {}, std::move(requests[i].context), {}});
     }
     job->requests.push_back(i);
-    job->targets.push_back(std::move(request.target));
+    job->targets.push_back(std::move(requests[i].target));
   }
 }
 
