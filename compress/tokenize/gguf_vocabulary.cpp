@@ -5,6 +5,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/io/gguf_file.h"
+#include "compress/tokenize/byte_level.h"
 #include "compress/tokenize/gguf_pre.h"
 #include "compress/tokenize/pipeline.h"
 #include "compress/tokenize/sentencepiece.h"
@@ -82,6 +83,8 @@ std::shared_ptr<const Tokenizer> byte_level_tokenizer(const GgufFile& file) {
     const bool special = types[i] == PieceType::control || types[i] == PieceType::unknown;
     if (special || types[i] == PieceType::user_defined) {
       parts.added.push_back({.content = std::string(tokens[i]), .id = id, .special = special});
+      // Stored as it stands in text; spelled like the others, so that the decoder gives it back.
+      append_byte_level(tokens[i], parts.spelling[id]);
     }
   }
   parts.special = read_special(file, tokens.size());

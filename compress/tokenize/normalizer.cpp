@@ -32,7 +32,7 @@ void strip_accents(Piece& piece) {
   for (std::size_t at = 0; at < piece.text.size();) {
     const std::size_t length = character_length(piece.text[at]);
     const std::string_view character = std::string_view(piece.text).substr(at, length);
-    if (!is_nonspacing_mark(first_character(character))) kept += character;
+    if (!is_mark(first_character(character))) kept += character;
     at += length;
   }
   piece.text = std::move(kept);

@@ -1,6 +1,7 @@
 #include "compress/tokenize/pipeline.h"
 
 #include <unordered_map>
+#include <unordered_set>
 
 #include "compress/core/errors.h"
 #include "compress/tokenize/unicode.h"
@@ -39,11 +40,15 @@ class Pipeline : public Tokenizer {
       if (token.special) special_.insert(token.id);
       if (!token.normalized) {
         raw_.add(token, token.content);
-      } else {
-        Piece piece{token.content};
-        if (parts_.normalizer) parts_.normalizer(piece);
-        normalized_.add(token, piece.text);
+        continue;
       }
+      Piece piece{token.content};
+      if (parts_.normalizer) parts_.normalizer(piece);
+      normalized_.add(token, piece.text);
+      if (piece.text == token.content) continue;
+      // `tokenizers` gives the normalized form back, and does not know it as special then.
+      parts_.spelling[token.id] = piece.text;
+      never_skipped_.insert(token.id);
     }
   }
 
@@ -72,8 +77,11 @@ class Pipeline : public Tokenizer {
   std::string decode(std::span<const TokenId> ids, bool skip_special) const override {
     std::vector<std::string> tokens;
     for (const TokenId id : ids) {
-      const std::string_view token = parts_.vocabulary.token(id);
-      if (token.empty() || (skip_special && special_.contains(id))) continue;
+      if (skip_special && special_.contains(id) && !never_skipped_.contains(id)) continue;
+      const auto spelled = parts_.spelling.find(id);
+      const std::string_view token =
+          spelled == parts_.spelling.end() ? parts_.vocabulary.token(id) : spelled->second;
+      if (token.empty()) continue;
       tokens.emplace_back(token);
     }
     std::string text;
@@ -118,7 +126,7 @@ class Pipeline : public Tokenizer {
   }
 
   PipelineParts parts_;
-  std::unordered_set<TokenId> special_;
+  std::unordered_set<TokenId> special_, never_skipped_;
   AddedTokenFinder raw_, normalized_;
 };
 

@@ -4,7 +4,7 @@
 
 #include <memory>
 #include <string>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "compress/tokenize/added_tokens.h"
@@ -27,6 +27,8 @@ struct PipelineParts {
   Decoder decoder;             // may be empty: tokens joined by spaces
   Surrounding surrounding;     // what add_special puts around
   SpecialIds special;
+  // What the decoder gets for an id, where that is not the token.
+  std::unordered_map<TokenId, std::string> spelling;
 };
 
 std::shared_ptr<const Tokenizer> make_pipeline(PipelineParts parts);

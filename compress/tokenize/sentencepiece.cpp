@@ -109,27 +109,26 @@ Charsmap::Replacement SentencePiece::normalize_prefix(std::string_view text) con
 
 std::string SentencePiece::normalize(std::string_view text) const {
   const bool squeeze = model_.remove_extra_whitespaces;
+  const bool as_suffix = model_.treat_whitespace_as_suffix;
   const std::string_view space = model_.escape_whitespaces ? kSpaceMark : " ";
+  while (squeeze && !text.empty() && normalize_prefix(text).text == " ") {
+    text.remove_prefix(normalize_prefix(text).length);
+  }
   std::string result;
+  if (text.empty()) return result;
+  if (model_.add_dummy_prefix && !as_suffix) result += space;
   bool after_space = squeeze;
   while (!text.empty()) {
     const auto [length, replacement] = normalize_prefix(text);
     text.remove_prefix(length);
     std::string_view rest = replacement;
     while (after_space && rest.starts_with(' ')) rest.remove_prefix(1);
-    for (const char c : rest) {
-      if (c == ' ') {
-        result += space;
-      } else {
-        result += c;
-      }
-    }
+    result += replace_all(rest, " ", space);
     if (!rest.empty()) after_space = squeeze && rest.ends_with(' ');
   }
   while (squeeze && result.ends_with(space)) result.resize(result.size() - space.size());
-  if (result.empty() && squeeze) return result;
-  if (!model_.add_dummy_prefix) return result;
-  return model_.treat_whitespace_as_suffix ? result.append(space) : result.insert(0, space);
+  if (model_.add_dummy_prefix && as_suffix) result += space;
+  return result;
 }
 
 std::vector<TokenId> SentencePiece::encode(std::string_view text, bool add_special) const {

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "compress/core/errors.h"
+#include "compress/tokenize/young_characters.h"
 
 namespace attar::tokenize {
 namespace {
@@ -51,6 +52,24 @@ Step step(std::string_view text, std::size_t at) {
 
 utf8proc_category_t category(char32_t c) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
+
+// `text` holds no young character: those are barriers that nothing moves across.
+void append_normal_form(std::string_view text, NormalForm form, std::string& result) {
+  if (text.empty()) return;
+  int options = UTF8PROC_STABLE;
+  const bool composed = form == NormalForm::nfc || form == NormalForm::nfkc;
+  options |= composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+  if (form == NormalForm::nfkc || form == NormalForm::nfkd) options |= UTF8PROC_COMPAT;
+  utf8proc_uint8_t* mapped = nullptr;
+  const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
+                                   static_cast<utf8proc_option_t>(options));
+  if (length == UTF8PROC_ERROR_NOMEM) throw std::bad_alloc();
+  require(length >= 0, "tokenize", "no normal form for a text of ", text.size(),
+          " bytes: ", utf8proc_errmsg(length), "; split the text");
+  result.append(reinterpret_cast<const char*>(mapped), static_cast<std::size_t>(length));
+  std::free(mapped);
 }
 
 }  // namespace
@@ -120,8 +139,10 @@ bool is_punctuation(char32_t c) {
   if (c < 0x80)
     return (c > 0x20 && c < 0x7F) && !(c >= '0' && c <= '9') && !(c >= 'A' && c <= 'Z') &&
            !(c >= 'a' && c <= 'z');
+  if (c == 0x166D || c == 0x111C9) return true;  // until Unicode 12 and 8
   const auto kind = category(c);
-  return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO;
+  return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO &&
+         !in_ranges(c, kYoungPunctuation);
 }
 
 bool is_word(char32_t c) {
@@ -133,22 +154,25 @@ bool is_word(char32_t c) {
          kind == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
 }
 
-bool is_nonspacing_mark(char32_t c) { return category(c) == UTF8PROC_CATEGORY_MN; }
+bool is_mark(char32_t c) {
+  const auto kind = category(c);
+  if (c == 0x1CF2 || c == 0x1CF3) return true;  // until Unicode 12
+  return kind >= UTF8PROC_CATEGORY_MN && kind <= UTF8PROC_CATEGORY_ME && !in_ranges(c, kYoungMarks);
+}
 
 std::string to_normal_form(std::string_view text, NormalForm form) {
-  int options = UTF8PROC_STABLE;
-  const bool composed = form == NormalForm::nfc || form == NormalForm::nfkc;
-  options |= composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
-  if (form == NormalForm::nfkc || form == NormalForm::nfkd) options |= UTF8PROC_COMPAT;
-  utf8proc_uint8_t* mapped = nullptr;
-  const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                                   static_cast<utf8proc_option_t>(options));
-  if (length == UTF8PROC_ERROR_NOMEM) throw std::bad_alloc();
-  require(length >= 0, "tokenize", "no normal form for a text of ", text.size(),
-          " bytes: ", utf8proc_errmsg(length), "; split the text");
-  std::string result(reinterpret_cast<const char*>(mapped), static_cast<std::size_t>(length));
-  std::free(mapped);
+  std::string result;
+  std::size_t done = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t length = character_length(text[at]);
+    if (length > 1 && in_ranges(first_character(text.substr(at)), kYoungMarks)) {
+      append_normal_form(text.substr(done, at - done), form, result);
+      result += text.substr(at, length);
+      done = at + length;
+    }
+    at += length;
+  }
+  append_normal_form(text.substr(done), form, result);
   return result;
 }
 

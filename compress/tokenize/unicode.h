@@ -1,7 +1,8 @@
 // Unicode for the tokenizers: well-formed UTF-8, character classes, normal forms.
 //
-// Classes come from utf8proc 2.8 (Unicode 15). `tokenizers` may know newer characters; ids can only
-// differ on characters that are younger than these tables.
+// Classes come from utf8proc 2.8 (Unicode 15), less what `tokenizers` does not know (see
+// young_characters.h). Ids can differ from it only on characters of Unicode 15 and later: the
+// expressions run on the tables of PCRE2 10.42 (Unicode 14).
 #pragma once
 
 #include <cstddef>
@@ -33,11 +34,11 @@ bool is_whitespace(char32_t c);   // White_Space
 bool is_number(char32_t c);       // general categories N*
 bool is_punctuation(char32_t c);  // general categories P* and all ASCII signs
 bool is_word(char32_t c);         // as \w: letters, marks, decimal digits, connectors
-bool is_nonspacing_mark(char32_t c);
+bool is_mark(char32_t c);         // general categories M*
 
 enum class NormalForm { nfc, nfd, nfkc, nfkd };
 
-// `text` is well-formed.
+// `text` is well-formed. Normal forms of Unicode 9, as `tokenizers` has them.
 std::string to_normal_form(std::string_view text, NormalForm form);
 
 // Character by character, without regard to the neighbours (no final sigma).
