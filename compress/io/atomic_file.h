@@ -57,7 +57,7 @@ void write_file(const std::filesystem::path& path, std::string_view text);
 std::string read_file(const std::filesystem::path& path,
                       std::uint64_t max_bytes = std::uint64_t{1} << 30);
 
-// Copies byte for byte through an AtomicFile.
+// Copies byte for byte through an AtomicFile. Call it as io::copy_file: std has one, too.
 void copy_file(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace attar::io
