@@ -1,0 +1,47 @@
+// Two models side by side over the same windows, one block of each in memory at a time.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "compress/core/forward.h"
+#include "compress/core/model.h"
+#include "eval/divergence.h"
+
+namespace attar {
+
+// Hidden states of one model on their way through its blocks.
+class BlockWalk {
+ public:
+  // ids [N, T] int64, inside of the vocabulary. `model` must outlive the walk.
+  BlockWalk(const Model& model, const at::Tensor& ids);
+
+  // Runs all windows through the next block.
+  void step();
+
+  // After all blocks: the final norm of rows [first, first + count) of the flattened [N * T].
+  at::Tensor normed(std::int64_t first, std::int64_t count) const;  // [count, hidden]
+
+ private:
+  const Model& model_;
+  RopeTable rope_;
+  at::Tensor hidden_;  // [N, T, hidden]
+  std::int64_t next_ = 0;
+};
+
+// Called before each block ("block") and each window of the head ("window"); may throw to stop.
+using WalkStep = std::function<void(std::string_view what)>;
+
+// KL(original || changed), both log-likelihoods and agreement at positions 0 .. T - 2 of every
+// window. Throws NumericRefusal for a logit that is not finite, BadInput for models of different
+// shape.
+std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const Model& changed,
+                                                    const at::Tensor& ids, const WalkStep& step);
+
+// Throws BadInput unless both have the same shape.
+void require_same_shape(const Model& a, const Model& b);
+
+}  // namespace attar

@@ -1,0 +1,80 @@
+// What a run measures: texts (perplexity, KL to the original, top-1) and tasks, before and after.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compress/core/model.h"
+#include "compress/core/pass.h"
+#include "compress/pipeline/progress.h"
+#include "compress/pipeline/recipe_steps.h"
+#include "compress/runtime/language_model.h"
+#include "eval/comparison.h"
+#include "eval/divergence.h"
+#include "eval/runner.h"
+
+namespace attar {
+
+// What the pipeline asks of the rooms below, so that tests can give their own.
+struct Engine {
+  const PassRegistry* registry = nullptr;
+  std::function<std::unique_ptr<LanguageModel>(const Model&, std::shared_ptr<const Tokenizer>)>
+      make_language_model;
+};
+
+struct MeasuredText {
+  EvalStep step;
+  eval::DivergenceSummary measured;
+};
+
+struct MeasuredTask {
+  EvalStep step;
+  std::vector<eval::TaskResult> before, after;  // one, or one a subject; `after` may be empty
+};
+
+struct ChatAnswer {
+  std::string question, before, after;
+};
+
+struct Measurements {
+  std::vector<MeasuredText> texts;
+  std::vector<MeasuredTask> tasks;
+  std::vector<ChatAnswer> chat;
+};
+
+// The windows that a `perplexity` or `divergence` entry asks for, [N, length] int64: the text is
+// tokenized at once, without BOS, and cut into windows that do not overlap.
+at::Tensor text_windows(const EvalStep& step, const Tokenizer& tokenizer);
+
+struct GateVerdict {
+  bool holds = true;
+  std::vector<std::string> broken;  // one sentence a bound
+};
+// The first text of the recipe decides.
+GateVerdict judge(const GateConfig& gate, const eval::DivergenceSummary& measured);
+
+// A model as LanguageModel that looks for a stop before everything it is asked. Throws Stopped.
+std::unique_ptr<LanguageModel> stoppable(std::unique_ptr<LanguageModel> model,
+                                         const RunContext& context);
+
+// Both models side by side, block by block (block_walk.h).
+std::vector<MeasuredText> measure_texts(const std::vector<EvalStep>& steps, const Model& original,
+                                        const Model& changed, const Tokenizer& tokenizer,
+                                        const RunContext& context, Progress& progress);
+
+// Every task of `steps` on one model, and the chat questions.
+struct TaskRun {
+  std::vector<std::vector<eval::TaskResult>> tasks;  // by step
+  std::vector<std::string> answers;
+};
+TaskRun run_tasks(const std::vector<EvalStep>& steps, const std::vector<std::string>& questions,
+                  const Model& model, std::shared_ptr<const Tokenizer> tokenizer,
+                  const Engine& engine, const RunContext& context, Progress& progress);
+
+nlohmann::json to_json(const eval::DivergenceSummary& measured);
+
+}  // namespace attar

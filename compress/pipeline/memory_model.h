@@ -1,0 +1,42 @@
+// How much memory the phases of a run need at their peak, from shapes alone. The constants are
+// measured (peak RSS of the process, VmHWM); `attar plan` prints the result.
+#pragma once
+
+#include <cstdint>
+
+#include "compress/core/config.h"
+
+namespace attar {
+
+struct CalibrationShape {
+  std::int64_t sequences = 0;
+  std::int64_t length = 0;
+  std::int64_t batch = 1;
+};
+
+// Parameters of the linear layers of one block, and of all blocks.
+std::int64_t block_parameters(const ModelConfig& config);
+std::int64_t linear_parameters(const ModelConfig& config);
+
+// Bytes of the running program before it has done anything: code and LibTorch.
+std::int64_t base_bytes();
+
+// Blockwise passes over a calibration stream.
+//   working_bytes   of the most demanding pass (Pass::working_bytes)
+//   source_bytes    of one block as the source stores it
+std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationShape& calibration,
+                                  std::int64_t working_bytes, std::int64_t source_bytes);
+
+// A whole model in memory for evaluation: windows of `length` tokens, one at a time, and `models`
+// models at once (2: a teacher beside).
+std::int64_t evaluation_peak_bytes(const ModelConfig& config, std::int64_t length,
+                                   std::int64_t models);
+
+// Export: one block in memory.
+std::int64_t export_peak_bytes(const ModelConfig& config);
+
+// Floating-point operations of one forward pass of one token through the blocks (without the head).
+double forward_flops(const ModelConfig& config, std::int64_t length);
+double head_flops(const ModelConfig& config);
+
+}  // namespace attar

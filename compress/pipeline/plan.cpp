@@ -1,0 +1,142 @@
+#include "compress/pipeline/plan.h"
+
+#include <algorithm>
+
+#include "compress/core/errors.h"
+#include "compress/formats/file_source.h"
+#include "compress/formats/model_file.h"
+#include "compress/pipeline/memory_model.h"
+#include "compress/pipeline/plan_checks.h"
+
+namespace attar {
+namespace {
+
+std::string describe(const std::optional<QuantScheme>& scheme, const std::string& plain) {
+  if (!scheme) return plain;
+  std::string text = "W" + std::to_string(scheme->bits);
+  text += scheme->group_size == 0 ? " per row" : " g" + std::to_string(scheme->group_size);
+  return text + " " + std::string(to_string(scheme->zero_point));
+}
+
+std::int64_t bytes_on_grid(const QuantScheme& scheme, const LinearShape& shape) {
+  const double bits = scheme.bits_per_weight(shape.in);
+  return static_cast<std::int64_t>(bits * static_cast<double>(shape.out * shape.in) / 8);
+}
+
+std::vector<PlannedTensor> source_tensors(const ModelSource& source) {
+  std::vector<PlannedTensor> tensors;
+  const ModelConfig& config = source.config();
+  const auto add = [&](std::string name, LinearShape shape, const StoredWeight& stored) {
+    PlannedTensor tensor{std::move(name), shape.out, shape.in, stored.type, stored.bytes};
+    tensor.result_type = stored.type;
+    tensor.result_bytes = stored.bytes;
+    tensors.push_back(std::move(tensor));
+  };
+  for (std::int64_t block = 0; block < config.layers; ++block) {
+    for (const Role role : kRoles) {
+      add(layer_name(block, role), shape_of(config, role), stored_weight(source, block, role));
+    }
+  }
+  const LinearShape vocabulary{config.vocabulary, config.hidden};
+  add("model.embed_tokens", vocabulary, stored_embedding(source));
+  if (!config.tied_head) add("lm_head", vocabulary, stored_head(source));
+  return tensors;
+}
+
+// What the passes in order would do; fills `tensors` and returns what they leave.
+PlannedLayers enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
+                           const ModelConfig& config, std::vector<PlannedTensor>& tensors) {
+  PlannedLayers planned;
+  const std::vector<std::vector<PlannedLayer>> plans = plan_passes(passes, config);
+  for (std::size_t pass = 0; pass < passes.size(); ++pass) {
+    for (const PlannedLayer& layer : plans[pass]) {
+      const auto index =
+          static_cast<std::size_t>(layer.block) * kRoles.size() + index_of(layer.role);
+      PlannedTensor& tensor = tensors.at(index);
+      tensor.steps.push_back({std::string(passes[pass]->name()), layer.rule, layer.action});
+      if (!layer.changes) continue;
+      planned[tensor.name] = layer.scheme;
+      const LinearShape shape{tensor.out, tensor.in};
+      tensor.result_type = describe(layer.scheme, "F32");
+      tensor.result_bytes =
+          layer.scheme ? bytes_on_grid(*layer.scheme, shape) : shape.out * shape.in * 4;
+    }
+  }
+  return planned;
+}
+
+void plan_exports(const Recipe& recipe, const ModelSource& source, const PlannedLayers& planned,
+                  Plan& plan) {
+  for (const ExportStep& step : recipe.exports) {
+    const ExportPlan found = check_export(source, planned, step.options);
+    plan.exports.push_back({step.config.path, step.config.format, found.bytes, found.notes});
+    std::map<std::string, const TensorExport*> by_layer;
+    for (const TensorExport& tensor : found.tensors) by_layer[tensor.layer] = &tensor;
+    for (PlannedTensor& tensor : plan.tensors) {
+      const auto entry = by_layer.find(tensor.name);
+      const TensorExport* exported = entry == by_layer.end() ? nullptr : entry->second;
+      tensor.export_types.push_back(exported ? exported->type + ", " + exported->how : "-");
+      tensor.export_bytes.push_back(exported ? exported->bytes : 0);
+    }
+  }
+}
+
+void add_totals(Plan& plan) {
+  double bits = 0, weights = 0;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    plan.source_bytes += tensor.source_bytes;
+    plan.result_bytes += tensor.result_bytes;
+    if (!tensor.name.starts_with("model.layers.")) continue;
+    bits += 8 * static_cast<double>(tensor.result_bytes);
+    weights += static_cast<double>(tensor.out * tensor.in);
+  }
+  plan.bits_per_weight = bits / weights;
+  for (const PlannedPhase& phase : plan.phases) {
+    plan.peak_bytes = std::max(plan.peak_bytes, phase.peak_bytes);
+    plan.seconds += phase.seconds;
+  }
+}
+
+// Checkpoints hold codes as bytes and other values in float32 at most.
+std::uint64_t disk_of(const Plan& plan, bool has_passes) {
+  std::uint64_t bytes = 0;
+  for (const PlannedExport& planned : plan.exports) bytes += planned.bytes;
+  if (!has_passes) return bytes;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (!tensor.name.starts_with("model.layers.")) continue;
+    const bool plain = tensor.result_type.starts_with("F") || tensor.result_type == "BF16";
+    bytes += static_cast<std::uint64_t>(tensor.out * tensor.in * (plain ? 4 : 1) * 9 / 8);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::vector<std::unique_ptr<Pass>> make_passes(const Recipe& recipe, const PassRegistry& registry) {
+  std::vector<std::unique_ptr<Pass>> passes;
+  for (const PassStep& step : recipe.passes) {
+    passes.push_back(registry.make(step.name, step.options, step.where));
+  }
+  return passes;
+}
+
+Plan make_plan(const Recipe& recipe, const PassRegistry& registry, const PlanOptions& options) {
+  Plan plan;
+  plan.recipe = recipe.resolved(registry);
+  const auto passes = make_passes(recipe, registry);
+  const auto source = open_model(recipe.model);
+  plan.config = source->config();
+  plan.model_format = source->format();
+  plan.tensors = source_tensors(*source);
+  const PlannedLayers planned = enter_passes(passes, plan.config, plan.tensors);
+  plan_exports(recipe, *source, planned, plan);
+  check_texts(recipe, plan.config);
+  plan.gemm_flops = options.probe_speed ? measure_gemm_flops() : 0;
+  plan.phases = plan_phases(recipe, passes, plan);
+  add_totals(plan);
+  plan.disk_bytes = disk_of(plan, !passes.empty());
+  if (options.out) check_output(*options.out, plan.disk_bytes);
+  return plan;
+}
+
+}  // namespace attar

@@ -1,0 +1,181 @@
+#include "compress/pipeline/plan_checks.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <unistd.h>
+
+#include <chrono>
+
+#include "compress/core/errors.h"
+#include "compress/formats/model_file.h"
+#include "compress/io/atomic_file.h"
+#include "compress/io/disk.h"
+#include "compress/pipeline/memory_model.h"
+
+namespace attar {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t kTokenizedBytes = 16 << 20;
+
+// Bytes of a readable text file.
+std::uint64_t text_bytes(const std::string& path, const std::string& where) {
+  std::error_code error;
+  const bool regular = fs::is_regular_file(path, error);
+  require<IoError>(!error || error == std::errc::no_such_file_or_directory ||
+                       error == std::errc::not_a_directory,
+                   where, "'", path, "': ", error.message());
+  require<IoError>(regular, where, "there is no file '", path,
+                   "'; relative paths are looked for beside the recipe, then in the working "
+                   "directory");
+  require<IoError>(access(path.c_str(), R_OK) == 0, where, "no permission to read '", path,
+                   "'; change its mode or its owner");
+  const std::uint64_t bytes = fs::file_size(path, error);
+  require<IoError>(!error, where, "'", path, "': ", error.message());
+  require(bytes > 0, where, "'", path, "' is empty; give a file with text");
+  return bytes;
+}
+
+void check_calibration(const Recipe& recipe, const ModelConfig& config) {
+  const CalibrationConfig& calibration = *recipe.calibration;
+  const std::string where = recipe.file.string() + ": calibration";
+  std::uint64_t bytes = 0;
+  for (const std::string& text : calibration.text) bytes += text_bytes(text, where);
+  require<UsageError>(calibration.length <= config.max_positions, where, "length ",
+                      calibration.length, " exceeds the model's ", config.max_positions,
+                      " positions; lower calibration.length");
+  if (bytes <= kTokenizedBytes) {
+    read_calibration(calibration, *load_model_tokenizer(recipe.model), recipe.seed);
+  }
+}
+
+void check_eval(const EvalStep& step, const Recipe& recipe) {
+  if (step.kind == EvalKind::kTask) {
+    eval::open_tasks(step.name, step.task.options());
+    return;
+  }
+  const std::uint64_t bytes = text_bytes(step.text.text, step.where);
+  if (bytes > kTokenizedBytes) return;
+  const auto ids = load_model_tokenizer(recipe.model)->encode(io::read_file(step.text.text));
+  require(static_cast<std::int64_t>(ids.size()) >= step.text.length, step.where, "'",
+          step.text.text, "' has ", ids.size(), " tokens, less than one window of ",
+          step.text.length, "; give a longer text or lower length");
+}
+
+double seconds_of(double flops, double speed) { return speed > 0 ? flops / speed : 0; }
+
+// A choice task's documents cost about so many tokens each; a rough figure for a time estimate.
+constexpr double kTokensADocument = 400;
+
+PlannedPhase evaluation_phase(const Recipe& recipe, const Plan& plan, const char* name,
+                              std::int64_t models) {
+  double tokens = 0;
+  std::int64_t longest = 512;
+  for (const EvalStep& step : recipe.evals) {
+    if (step.kind == EvalKind::kTask) {
+      tokens += kTokensADocument * static_cast<double>(std::max<std::int64_t>(step.task.limit, 50));
+      continue;
+    }
+    const auto windows = static_cast<double>(step.text.windows == 0 ? 100 : step.text.windows);
+    tokens += windows * static_cast<double>(step.text.length);
+    longest = std::max(longest, step.text.length);
+  }
+  const double flops = tokens * (forward_flops(plan.config, longest) + head_flops(plan.config));
+  return {name, evaluation_peak_bytes(plan.config, longest, models),
+          seconds_of(flops, plan.gemm_flops)};
+}
+
+PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<Pass>>& passes,
+                        const Plan& plan) {
+  const ModelConfig& config = plan.config;
+  CalibrationShape shape;
+  std::int64_t working = 0;
+  double flops = 0;
+  double columns = 0, cubes = 0;  // of one block
+  for (const Role role : kRoles) {
+    const LinearShape linear = shape_of(config, role);
+    cubes += static_cast<double>(linear.out) * static_cast<double>(linear.in * linear.in);
+  }
+  for (const Role role : {Role::kQuery, Role::kOutput, Role::kGate, Role::kDown}) {
+    const auto in = static_cast<double>(shape_of(config, role).in);
+    columns += in * in;
+  }
+  for (const auto& pass : passes) {
+    working = std::max(working, pass->working_bytes(config));
+    if (!pass->needs().calibration) continue;
+    shape = {recipe.calibration->sequences, recipe.calibration->length, recipe.calibration->batch};
+    const auto tokens = static_cast<double>(shape.sequences * shape.length);
+    flops += 2 * tokens * forward_flops(config, shape.length) +
+             static_cast<double>(config.layers) * (tokens * 2 * columns + 8 * cubes);
+  }
+  std::int64_t block_bytes = 0;
+  for (std::size_t role = 0; role < kRoles.size(); ++role) {
+    block_bytes += plan.tensors[role].source_bytes;
+  }
+  return {"passes", blockwise_peak_bytes(config, shape, working, block_bytes),
+          seconds_of(flops, plan.gemm_flops)};
+}
+
+}  // namespace
+
+void check_texts(const Recipe& recipe, const ModelConfig& config) {
+  if (recipe.calibration) check_calibration(recipe, config);
+  for (const EvalStep& step : recipe.evals) {
+    try {
+      check_eval(step, recipe);
+    } catch (const UsageError& error) {
+      throw UsageError(message(step.where, error.what()));
+    }
+  }
+  if (!recipe.evals.empty() || !recipe.chat.empty()) load_model_tokenizer(recipe.model);
+}
+
+void check_output(const fs::path& out, std::uint64_t needed_bytes) {
+  fs::path parent = fs::absolute(out).lexically_normal();
+  if (!parent.has_filename()) parent = parent.parent_path();
+  std::error_code ignored;
+  for (parent = parent.parent_path(); !fs::exists(parent, ignored) && parent.has_relative_path();) {
+    parent = parent.parent_path();
+  }
+  require<IoError>(fs::is_directory(parent, ignored), out.string(), "'", parent.string(),
+                   "' is no folder; give another output folder");
+  require<IoError>(access(parent.c_str(), W_OK | X_OK) == 0, out.string(),
+                   "no permission to write in '", parent.string(),
+                   "'; change its mode or give another output folder");
+  const std::uint64_t room = io::free_bytes(out);
+  require<DoesNotFit>(needed_bytes <= room, out.string(), "the run writes ",
+                      readable_bytes(needed_bytes), ", but '", parent.string(), "' has ",
+                      readable_bytes(room), " left; free space or give another output folder");
+}
+
+double measure_gemm_flops() {
+  const at::Tensor a = at::ones({512, 1024}, at::kFloat);
+  const at::Tensor b = at::ones({1024, 1024}, at::kFloat);
+  at::mm(a, b);
+  const auto started = std::chrono::steady_clock::now();
+  double seconds = 0;
+  std::int64_t rounds = 0;
+  for (; seconds < 0.4; ++rounds) {
+    at::mm(a, b);
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  }
+  return 2.0 * 512 * 1024 * 1024 * static_cast<double>(rounds) / seconds;
+}
+
+std::vector<PlannedPhase> plan_phases(const Recipe& recipe,
+                                      const std::vector<std::unique_ptr<Pass>>& passes,
+                                      const Plan& plan) {
+  std::vector<PlannedPhase> phases;
+  if (!recipe.evals.empty()) phases.push_back(evaluation_phase(recipe, plan, "measure before", 1));
+  if (!passes.empty()) phases.push_back(pass_phase(recipe, passes, plan));
+  if (!recipe.evals.empty()) phases.push_back(evaluation_phase(recipe, plan, "measure after", 2));
+  if (!recipe.exports.empty()) {
+    phases.push_back({"export", export_peak_bytes(plan.config), 0});
+    phases.push_back({"verify", evaluation_peak_bytes(plan.config, 256, 2), 0});
+  }
+  return phases;
+}
+
+}  // namespace attar

@@ -1,0 +1,186 @@
+#include "compress/pipeline/run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <system_error>
+
+#include "compress/core/errors.h"
+#include "compress/formats/model_file.h"
+#include "compress/io/atomic_file.h"
+#include "compress/io/disk.h"
+#include "compress/io/json.h"
+#include "compress/io/output_folder.h"
+#include "compress/pipeline/checkpoint.h"
+#include "compress/pipeline/plan_checks.h"
+#include "compress/pipeline/run_files.h"
+#include "compress/pipeline/run_identity.h"
+#include "compress/pipeline/run_log.h"
+#include "compress/pipeline/run_phases.h"
+
+namespace attar {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// The run that OUT already holds, if it is this one.
+std::optional<RunResult> already_there(const fs::path& out, const std::string& run_id) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(out / "manifest.json", ignored)) return std::nullopt;
+  try {
+    const json manifest = io::load_json(out / "manifest.json");
+    if (manifest.value("run_id", "") != run_id) return std::nullopt;
+    RunResult result;
+    result.out = out;
+    result.results = io::load_json(out / "results.json");
+    result.table = result.results.at("attar").at("table").get<std::string>();
+    result.was_complete = true;
+    return result;
+  } catch (const BadInput&) {
+  } catch (const json::exception&) {
+  }
+  return std::nullopt;
+}
+
+// Throws the exception in flight again, as the same type with `note` behind its message.
+[[noreturn]] void rethrow_with(const std::string& note) {
+  try {
+    throw;
+  } catch (const UsageError& error) {
+    throw UsageError(error.what() + note);
+  } catch (const BadInput& error) {
+    throw BadInput(error.what() + note);
+  } catch (const DoesNotFit& error) {
+    throw DoesNotFit(error.what() + note);
+  } catch (const NumericRefusal& error) {
+    throw NumericRefusal(error.what() + note);
+  } catch (const GateNotMet& error) {
+    throw GateNotMet(error.what() + note);
+  } catch (const IoError& error) {
+    throw IoError(error.what() + note);
+  } catch (const Stopped& error) {
+    throw Stopped(error.what() + note);
+  } catch (const std::exception& error) {
+    throw std::runtime_error(error.what() + note);
+  }
+}
+
+// Running the same command again would meet the same input.
+bool would_repeat() {
+  try {
+    throw;
+  } catch (const std::invalid_argument&) {  // UsageError, BadInput
+    return true;
+  } catch (const NumericRefusal&) {
+    return true;
+  } catch (const DoesNotFit&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+// Folders above `out` that do not exist yet, outermost last.
+std::vector<fs::path> missing_parents(const fs::path& out) {
+  std::vector<fs::path> missing;
+  std::error_code ignored;
+  fs::path at = fs::absolute(out).lexically_normal();
+  if (!at.has_filename()) at = at.parent_path();
+  for (at = at.parent_path(); at.has_relative_path() && !fs::exists(at, ignored);
+       at = at.parent_path()) {
+    missing.push_back(at);
+  }
+  return missing;
+}
+
+// Of an interrupted run only checkpoints and the log are worth something.
+void clear_leftovers(const fs::path& work) {
+  for (const auto& entry : fs::directory_iterator(work)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "checkpoint" && name != "run.jsonl") fs::remove_all(entry.path());
+  }
+}
+
+// After a failure: keeps the work folder where blocks were finished that a later run can use.
+[[noreturn]] void give_up(io::OutputFolder& folder, const Checkpoint& checkpoint, bool passes_done,
+                          const std::vector<fs::path>& made_parents) {
+  const bool keep = checkpoint.any_on_disk() && (passes_done || !would_repeat());
+  if (keep) {
+    rethrow_with("; finished blocks are kept in '" + folder.work().string() +
+                 "' and the same command goes on from there");
+  }
+  folder.discard();
+  std::error_code ignored;
+  for (const fs::path& parent : made_parents) fs::remove(parent, ignored);
+  throw;
+}
+
+void write_files(RunRecord& record, const fs::path& work, RunResult& result) {
+  for (const ExportStep& step : record.recipe.exports) {
+    if (step.options.format == ExportFormat::kGguf) continue;
+    io::write_file(work / step.config.path / "README.md", model_card(record, step));
+  }
+  result.table = summary_table(record);
+  result.results = results_of(record);
+  io::write_json(work / "results.json", result.results);
+  io::write_file(work / "report.html", report_html(record));
+}
+
+}  // namespace
+
+RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& options) {
+  NoProgress silent;
+  Progress& progress = options.progress ? *options.progress : silent;
+  RunRecord record;
+  record.recipe = recipe;
+  record.resolved = recipe.resolved(*engine.registry);
+  PlanOptions plan_options;
+  plan_options.probe_speed = false;
+  record.plan = make_plan(recipe, *engine.registry, plan_options);
+  const std::shared_ptr<const ModelSource> source = open_model(recipe.model);
+  record.model_sha256 = source->sha256();
+  record.model_bytes = source->file_bytes();
+  const RunIdentity identity = identify(recipe, *engine.registry, record.model_sha256);
+  record.run_id = identity.run;
+  record.weights_id = identity.weights;
+  if (auto done = already_there(options.out, identity.run)) return *std::move(done);
+
+  const std::vector<fs::path> made_parents = missing_parents(options.out);
+  check_output(options.out, record.plan.disk_bytes);
+  io::OutputFolder folder(
+      options.out, identity.weights.substr(0, 16),
+      options.replace ? io::ExistingOutput::replace : io::ExistingOutput::refuse);
+  Checkpoint checkpoint(folder.work() / "checkpoint", identity.weights.substr(0, 16));
+  RunResult result;
+  bool passes_done = false;
+  try {
+    if (folder.resumed()) clear_leftovers(folder.work());
+    RunLog log(folder.work() / "run.jsonl");
+    RunContext context;
+    context.seed = recipe.seed;
+    context.strict = recipe.strict;
+    context.stop = options.stop;
+    RunPhases phases{record, engine, context, progress, log, folder.work()};
+    phases.start(folder.resumed());
+    auto overlay = std::shared_ptr<BlockStore>(std::shared_ptr<void>(), &checkpoint);
+    Model model(source, overlay);
+    phases.run_passes(model, checkpoint);
+    passes_done = true;
+    phases.measure(model);
+    phases.export_and_verify(model);
+    record.peak_rss_bytes = io::peak_rss_bytes();
+    context.check_stop();
+    write_files(record, folder.work(), result);
+    log.write("done", {{"peak_rss_bytes", record.peak_rss_bytes}});
+    fs::remove_all(folder.work() / "checkpoint");
+    io::write_json(folder.work() / "manifest.json", manifest_of(record, folder.work()));
+  } catch (...) {
+    give_up(folder, checkpoint, passes_done, made_parents);
+  }
+  folder.commit();
+  result.out = folder.out();
+  return result;
+}
+
+}  // namespace attar

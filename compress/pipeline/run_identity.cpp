@@ -1,0 +1,29 @@
+#include "compress/pipeline/run_identity.h"
+
+#include "compress/core/numerics.h"
+#include "compress/io/hash.h"
+
+namespace attar {
+
+std::string attar_version() { return ATTAR_VERSION; }
+
+RunIdentity identify(const Recipe& recipe, const PassRegistry& registry,
+                     const std::string& model_sha256) {
+  nlohmann::json decides = recipe.deciding(registry);
+  decides.erase("model");
+  decides["model_sha256"] = model_sha256;
+  decides["arithmetic"] = set_up_numerics().blas_mode;
+  decides["attar"] = attar_version();
+  if (recipe.calibration) {
+    // The words, wherever they lie.
+    nlohmann::json texts = nlohmann::json::array();
+    for (const std::string& text : recipe.calibration->text) texts.push_back(io::sha256_file(text));
+    decides["calibration"]["text"] = texts;
+  }
+  nlohmann::json whole = recipe.resolved(registry);
+  for (const char* key : {"threads", "calibration", "model"}) whole.erase(key);
+  whole["weights"] = decides;
+  return {io::sha256_hex(decides.dump()), io::sha256_hex(whole.dump())};
+}
+
+}  // namespace attar

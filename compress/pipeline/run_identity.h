@@ -1,0 +1,22 @@
+// What a run is, as hashes: two commands with equal hashes end in equal bytes.
+#pragma once
+
+#include <string>
+
+#include "compress/core/pass.h"
+#include "compress/pipeline/recipe.h"
+
+namespace attar {
+
+struct RunIdentity {
+  std::string weights;  // model bytes, passes, seed, calibration text, arithmetic, attar's version
+  std::string run;      // that and gate, measurements, exports
+};
+
+// Threads and batch are in neither: they change no bit.
+RunIdentity identify(const Recipe& recipe, const PassRegistry& registry,
+                     const std::string& model_sha256);
+
+std::string attar_version();
+
+}  // namespace attar

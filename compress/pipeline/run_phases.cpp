@@ -1,0 +1,219 @@
+#include "compress/pipeline/run_phases.h"
+
+#include <chrono>
+
+#include "compress/core/errors.h"
+#include "compress/core/numerics.h"
+#include "compress/formats/model_file.h"
+#include "compress/io/atomic_file.h"
+#include "compress/io/disk.h"
+#include "compress/pipeline/run_identity.h"
+
+namespace attar {
+namespace {
+
+using nlohmann::json;
+
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+};
+
+std::vector<const BlockwisePass*> blockwise(const std::vector<std::unique_ptr<Pass>>& passes) {
+  std::vector<const BlockwisePass*> all;
+  for (const auto& pass : passes) {
+    const auto* each = dynamic_cast<const BlockwisePass*>(pass.get());
+    if (!each) throw std::logic_error(message("run", pass->name(), " is no blockwise pass"));
+    all.push_back(each);
+  }
+  return all;
+}
+
+std::unique_ptr<BlockStream> open_stream(const Recipe& recipe, const Model& model,
+                                         const std::vector<const BlockwisePass*>& passes) {
+  const bool needed = std::any_of(passes.begin(), passes.end(), [](const BlockwisePass* pass) {
+    return pass->needs().calibration;
+  });
+  if (!needed) return nullptr;
+  const CalibrationConfig& config = *recipe.calibration;
+  const auto tokenizer = load_model_tokenizer(recipe.model);
+  StreamOptions options;
+  options.batch = config.batch;
+  if (!config.store.empty()) options.store = std::make_shared<StatisticsStore>(config.store);
+  return std::make_unique<BlockStream>(model, read_calibration(config, *tokenizer, recipe.seed),
+                                       std::move(options));
+}
+
+void log_block(RunLog& log, std::int64_t index, const std::vector<const BlockwisePass*>& passes,
+               const BlockOutcome& outcome, bool restored) {
+  for (std::size_t pass = 0; pass < outcome.reports.size(); ++pass) {
+    const std::string name(passes[pass]->name());
+    for (json line : json(outcome.reports[pass]).at("changed")) {
+      line["pass"] = name;
+      log.write(restored ? "layer_restored" : "layer", line);
+    }
+    for (const SkippedLayer& skipped : outcome.reports[pass].skipped) {
+      log.write("skipped", {{"pass", name}, {"layer", skipped.layer}, {"reason", skipped.reason}});
+    }
+    for (const PassEvent& event : outcome.reports[pass].events) {
+      log.write("note", {{"pass", name},
+                         {"layer", event.layer},
+                         {"kind", event.kind},
+                         {"text", event.text},
+                         {"fallback", event.fallback}});
+    }
+  }
+  log.write("block", {{"block", index}, {"restored", restored}});
+}
+
+std::vector<TokenId> some_text(const Recipe& recipe) {
+  for (const EvalStep& step : recipe.evals) {
+    if (step.kind != EvalKind::kText) continue;
+    return load_model_tokenizer(recipe.model)
+        ->encode(io::read_file(step.text.text).substr(0, 8192));
+  }
+  if (!recipe.calibration) return {};
+  const std::string text = io::read_file(recipe.calibration->text.front());
+  return load_model_tokenizer(recipe.model)->encode(text.substr(0, 8192));
+}
+
+}  // namespace
+
+void RunPhases::start(bool resumed) {
+  const Numerics& numerics = set_up_numerics();
+  log.write(resumed ? "resume" : "start", {{"run_id", record.run_id},
+                                           {"attar", attar_version()},
+                                           {"recipe", record.resolved},
+                                           {"model_sha256", record.model_sha256},
+                                           {"threads", threads()},
+                                           {"blas_mode", numerics.blas_mode},
+                                           {"planned_peak_bytes", record.plan.peak_bytes}});
+}
+
+void RunPhases::run_passes(Model& model, Checkpoint& checkpoint) {
+  const auto passes = make_passes(record.recipe, *engine.registry);
+  if (passes.empty()) return;
+  plan_passes(passes, model.config());  // tells each pass what comes later
+  const Stopwatch watch;
+  const auto all = blockwise(passes);
+  progress.phase("passes", model.config().layers);
+  log.write("phase", {{"phase", "passes"}});
+  const auto stream = open_stream(record.recipe, model, all);
+  record.reports.resize(all.size());
+  const auto keep = [&](std::int64_t index, const BlockOutcome& outcome, bool restored) {
+    for (std::size_t pass = 0; pass < all.size(); ++pass) {
+      record.reports[pass].push_back(outcome.reports.at(pass));
+    }
+    log_block(log, index, all, outcome, restored);
+    progress.step("block " + std::to_string(index) + (restored ? " (restored)" : ""));
+  };
+  run_blockwise(
+      all, model, stream.get(), context,
+      [&](std::int64_t index) {
+        std::optional<BlockOutcome> outcome = checkpoint.restore(index);
+        if (outcome && outcome->reports.size() != all.size()) outcome.reset();
+        if (outcome) keep(index, *outcome, true);
+        record.restored_blocks += outcome ? 1 : 0;
+        return outcome;
+      },
+      [&](std::int64_t index, const BlockOutcome& outcome) {
+        checkpoint.finish(index, outcome);
+        keep(index, outcome, false);
+      });
+  for (const std::string& file : checkpoint.damaged()) {
+    log.write("note", {{"kind", "checkpoint"}, {"text", file + " was damaged and made again"}});
+  }
+  record.phase_seconds.emplace_back("passes", watch.seconds());
+  log.write("phase_done", {{"phase", "passes"},
+                           {"seconds", watch.seconds()},
+                           {"peak_rss_bytes", io::peak_rss_bytes()}});
+}
+
+void RunPhases::measure(const Model& model) {
+  const Recipe& recipe = record.recipe;
+  if (recipe.evals.empty() && recipe.chat.empty()) return;
+  const Stopwatch watch;
+  log.write("phase", {{"phase", "measure"}});
+  const Model original = model.original();
+  const auto tokenizer = load_model_tokenizer(recipe.model);
+  record.measured.texts =
+      measure_texts(recipe.evals, original, model, *tokenizer, context, progress);
+  for (const MeasuredText& text : record.measured.texts) {
+    log.write("measured", {{"name", text.step.name}, {"result", to_json(text.measured)}});
+  }
+  if (recipe.gate) {
+    record.gate = judge(*recipe.gate, record.measured.texts.front().measured);
+    log.write("gate", {{"holds", record.gate->holds}, {"broken", record.gate->broken}});
+    std::string broken;
+    for (const std::string& bound : record.gate->broken)
+      broken += (broken.empty() ? "" : "; ") + bound;
+    require<GateNotMet>(record.gate->holds || recipe.gate->action == "warn",
+                        recipe.file.string() + ": gate", broken,
+                        "; loosen the gate, or give the passes more bits or smaller groups");
+    if (!record.gate->holds) progress.note("gate not met, as the recipe allows: " + broken);
+  }
+  TaskRun before =
+      run_tasks(recipe.evals, recipe.chat, original, tokenizer, engine, context, progress);
+  TaskRun after = run_tasks(recipe.evals, recipe.chat, model, tokenizer, engine, context, progress);
+  std::size_t task = 0;
+  for (const EvalStep& step : recipe.evals) {
+    if (step.kind != EvalKind::kTask) continue;
+    record.measured.tasks.push_back(
+        {step, std::move(before.tasks[task]), std::move(after.tasks[task])});
+    ++task;
+  }
+  for (std::size_t index = 0; index < recipe.chat.size(); ++index) {
+    record.measured.chat.push_back(
+        {recipe.chat[index], before.answers[index], after.answers[index]});
+  }
+  record.phase_seconds.emplace_back("measure", watch.seconds());
+  log.write("phase_done", {{"phase", "measure"},
+                           {"seconds", watch.seconds()},
+                           {"peak_rss_bytes", io::peak_rss_bytes()}});
+}
+
+void RunPhases::export_and_verify(const Model& model) {
+  const Recipe& recipe = record.recipe;
+  if (recipe.exports.empty()) return;
+  const Stopwatch watch;
+  progress.phase("export", static_cast<std::int64_t>(recipe.exports.size()));
+  log.write("phase", {{"phase", "export"}});
+  for (const ExportStep& step : recipe.exports) {
+    context.check_stop();
+    const std::filesystem::path path = work / step.config.path;
+    std::filesystem::create_directories(path.parent_path());
+    record.exports.push_back(export_model(model, path, step.options));
+    log.write("export", {{"path", step.config.path},
+                         {"bytes", record.exports.back().bytes},
+                         {"notes", record.exports.back().notes}});
+    progress.step(step.config.path);
+  }
+  const at::Tensor ids = verify_tokens(model.config(), some_text(recipe));
+  progress.phase("verify", static_cast<std::int64_t>(recipe.exports.size()));
+  for (std::size_t index = 0; index < recipe.exports.size(); ++index) {
+    const ExportStep& step = recipe.exports[index];
+    VerifyReport report = verify_export(model, record.exports[index], step.options, ids,
+                                        [&] { context.check_stop(); });
+    report.path = step.config.path;
+    log.write("verify", to_json(report));
+    require<NumericRefusal>(report.holds, step.where,
+                            "the exported file does not compute what the "
+                            "model computes: mean KL ",
+                            report.agreement.kl_mean, ", largest difference of a logit ",
+                            report.agreement.max_difference, ", wanted ", report.bound,
+                            "; please report this");
+    record.verified.push_back(std::move(report));
+    progress.step(step.config.path);
+  }
+  record.phase_seconds.emplace_back("export and verify", watch.seconds());
+  log.write("phase_done", {{"phase", "export and verify"},
+                           {"seconds", watch.seconds()},
+                           {"peak_rss_bytes", io::peak_rss_bytes()}});
+}
+
+}  // namespace attar
