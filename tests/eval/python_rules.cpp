@@ -45,6 +45,11 @@ TEST(PythonRandom, SamplesOnBothSidesOfTheBorderBetweenPoolAndSet) {
   EXPECT_THAT(random.sample(86, 6), ElementsAre(11, 23, 14, 1, 64, 62));
   EXPECT_THAT(random.sample(6, 6), ElementsAre(1, 0, 3, 4, 2, 5));
   EXPECT_THROW(random.sample(3, 4), UsageError);
+  // Seed 5 tells the two ways apart on either side of both borders.
+  EXPECT_THAT(PythonRandom(5).sample(21, 5), ElementsAre(19, 8, 11, 16, 0));
+  EXPECT_THAT(PythonRandom(5).sample(22, 5), ElementsAre(19, 8, 11, 20, 16));
+  EXPECT_THAT(PythonRandom(5).sample(85, 6), ElementsAre(79, 32, 45, 67, 3, 59));
+  EXPECT_THAT(PythonRandom(5).sample(86, 6), ElementsAre(79, 32, 45, 83, 67, 3));
 }
 
 TEST(PythonRandom, ChoosesWithReplacement) {

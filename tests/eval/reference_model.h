@@ -8,11 +8,12 @@
 
 namespace attar::eval::testing {
 
-// Where `make models` leaves it, in the Hugging Face form with rounded scales only.
+// Where `make models` leaves it: the Hugging Face form with scales alone rounded.
 inline std::filesystem::path reference_folder() {
   return std::filesystem::path(ATTAR_SOURCE_DIR) / "models" / "smollm2-scales";
 }
 
+// The folder on attar's runtime.
 std::unique_ptr<LanguageModel> open_reference_model();
 
 }  // namespace attar::eval::testing

@@ -54,6 +54,19 @@ TEST(RunTask, ChoosesByLikelihoodByCharactersAndByBytes) {
   EXPECT_EQ(model.calls, 2) << "choices of one question are asked together";
 }
 
+TEST(RunTask, MayChooseOtherwiseByBytesThanByCharacters) {
+  Task task = choice_task();
+  // -5/4 and -4/1 a character, but -5/4 and -4/5 a byte.
+  task.documents[0].targets = {" aaaa", " \xE2\x82\xAC"};
+  task.documents[0].choice_characters = {4, 1};
+  task.documents[0].choice_bytes = {4, 5};
+  task.documents.pop_back();
+  FakeModel model = one_nat_a_token();
+  const Sample sample = run_task(task, model).samples[0];
+  EXPECT_EQ(sample.chosen_norm, 0);
+  EXPECT_EQ(sample.chosen_bytes, 1);
+}
+
 TEST(RunTask, GivesTiesToTheFirst) {
   Task task = choice_task();
   task.documents[0].targets = {" aa", " bb", " cc"};
@@ -239,9 +252,9 @@ TEST(Perplexity, IsTheMeanOfWindowsThatDoNotOverlapWithoutTheirFirstToken) {
     EXPECT_LT(before.size(), 4U);
     return token == 'a' ? -1.0 : -3.0;
   });
-  const PerplexityResult result = measure_perplexity("baaabaabbb", model, {.window = 4});
-  EXPECT_THAT(result.window_losses, ElementsAre(1.0, 5.0 / 3));
-  EXPECT_DOUBLE_EQ(result.perplexity.value, std::exp((1.0 + 5.0 / 3) / 2));
+  const PerplexityResult result = measure_perplexity("baaaabbbxx", model, {.window = 4});
+  EXPECT_THAT(result.window_losses, ElementsAre(1.0, 3.0));
+  EXPECT_DOUBLE_EQ(result.perplexity.value, std::exp((1.0 + 3.0) / 2));
   EXPECT_EQ(result.scored_tokens, 6);
   EXPECT_THROW(measure_perplexity("abc", model, {.window = 4}), BadInput);
 }

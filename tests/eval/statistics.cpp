@@ -168,23 +168,44 @@ TEST(Divergence, SummarizesAllPositionsTogether) {
 }
 
 // The walk over ranked values against sorting each resampled set.
-TEST(Divergence, ResamplesQuantilesAsTheSlowWayDoes) {
-  const auto windows = some_windows();
+void expect_quantiles_of_the_slow_way(const std::vector<WindowDivergence>& windows) {
   const BootstrapOptions options{.draws = 200, .seed = 4};
-  const Estimate slow = block_bootstrap(
-      5,
-      [&](std::span<const std::int64_t> blocks) {
-        std::vector<double> all;
-        for (const std::int64_t block : blocks) {
-          all.insert(all.end(), windows[block].nats.begin(), windows[block].nats.end());
-        }
-        return quantile(all, 0.95);
-      },
-      options);
+  const auto slow = [&](double share) {
+    return block_bootstrap(
+        static_cast<std::int64_t>(windows.size()),
+        [&](std::span<const std::int64_t> blocks) {
+          std::vector<double> all;
+          for (const std::int64_t block : blocks) {
+            all.insert(all.end(), windows[block].nats.begin(), windows[block].nats.end());
+          }
+          return quantile(all, share);
+        },
+        options);
+  };
+  const auto expect_equal = [](const Estimate& got, const Estimate& expected) {
+    EXPECT_DOUBLE_EQ(got.value, expected.value);
+    EXPECT_DOUBLE_EQ(got.low, expected.low);
+    EXPECT_DOUBLE_EQ(got.high, expected.high);
+  };
   const DivergenceSummary summary = summarize(windows, options);
-  EXPECT_DOUBLE_EQ(summary.p95.value, slow.value);
-  EXPECT_DOUBLE_EQ(summary.p95.low, slow.low);
-  EXPECT_DOUBLE_EQ(summary.p95.high, slow.high);
+  expect_equal(summary.median, slow(0.5));
+  expect_equal(summary.p90, slow(0.9));
+  expect_equal(summary.p95, slow(0.95));
+  expect_equal(summary.p999, slow(0.999));
+}
+
+TEST(Divergence, ResamplesQuantilesAsTheSlowWayDoes) {
+  expect_quantiles_of_the_slow_way(some_windows());
+}
+
+// Quantiles then lie between windows, some of which a draw has left out.
+TEST(Divergence, ResamplesQuantilesOfWindowsOfOnePosition) {
+  std::vector<WindowDivergence> windows(6);
+  for (std::size_t i = 0; i < windows.size(); ++i) {
+    windows[i].nats = {static_cast<float>(i * i)};
+    windows[i].teacher_log_likelihood = windows[i].model_log_likelihood = -1;
+  }
+  expect_quantiles_of_the_slow_way(windows);
 }
 
 TEST(Divergence, RefusesNothingAndNumbersThatAreNotFinite) {

@@ -92,6 +92,32 @@ TEST_F(TaskFiles, WithoutATrainFileOtherRowsOfTheSameSplitAreShots) {
       << "it drew itself and went on to the third";
 }
 
+TEST_F(TaskFiles, EveryFamilyIsRenderedByItsOwnRules) {
+  write("boolq_val.jsonl",
+        R"({"query": "T -- p\nQuestion: q?\nAnswer:", "choices": ["yes", "no"], "gold": 0})");
+  const Document boolq = open("boolq").documents[0];
+  EXPECT_THAT(boolq.targets, ElementsAre(" no", " yes"));
+  EXPECT_EQ(boolq.gold, 1);
+
+  write("winogrande_val.jsonl",
+        R"({"sentence": "The _ 's lid.", "option1": "box", "option2": "t\u00e9", "gold": 1})");
+  const Document winogrande = open("winogrande").documents[0];
+  EXPECT_THAT(winogrande.contexts, ElementsAre("The box", "The t\xC3\xA9"));
+  EXPECT_THAT(winogrande.targets, ElementsAre(" 's lid.", " 's lid."));
+  EXPECT_THAT(winogrande.choice_characters, ElementsAre(7, 6));
+  EXPECT_THAT(winogrande.choice_bytes, ElementsAre(7, 7));
+
+  write("openbookqa_test.jsonl",
+        R"({"query": "Question: Sky is\nAnswer:", "choices": ["blue "], "gold": 0})");
+  const Document stem = open("openbookqa").documents[0];
+  EXPECT_EQ(stem.contexts[0], "Sky is");
+  EXPECT_EQ(stem.targets[0], " blue ");
+  EXPECT_EQ(stem.choice_characters[0], 5) << "without the blank in front";
+
+  write("lambada_openai.jsonl", R"({"context": "a b", "continuation": "of\n\nP"})");
+  EXPECT_EQ(open("lambada_openai").documents[0].targets[0], " of\n\nP");
+}
+
 TEST_F(TaskFiles, AreRefusedShotsThatWouldShowTheAnswer) {
   write_questions("openbookqa_test.jsonl", "XYZ");
   EXPECT_THAT(refusal<UsageError>("openbookqa", {.shots = 1}),
