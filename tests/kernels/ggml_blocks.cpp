@@ -50,6 +50,15 @@ TEST(GgmlBlocks, AreByteForByteThoseOfGgml) {
   }
 }
 
+// The largest value is 127, so a step is 1: halves go away from zero, just under a half does not.
+TEST(GgmlBlocks, Q8RoundsHalvesAwayFromZero) {
+  float x[32] = {127, 0.5f, -0.5f, 2.5f, -2.5f, 126.5f, 0.49999997f, -3.4999998f};
+  const int expected[] = {127, 1, -1, 3, -3, 127, 0, -3, 0};
+  const auto bytes = quantized(GgmlBlock::q8_0, x, 32);
+  for (int i = 0; i < 9; ++i)
+    EXPECT_EQ(static_cast<std::int8_t>(bytes[2 + i]), expected[i]) << x[i];
+}
+
 // Half a step, or a whole one where Q4_0 clips its last code, plus the rounding of d (and m) to
 // f16.
 TEST(GgmlBlocks, ReconstructionStaysWithinAStep) {
