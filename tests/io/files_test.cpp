@@ -49,7 +49,8 @@ TEST(MappedFile, DoneWithGivesMemoryBack) {
   const std::uint64_t before = current_rss_bytes();
   file->done_with(0, size);
   EXPECT_LE(current_rss_bytes() + size / 2, before);
-  EXPECT_GE(peak_rss_bytes(), before);
+  // The kernel counts pages in batches for each thread.
+  EXPECT_GE(peak_rss_bytes() + (std::uint64_t{4} << 20), before);
 }
 
 TEST(MappedFile, RefusesWhatIsNoFile) {
