@@ -1,0 +1,17 @@
+#include "compress/cli/command.h"
+#include "compress/runtime/transformer.h"
+#include "quantize/passes.h"
+
+namespace attar::cli {
+
+const Engine& engine() {
+  static const PassRegistry registry = [] {
+    PassRegistry all;
+    register_quantize_passes(all);
+    return all;
+  }();
+  static const Engine engine{&registry, &make_language_model};
+  return engine;
+}
+
+}  // namespace attar::cli

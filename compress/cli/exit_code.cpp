@@ -1,0 +1,59 @@
+#include "compress/cli/exit_code.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <new>
+#include <string>
+
+#include "compress/core/errors.h"
+
+namespace attar::cli {
+namespace {
+
+int tell(int code, std::string what) {
+  // One message is one line.
+  for (char& c : what) {
+    if (c == '\n' || c == '\r') c = ' ';
+  }
+  std::fprintf(stderr, "attar: %s\n", what.c_str());
+  return code;
+}
+
+int tell_bug(const std::string& what) {
+  return tell(kBug, "this is a bug in attar, please report it with the command: " + what);
+}
+
+}  // namespace
+
+int guarded(const std::function<void()>& work) {
+  try {
+    work();
+    return kOk;
+  } catch (const UsageError& error) {
+    return tell(kUsage, error.what());
+  } catch (const BadInput& error) {
+    return tell(kBadInput, error.what());
+  } catch (const DoesNotFit& error) {
+    return tell(kDoesNotFit, error.what());
+  } catch (const NumericRefusal& error) {
+    return tell(kNumericRefusal, error.what());
+  } catch (const GateNotMet& error) {
+    return tell(kGateNotMet, error.what());
+  } catch (const IoError& error) {
+    return tell(kIo, error.what());
+  } catch (const Stopped& error) {
+    return tell(kStopped, error.what());
+  } catch (const std::bad_alloc&) {
+    return tell(kDoesNotFit,
+                "[memory] not enough memory; lower calibration.sequences or "
+                "calibration.batch, or use a machine with more");
+  } catch (const std::filesystem::filesystem_error& error) {
+    return tell(kIo, std::string("[file system] ") + error.what());
+  } catch (const std::exception& error) {
+    return tell_bug(error.what());
+  } catch (...) {
+    return tell_bug("an exception of unknown type");
+  }
+}
+
+}  // namespace attar::cli

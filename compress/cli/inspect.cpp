@@ -1,0 +1,113 @@
+#include "compress/cli/command.h"
+#include "compress/core/errors.h"
+#include "compress/formats/file_source.h"
+#include "compress/formats/model_file.h"
+#include "compress/pipeline/plan.h"
+#include "eval/table.h"
+
+namespace attar::cli {
+namespace {
+
+struct Options {
+  Common common;
+  std::string model;
+  bool tensors = false;
+  bool hash = false;
+};
+
+using nlohmann::ordered_json;
+
+ordered_json tensor_json(const std::string& layer, const LinearShape& shape,
+                         const StoredWeight& stored) {
+  return {{"layer", layer},        {"tensor", stored.tensor},
+          {"type", stored.type},   {"shape", {shape.out, shape.in}},
+          {"bytes", stored.bytes}, {"bias", stored.bias}};
+}
+
+ordered_json describe(const Options& options) {
+  const auto source = open_model(options.model);
+  const ModelConfig& config = source->config();
+  ordered_json tensors = ordered_json::array();
+  std::int64_t parameters = config.hidden;
+  for (std::int64_t block = 0; block < config.layers; ++block) {
+    parameters += 2 * config.hidden;
+    for (const Role role : kRoles) {
+      const LinearShape shape = shape_of(config, role);
+      parameters += shape.out * shape.in;
+      tensors.push_back(
+          tensor_json(layer_name(block, role), shape, stored_weight(*source, block, role)));
+    }
+  }
+  const LinearShape vocabulary{config.vocabulary, config.hidden};
+  tensors.push_back(tensor_json("model.embed_tokens", vocabulary, stored_embedding(*source)));
+  if (!config.tied_head) {
+    tensors.push_back(tensor_json("lm_head", vocabulary, stored_head(*source)));
+  }
+  parameters += vocabulary.out * vocabulary.in * (config.tied_head ? 1 : 2);
+  ordered_json found = {{"path", source->path()},
+                        {"format", source->format()},
+                        {"family", config.family},
+                        {"parameters", parameters},
+                        {"bytes", source->file_bytes()},
+                        {"layers", config.layers},
+                        {"hidden", config.hidden},
+                        {"ffn", config.ffn},
+                        {"heads", config.heads},
+                        {"kv_heads", config.kv_heads},
+                        {"head_dim", config.head_dim},
+                        {"vocabulary", config.vocabulary},
+                        {"max_positions", config.max_positions},
+                        {"activation", to_string(config.activation)},
+                        {"rope_theta", config.rope.theta},
+                        {"rope_scaling", to_string(config.rope.scaling)},
+                        {"tied_head", config.tied_head}};
+  if (options.hash) found["sha256"] = source->sha256();
+  const bool has = has_tokenizer(options.model);
+  found["tokenizer"] = has;
+  if (has) {
+    const auto tokenizer = load_model_tokenizer(options.model);
+    found["tokens"] = tokenizer->vocabulary_size();
+    found["chat_template"] = tokenizer->chat_template().has_value();
+  }
+  found["tensors"] = tensors;
+  return found;
+}
+
+void inspect(const Options& options) {
+  const ordered_json found = describe(options);
+  if (options.common.json()) return print_json(found);
+  std::string text;
+  for (const auto& [key, value] : found.items()) {
+    if (key == "tensors") continue;
+    text += key + std::string(key.size() < 16 ? 16 - key.size() : 1, ' ') +
+            (value.is_string() ? value.get<std::string>() : value.dump()) + "\n";
+  }
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>> types;
+  for (const auto& tensor : found.at("tensors")) {
+    auto& [count, bytes] = types[tensor.at("type").get<std::string>()];
+    ++count;
+    bytes += tensor.at("bytes").get<std::int64_t>();
+    if (!options.tensors) continue;
+    text += tensor.at("layer").get<std::string>() + "  " + tensor.at("shape").dump() + "  " +
+            tensor.at("type").get<std::string>() + "  " + tensor.at("bytes").dump() + "\n";
+  }
+  for (const auto& [type, total] : types) {
+    text += type + ": " + std::to_string(total.first) + " matrices, " +
+            readable_bytes(static_cast<std::uint64_t>(total.second)) + "\n";
+  }
+  print(text);
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  auto* command = app.add_subcommand("inspect", "Say what a model file holds");
+  const auto options = std::make_shared<Options>();
+  command->add_option("model", options->model, "Hugging Face folder or GGUF file")->required();
+  command->add_flag("--tensors", options->tensors, "List every matrix");
+  command->add_flag("--hash", options->hash, "Also the SHA-256 of the weights");
+  add_common(*command, options->common);
+  command->callback([options] { inspect(*options); });
+}
+
+}  // namespace attar::cli

@@ -1,0 +1,53 @@
+
+#include "compress/cli/command.h"
+#include "compress/cli/exit_code.h"
+#include "compress/core/errors.h"
+#include "compress/core/numerics.h"
+
+namespace attar::cli {
+namespace {
+
+void declare(CLI::App& app) {
+  app.set_version_flag("--version", "attar " ATTAR_VERSION);
+  app.require_subcommand(1);
+  app.set_help_all_flag("--help-all", "Help of all subcommands");
+  add_inspect(app);
+  add_plan(app);
+  add_run(app);
+  add_evaluate(app);
+  add_compare(app);
+  add_generate(app);
+  add_export(app);
+  add_verify(app);
+  add_quantize(app);
+  add_recipes(app);
+  add_passes(app);
+  add_doctor(app);
+}
+
+// Help and version are no errors; everything else that CLI11 finds is the caller's.
+bool parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return true;
+  } catch (const CLI::Success& success) {
+    app.exit(success);
+    return false;
+  } catch (const CLI::ParseError& error) {
+    throw UsageError(message("command line", error.what(),
+                             "; 'attar --help' lists subcommands, "
+                             "'attar SUBCOMMAND --help' its options"));
+  }
+}
+
+}  // namespace
+}  // namespace attar::cli
+
+int main(int argc, char** argv) {
+  return attar::cli::guarded([&] {
+    attar::set_up_numerics();
+    CLI::App app("attar boils a language model down: quantize, measure, export.", "attar");
+    attar::cli::declare(app);
+    attar::cli::parse(app, argc, argv);
+  });
+}

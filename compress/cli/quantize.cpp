@@ -1,0 +1,80 @@
+#include "compress/cli/command.h"
+#include "compress/cli/run_recipe.h"
+#include "compress/core/errors.h"
+
+namespace attar::cli {
+namespace {
+
+using nlohmann::json;
+
+struct Options {
+  Common common;
+  std::string model, out, method = "awq+gptq", text, format = "gguf", type, evaluate;
+  int bits = 4;
+  std::int64_t group_size = 64, sequences = 128, length = 512, seed = 0;
+  bool symmetric = false, print_recipe = false, replace = false;
+};
+
+json document_of(const Options& options) {
+  json document = {{"version", 1}, {"seed", options.seed}, {"model", options.model}};
+  const json grid = {
+      {"bits", options.bits}, {"group_size", options.group_size}, {"symmetric", options.symmetric}};
+  document["passes"] = json::array();
+  if (options.method == "awq+gptq") {
+    document["passes"].push_back({{"quantize.awq", json::object()}});
+    document["passes"].push_back({{"quantize.gptq", grid}});
+  } else {
+    document["passes"].push_back({{"quantize." + options.method, grid}});
+  }
+  if (!options.text.empty()) {
+    document["calibration"] = {
+        {"text", options.text}, {"sequences", options.sequences}, {"length", options.length}};
+  }
+  if (!options.evaluate.empty()) {
+    document["eval"] = json::array({{{"divergence", {{"text", options.evaluate}}}}});
+  }
+  json exported = {{"format", options.format},
+                   {"path", options.format == "gguf" ? "model.gguf" : "model"}};
+  if (!options.type.empty()) exported["type"] = options.type;
+  document["export"] = json::array({exported});
+  return document;
+}
+
+void quantize(const Options& options) {
+  const Recipe recipe = read_recipe(document_of(options), {}, *engine().registry);
+  if (options.print_recipe) return print(to_yaml(recipe.resolved(*engine().registry)));
+  require<UsageError>(!options.out.empty(), "quantize",
+                      "--out is missing; give an output folder, or --print-recipe");
+  run_recipe(recipe, options.out, options.replace, options.common);
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app) {
+  auto* command = app.add_subcommand("quantize", "Short form of a recipe with quantizing passes");
+  const auto options = std::make_shared<Options>();
+  command->add_option("model", options->model, "Hugging Face folder or GGUF file")->required();
+  command->add_option("--out", options->out, "Output folder");
+  command->add_option("--method", options->method, "Which passes")
+      ->check(CLI::IsMember({"rtn", "gptq", "awq", "awq+gptq"}))
+      ->capture_default_str();
+  command->add_option("--bits", options->bits, "Bits of a code")->capture_default_str();
+  command->add_option("--group-size", options->group_size, "Columns that share a scale")
+      ->capture_default_str();
+  command->add_flag("--symmetric", options->symmetric, "No zero points");
+  command->add_option("--text", options->text, "Calibration text (all methods but rtn)");
+  command->add_option("--sequences", options->sequences, "Windows of it")->capture_default_str();
+  command->add_option("--length", options->length, "Tokens a window")->capture_default_str();
+  command->add_option("--seed", options->seed, "Of all random choices")->capture_default_str();
+  command->add_option("--eval", options->evaluate, "Text to measure the KL on");
+  command->add_option("--format", options->format, "gguf, compressed-tensors or huggingface")
+      ->capture_default_str();
+  command->add_option("--type", options->type, "Type of the layers in the file");
+  command->add_flag("--print-recipe", options->print_recipe,
+                    "Print the recipe that gives the same bytes, and stop");
+  command->add_flag("--replace", options->replace, "Replace the output folder when it exists");
+  add_common(*command, options->common);
+  command->callback([options] { quantize(*options); });
+}
+
+}  // namespace attar::cli

@@ -1,0 +1,76 @@
+#include "compress/pipeline/run.h"
+
+#include "compress/cli/command.h"
+#include "compress/cli/run_recipe.h"
+#include "compress/cli/signals.h"
+#include "compress/cli/terminal_progress.h"
+
+namespace attar::cli {
+namespace {
+
+struct Options {
+  Common common;
+  std::string recipe, out;
+  std::vector<std::string> overrides;
+  std::int64_t batch = 0;
+  bool replace = false;
+};
+
+void run_command(const Options& options) {
+  std::vector<std::string> overrides = options.overrides;
+  if (options.batch > 0) {
+    overrides.push_back("calibration.batch=" + std::to_string(options.batch));
+  }
+  const Recipe recipe = load_recipe(options.recipe, overrides, *engine().registry);
+  run_recipe(recipe, options.out, options.replace, options.common);
+}
+
+}  // namespace
+
+void run_recipe(const Recipe& recipe, const std::string& out, bool replace, const Common& common) {
+  use_threads(common, recipe.threads);
+  TerminalProgress progress;
+  RunOptions run_options;
+  run_options.out = out;
+  run_options.replace = replace;
+  run_options.stop = &stop_flag();
+  run_options.progress = &progress;
+  const RunResult result = run(recipe, engine(), run_options);
+  if (result.was_complete) progress.note("this run is complete already; nothing was done");
+  progress.note("");
+  if (common.json()) {
+    nlohmann::ordered_json json = {{"out", result.out.string()}};
+    json.update(result.results);
+    return print_json(json);
+  }
+  std::string text = result.table;
+  for (const auto& answer : result.results.at("attar").at("chat")) {
+    text += "\nQuestion: " + answer.at("question").get<std::string>() +
+            "\nBefore:   " + answer.at("before").get<std::string>() +
+            "\nAfter:    " + answer.at("after").get<std::string>() + "\n";
+  }
+  for (const auto& exported : result.results.at("attar").at("exports")) {
+    text += "\n" + (result.out / exported.at("path").get<std::string>()).string();
+  }
+  print(text + "\n");
+}
+
+void add_run(CLI::App& app) {
+  for (const char* name : {"run", "resume"}) {
+    const bool is_run = std::string_view(name) == "run";
+    auto* command = app.add_subcommand(
+        name, is_run ? "Run a recipe; after a kill the same command goes on"
+                     : "The same as run: goes on with what an interrupted run left");
+    const auto options = std::make_shared<Options>();
+    command->add_option("recipe", options->recipe, "Recipe file")->required();
+    command->add_option("overrides", options->overrides, "KEY=VALUE, as passes.0.bits=3");
+    command->add_option("--out", options->out, "Output folder")->required();
+    command->add_option("--batch", options->batch, "Sequences a forward; never changes a result")
+        ->check(CLI::Range(1, 1024));
+    command->add_flag("--replace", options->replace, "Replace the output folder when it exists");
+    add_common(*command, options->common);
+    command->callback([options] { run_command(*options); });
+  }
+}
+
+}  // namespace attar::cli

@@ -1,0 +1,66 @@
+#include "compress/cli/terminal_progress.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "compress/pipeline/plan.h"
+
+namespace attar::cli {
+namespace {
+
+constexpr std::chrono::milliseconds kRedraw{100};
+constexpr std::chrono::seconds kPlainLine{2};
+
+}  // namespace
+
+TerminalProgress::TerminalProgress() : terminal_(isatty(STDERR_FILENO) == 1) {}
+
+TerminalProgress::~TerminalProgress() { end_line(); }
+
+void TerminalProgress::end_line() {
+  if (line_open_) std::fputc('\n', stderr);
+  line_open_ = false;
+}
+
+void TerminalProgress::phase(std::string_view name, std::int64_t steps) {
+  end_line();
+  name_ = name;
+  steps_ = steps;
+  done_ = 0;
+  started_ = drawn_ = Clock::now();
+  if (terminal_) return draw("");
+  std::fprintf(stderr, "%s: %lld steps\n", name_.c_str(), static_cast<long long>(steps));
+}
+
+void TerminalProgress::step(std::string_view what) {
+  ++done_;
+  const auto since = Clock::now() - drawn_;
+  const bool last = done_ == steps_;
+  if (!last && since < (terminal_ ? Clock::duration(kRedraw) : Clock::duration(kPlainLine))) return;
+  drawn_ = Clock::now();
+  draw(what);
+}
+
+void TerminalProgress::draw(std::string_view what) {
+  std::string left;
+  if (done_ > 0 && steps_ > done_) {
+    const double spent = std::chrono::duration<double>(Clock::now() - started_).count();
+    left =
+        ", " +
+        readable_seconds(spent / static_cast<double>(done_) * static_cast<double>(steps_ - done_)) +
+        " left";
+  }
+  std::fprintf(stderr, "%s%s %lld/%lld %.*s%s%s", terminal_ ? "\r\x1b[K" : "", name_.c_str(),
+               static_cast<long long>(done_), static_cast<long long>(steps_),
+               static_cast<int>(what.size()), what.data(), left.c_str(), terminal_ ? "" : "\n");
+  line_open_ = terminal_;
+  std::fflush(stderr);
+}
+
+void TerminalProgress::note(std::string_view text) {
+  end_line();
+  std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data());
+}
+
+}  // namespace attar::cli
