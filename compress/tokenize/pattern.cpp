@@ -12,7 +12,7 @@ namespace attar::tokenize {
 namespace {
 
 constexpr std::size_t kMaxExpression = 1 << 16;
-constexpr std::size_t kJitStackBytes = 8 << 20;
+constexpr std::size_t kJitStackBytes = 64 << 20;
 
 std::string error_text(int code) {
   std::array<unsigned char, 256> text{};
