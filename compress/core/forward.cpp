@@ -202,6 +202,34 @@ at::Tensor BlockRunner::attention_input(const at::Tensor& x) const {
   return rms_norm(x, attention_norm_, config_.norm_eps);
 }
 
+at::Tensor BlockRunner::project(const at::Tensor& normed) const {
+  return at::linear(normed, qkv_, qkv_bias_);
+}
+
+// Rotates q and k of `length` rows of q | k | v in place.
+void BlockRunner::turn(float* rows, std::int64_t length, std::int64_t first_position) const {
+  const std::int64_t width = config_.q_width() + 2 * config_.kv_width();
+  require(first_position + length <= rope_.cos.size(0), "attention", "a sequence of ",
+          first_position + length, " tokens exceeds the ", rope_.cos.size(0),
+          " positions prepared");
+  const auto turn_heads = [&](float* states, std::int64_t heads) {
+    kernels::rotate({states, width, length, heads, config_.head_dim, config_.head_dim,
+                     rope_.cos.const_data_ptr<float>(), rope_.sin.const_data_ptr<float>(),
+                     rope_.cos.size(0), first_position});
+  };
+  turn_heads(rows, config_.heads);
+  turn_heads(rows + config_.q_width(), config_.kv_heads);
+}
+
+void BlockRunner::mix(std::span<const kernels::AttentionSequence> sequences,
+                      std::int64_t kv_stride) const {
+  const std::int64_t width = config_.q_width() + 2 * config_.kv_width();
+  kernels::causal_attention({sequences.data(), static_cast<std::int64_t>(sequences.size()),
+                             config_.heads, config_.kv_heads, config_.head_dim, width, kv_stride,
+                             kv_stride, config_.q_width(),
+                             static_cast<float>(1.0 / std::sqrt(config_.head_dim))});
+}
+
 at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) const {
   const std::int64_t batch = normed.size(0), length = normed.size(1);
   const std::int64_t q_width = config_.q_width(), kv_width = config_.kv_width();
@@ -209,22 +237,11 @@ at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) co
   const std::int64_t before = cache ? cache->length : 0;
   require(!cache || (batch == 1 && before + length <= cache->keys.size(0)), "attention",
           "a cache continues one sequence within its capacity");
-  require(before + length <= rope_.cos.size(0), "attention", "sequence of ", before + length,
-          " tokens exceeds the ", rope_.cos.size(0), " positions prepared");
 
-  at::Tensor qkv = at::linear(normed, qkv_, qkv_bias_);
+  at::Tensor qkv = project(normed);
   auto* base = qkv.mutable_data_ptr<float>();
-  for (std::int64_t b = 0; b < batch; ++b) {
-    const auto turn = [&](std::int64_t column, std::int64_t heads) {
-      kernels::rotate({base + b * length * width + column, width, length, heads, config_.head_dim,
-                       config_.head_dim, rope_.cos.const_data_ptr<float>(),
-                       rope_.sin.const_data_ptr<float>(), rope_.cos.size(0), before});
-    };
-    turn(0, config_.heads);
-    turn(q_width, config_.kv_heads);
-  }
+  for (std::int64_t b = 0; b < batch; ++b) turn(base + b * length * width, length, before);
 
-  at::Tensor mixed = at::empty({batch, length, q_width}, qkv.options());
   const float* keys = base + q_width;
   const float* values = keys + kv_width;
   std::int64_t kv_stride = width;
@@ -237,6 +254,7 @@ at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) co
     values = cache->values.const_data_ptr<float>();
     kv_stride = kv_width;
   }
+  at::Tensor mixed = at::empty({batch, length, q_width}, qkv.options());
   std::vector<kernels::AttentionSequence> sequences;
   for (std::int64_t b = 0; b < batch; ++b) {
     const std::int64_t row = b * length;
@@ -244,9 +262,37 @@ at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) co
                          mixed.mutable_data_ptr<float>() + row * q_width, length,
                          before + length});
   }
-  kernels::causal_attention({sequences.data(), batch, config_.heads, config_.kv_heads,
-                             config_.head_dim, width, kv_stride, kv_stride, q_width,
-                             static_cast<float>(1.0 / std::sqrt(config_.head_dim))});
+  mix(sequences, kv_stride);
+  return mixed;
+}
+
+at::Tensor BlockRunner::attention_branches(const at::Tensor& normed, const KeyValues& prefix,
+                                           std::span<const std::int64_t> lengths) const {
+  const std::int64_t q_width = config_.q_width(), kv_width = config_.kv_width();
+  const std::int64_t width = q_width + 2 * kv_width, before = prefix.length;
+  at::Tensor qkv = project(normed);
+  at::Tensor mixed = at::empty({1, normed.size(1), q_width}, qkv.options());
+  auto* base = qkv.mutable_data_ptr<float>();
+
+  std::vector<at::Tensor> kept;  // keys and values of each branch, prefix first
+  std::vector<kernels::AttentionSequence> sequences;
+  std::int64_t row = 0;
+  for (const std::int64_t length : lengths) {
+    turn(base + row * width, length, before);
+    const at::Tensor rows = qkv.select(0, 0).narrow(0, row, length);
+    const auto whole = [&](const at::Tensor& cached, std::int64_t column) {
+      return kept.emplace_back(
+          at::cat({cached.narrow(0, 0, before), rows.narrow(1, column, kv_width)}, 0));
+    };
+    const at::Tensor keys = whole(prefix.keys, q_width);
+    const at::Tensor values = whole(prefix.values, q_width + kv_width);
+    sequences.push_back({base + row * width, keys.const_data_ptr<float>(),
+                         values.const_data_ptr<float>(),
+                         mixed.mutable_data_ptr<float>() + row * q_width, length,
+                         before + length});
+    row += length;
+  }
+  mix(sequences, kv_width);
   return mixed;
 }
 
@@ -268,9 +314,18 @@ at::Tensor BlockRunner::add_mlp(const at::Tensor& h, const at::Tensor& gated) co
   return at::linear(gated, down_, down_bias_).add_(h);
 }
 
-at::Tensor BlockRunner::forward(const at::Tensor& x, KeyValues* cache) const {
-  const at::Tensor h = add_attention(x, attention(attention_input(x), cache));
+at::Tensor BlockRunner::finish(const at::Tensor& x, const at::Tensor& mixed) const {
+  const at::Tensor h = add_attention(x, mixed);
   return add_mlp(h, gated(mlp_input(h)));
+}
+
+at::Tensor BlockRunner::forward(const at::Tensor& x, KeyValues* cache) const {
+  return finish(x, attention(attention_input(x), cache));
+}
+
+at::Tensor BlockRunner::forward_branches(const at::Tensor& x, const KeyValues& prefix,
+                                         std::span<const std::int64_t> lengths) const {
+  return finish(x, attention_branches(attention_input(x), prefix, lengths));
 }
 
 at::Tensor block_forward(const ModelConfig& config, const Block& block, const RopeTable& rope,

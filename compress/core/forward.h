@@ -7,10 +7,16 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <span>
+
 #include "compress/core/block.h"
 #include "compress/core/config.h"
 
 namespace attar {
+
+namespace kernels {
+struct AttentionSequence;
+}
 
 // cos and sin of every position, [positions, head_dim / 2] float32, computed as transformers does.
 struct RopeTable {
@@ -38,6 +44,10 @@ class BlockRunner {
 
   at::Tensor attention_input(const at::Tensor& x) const;                    // [B, T, hidden]
   at::Tensor attention(const at::Tensor& normed, KeyValues* cache) const;   // [B, T, q_width]
+  // Several continuations of one prefix side by side: `normed` [1, sum of lengths, hidden] holds
+  // them one after the other, each sees `prefix` and itself. `prefix` is not extended.
+  at::Tensor attention_branches(const at::Tensor& normed, const KeyValues& prefix,
+                                std::span<const std::int64_t> lengths) const;
   at::Tensor add_attention(const at::Tensor& x, const at::Tensor& mixed) const;  // x + o(mixed)
   at::Tensor mlp_input(const at::Tensor& h) const;                          // [B, T, hidden]
   at::Tensor gated(const at::Tensor& normed) const;                         // [B, T, ffn]
@@ -45,6 +55,8 @@ class BlockRunner {
 
   // `cache` continues one sequence (B = 1) after cache->length tokens and is extended.
   at::Tensor forward(const at::Tensor& x, KeyValues* cache = nullptr) const;
+  at::Tensor forward_branches(const at::Tensor& x, const KeyValues& prefix,
+                              std::span<const std::int64_t> lengths) const;
 
   // Takes the changed weight of one linear layer over into the prepared copy.
   void refresh(const Block& block, Role role);
@@ -52,7 +64,12 @@ class BlockRunner {
   std::int64_t prepared_bytes() const;
 
  private:
-  const ModelConfig& config_;
+  at::Tensor project(const at::Tensor& normed) const;  // q | k | v, not rotated
+  void turn(float* rows, std::int64_t length, std::int64_t first_position) const;
+  void mix(std::span<const kernels::AttentionSequence> sequences, std::int64_t kv_stride) const;
+  at::Tensor finish(const at::Tensor& x, const at::Tensor& mixed) const;  // o, then the MLP
+
+  ModelConfig config_;
   RopeTable rope_;
   at::Tensor attention_norm_, mlp_norm_;
   at::Tensor qkv_, output_, gate_up_, down_;  // [O, I] float32

@@ -1,0 +1,76 @@
+// A model made ready to answer: weights prepared once, a KV cache that keeps what the last question
+// shared with the next.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "compress/core/forward.h"
+#include "compress/core/model.h"
+#include "compress/kernels/log_softmax/log_softmax.h"
+#include "compress/runtime/language_model.h"
+
+namespace attar {
+
+// Final norm and head: hidden states -> logits, a chunk of rows at a time.
+class LogitsHead {
+ public:
+  explicit LogitsHead(const Model& model);
+
+  // [rows, hidden] float32 -> [rows, vocabulary] float32.
+  at::Tensor logits(const at::Tensor& hidden) const;
+
+  // Statistics of the logits of every row, never holding more than kChunkRows of them. `targets`
+  // [rows], or empty. Throws NumericRefusal on a non-finite logit.
+  static constexpr std::int64_t kChunkRows = 256;
+  std::vector<kernels::LogitStats> statistics(const at::Tensor& hidden,
+                                              std::span<const std::int64_t> targets) const;
+
+  std::int64_t vocabulary() const { return head_.size(0); }
+
+ private:
+  at::Tensor norm_;  // [hidden]
+  at::Tensor head_;  // [vocabulary, hidden] float32
+  double eps_;
+};
+
+// All blocks of a model, prepared in float32: 4 bytes a weight.
+class Transformer {
+ public:
+  explicit Transformer(const Model& model);
+
+  // What has been read so far, a cache a block.
+  struct State {
+    std::vector<TokenId> tokens;
+    std::vector<KeyValues> caches;
+  };
+  State start() const;
+  // Forgets everything after the first `length` tokens.
+  static void rewind(State& state, std::size_t length);
+
+  // Reads on; hidden states before the final norm, [tokens, hidden].
+  at::Tensor extend(State& state, std::span<const TokenId> tokens) const;
+
+  // Reads several continuations of the state side by side, which stays as it is. The hidden states
+  // of all their tokens one after the other, [sum of lengths, hidden].
+  at::Tensor branch(const State& state, std::span<const std::vector<TokenId>> branches) const;
+
+  const LogitsHead& head() const { return head_; }
+  const ModelConfig& config() const { return config_; }
+
+ private:
+  at::Tensor embed_tokens(std::span<const TokenId> tokens) const;  // [1, T, hidden]
+
+  ModelConfig config_;
+  Weight embedding_;
+  LogitsHead head_;
+  std::vector<BlockRunner> blocks_;
+};
+
+std::unique_ptr<LanguageModel> make_language_model(const Model& model,
+                                                   std::shared_ptr<const Tokenizer> tokenizer);
+
+}  // namespace attar
