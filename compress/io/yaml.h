@@ -10,7 +10,7 @@
 namespace attar::io {
 
 inline constexpr TextLimits kYamlLimits{
-    .max_bytes = std::size_t{16} << 20, .max_depth = 64, .max_values = 1'000'000};
+    .max_bytes = std::size_t{1} << 20, .max_depth = 64, .max_values = 200'000};
 
 // Parses one YAML document; an empty one is null.
 //
