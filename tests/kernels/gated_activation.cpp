@@ -28,7 +28,7 @@ double exact(Activation activation, double x) {
 
 // What the header promises.
 double bound(Activation activation, double x, double value) {
-  double units = 8;
+  double units = activation == Activation::silu ? 4 : 8;
   if (activation == Activation::gelu_erf && x < 0) units = 16;
   if (activation == Activation::gelu_tanh && x < 0) {
     units = 8 + 2 * std::sqrt(8 / M_PI) * std::abs(x + 0.044715 * x * x * x);

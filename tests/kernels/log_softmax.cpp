@@ -68,6 +68,9 @@ TEST_P(LogSoftmaxOf, NonFiniteLogitsAreCountedAndLeftOut) {
   EXPECT_EQ(got.maximum, 3);
   EXPECT_EQ(got.argmax, 3);
   EXPECT_NEAR(got.log_sum_exp, std::log(2 * std::exp(3.0) + std::exp(1.0)), 1e-6);
+  auto spotted = normal(200, 4);
+  for (std::int64_t i = 0; i < 200; i += 10) spotted[i] = kNan;
+  EXPECT_EQ(stats_of(spotted.data(), 200, variant()).non_finite, 20);
   const float none[] = {kNan, -kInfinity, kInfinity};
   const LogitStats empty = stats_of(none, 3, variant());
   EXPECT_EQ(empty.argmax, -1);
