@@ -29,6 +29,7 @@ TEST_P(LmevalDocuments, GetTheHarnessAnswers) {
   std::printf("| %s | %d | %d | %.1e | %.2f | %zu |\n", agreement.task.c_str(), agreement.documents,
               agreement.requests, agreement.largest_difference,
               agreement.largest_share_of_tolerance, agreement.differences.size());
+  std::fflush(stdout);
 }
 
 INSTANTIATE_TEST_SUITE_P(Tasks, LmevalDocuments,
