@@ -116,7 +116,7 @@ class Refit {
       linalg::gemm(false, false, static_cast<int>(count), side, static_cast<int>(group_), 1.0f,
                    steps.data() + g * group_, side, hessian_ + g * group_ * columns_, side, 0.0f,
                    product.data(), side);
-      at::parallel_for(0, count, 8, [&](std::int64_t begin, std::int64_t end) {
+      at::parallel_for(0, count, 64, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t r = begin; r < end; ++r) {
           add_group(g, steps.data() + r * columns_, product.data() + r * columns_,
                     weight_ + (first + r) * columns_, equations[r]);
@@ -124,7 +124,7 @@ class Refit {
       });
     }
     std::atomic<std::int64_t> changed = 0;
-    at::parallel_for(0, count, 4, [&](std::int64_t begin, std::int64_t end) {
+    at::parallel_for(0, count, 32, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         if (take_solution(first + r, equations[r])) ++changed;
       }
@@ -288,7 +288,7 @@ std::int64_t descend(const at::Tensor& weight, const at::Tensor& hessian,
   std::atomic<std::int64_t> moved = 0;
   for (std::int64_t begin = 0; begin < columns; begin += kBlock) {
     const std::int64_t width = std::min<std::int64_t>(kBlock, columns - begin);
-    at::parallel_for(0, rows, 8, [&](std::int64_t first, std::int64_t last) {
+    at::parallel_for(0, rows, 32, [&](std::int64_t first, std::int64_t last) {
       std::vector<GroupGrid> grids(static_cast<std::size_t>(width));
       std::vector<float> local(static_cast<std::size_t>(width));
       for (std::int64_t r = first; r < last; ++r) {

@@ -57,7 +57,7 @@ class Sweeper {
     const at::Tensor source = weight.contiguous();
     const float* from = source.const_data_ptr<float>();
     float* to = working_.data_ptr<float>();
-    at::parallel_for(0, rows_, 16, [&](std::int64_t begin, std::int64_t end) {
+    at::parallel_for(0, rows_, 64, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         for (std::int64_t k = 0; k < columns_; ++k) {
           to[r * columns_ + k] = from[r * columns_ + plan_.order[k]];
@@ -73,7 +73,7 @@ class Sweeper {
     const std::int64_t width = end - begin;
     const float* upper = plan_.upper.const_data_ptr<float>();
     float* errors = errors_.data_ptr<float>();
-    at::parallel_for(0, rows_, 8, [&](std::int64_t first, std::int64_t last) {
+    at::parallel_for(0, rows_, 32, [&](std::int64_t first, std::int64_t last) {
       std::vector<GroupGrid> grids(static_cast<std::size_t>(width));
       std::vector<std::uint8_t> codes(static_cast<std::size_t>(width));
       for (std::int64_t r = first; r < last; ++r) {

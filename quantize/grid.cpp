@@ -33,7 +33,8 @@ Layout layout_of(const at::Tensor& weight, const QuantScheme& scheme) {
 // Calls visit(row, group) for all of them, rows in parallel.
 template <class Visit>
 void for_each_group(const Layout& layout, const Visit& visit) {
-  at::parallel_for(0, layout.rows, 4, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t grain = 1 + (1 << 14) / layout.columns;
+  at::parallel_for(0, layout.rows, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       for (std::int64_t group = 0; group < layout.groups; ++group) visit(row, group);
     }

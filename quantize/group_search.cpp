@@ -249,8 +249,10 @@ GroupGrid choose_group(const float* weight, const float* cost, std::int64_t coun
     best.grid = symmetric_range(low, high, rule);
   } else {
     const float scale = round_scale((high - low) / rule.top, rule.scale_type);
-    const float zero = clamped(round_even(-low / scale), 0.0f, rule.top);
-    best.grid = stored(scale, real_zero ? low : zero, rule);
+    // From the range as it is, in double: -low / (high - low) * top may be a tie.
+    const double zero = -static_cast<double>(low) * static_cast<double>(rule.top) /
+                        (static_cast<double>(high) - static_cast<double>(low));
+    best.grid = stored(scale, real_zero ? low : round_even(static_cast<float>(zero)), rule);
   }
   if (!rule.search) return best.grid;
 
