@@ -64,7 +64,7 @@ void GptqPass::run_block(BlockWork& work) const {
                          /*fallback=*/true);
           }
           record_quantized(work, role, std::move(result.weight),
-                           "gptq " + describe(*decision.scheme), result.loss, result.rtn_loss,
+                           "gptq " + describe_scheme(*decision.scheme), result.loss, result.rtn_loss,
                            since);
         }
       });

@@ -27,7 +27,7 @@ QuantScheme scheme_of(const SchemeConfig& config) {
 
 }  // namespace
 
-std::string describe(const QuantScheme& scheme) {
+std::string describe_scheme(const QuantScheme& scheme) {
   return "W" + std::to_string(scheme.bits) +
          (scheme.group_size == 0 ? " row" : " g" + std::to_string(scheme.group_size)) + " " +
          std::string(to_string(scheme.zero_point));
@@ -84,7 +84,7 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
                             ", input features=", in, " (layer '", layer_name(block, role),
                             "', decided by ", decision.rule, "); choose a divisor such as ",
                             in % 64 == 0 ? 64 : in % 32 == 0 ? 32 : 0, " (0: the whole row)");
-        layer.action = std::string(method) + " " + describe(*decision.scheme);
+        layer.action = std::string(method) + " " + describe_scheme(*decision.scheme);
       }
       planned.push_back(std::move(layer));
     }

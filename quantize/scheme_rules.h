@@ -65,6 +65,6 @@ class SchemeRules {
 };
 
 // "W4 g64 asymmetric".
-std::string describe(const QuantScheme& scheme);
+std::string describe_scheme(const QuantScheme& scheme);
 
 }  // namespace attar
