@@ -1,0 +1,126 @@
+#include "compress/formats/compressed_tensors.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include "compress/core/errors.h"
+#include "tests/formats/round_to_nearest.h"
+#include "tests/formats/tiny_model.h"
+#include "tests/io/temporary_folder.h"
+
+namespace attar {
+namespace {
+
+using io::testing::message_of;
+
+std::uint32_t word(const at::Tensor& packed, std::int64_t i) {
+  return static_cast<std::uint32_t>(packed.view({-1})[i].item<std::int32_t>());
+}
+
+// FORMATS 8: signed codes -8 .. 7, stored without sign.
+TEST(CompressedTensors, PacksTheGoldenRowOfFourBits) {
+  const QuantScheme scheme{4, 0, ZeroPoint::kSymmetric, at::kHalf};
+  const QuantizedWeight weight{
+      scheme, at::arange(16, at::kByte).view({1, 16}), at::ones({1, 1}), {}};
+  const PackedWeight packed = pack(weight);
+  EXPECT_EQ(word(packed.packed, 0), 0x76543210U);
+  EXPECT_EQ(word(packed.packed, 1), 0xfedcba98U);
+}
+
+// FORMATS 8: -128, -1, 0, 127.
+TEST(CompressedTensors, PacksTheGoldenRowOfEightBits) {
+  const QuantScheme scheme{8, 0, ZeroPoint::kSymmetric, at::kHalf};
+  const at::Tensor codes = at::tensor({0, 127, 128, 255}, at::kByte).view({1, 4});
+  EXPECT_EQ(word(pack({scheme, codes, at::ones({1, 1}), {}}).packed, 0), 0xff807f00U);
+}
+
+TEST(CompressedTensors, PacksZerosAlongTheOutputs) {
+  const QuantScheme scheme{4, 2, ZeroPoint::kInteger, at::kHalf};
+  const at::Tensor zeros = at::arange(20, at::kFloat).remainder(16).view({10, 2});
+  const PackedWeight packed =
+      pack({scheme, at::ones({10, 4}, at::kByte), at::ones({10, 2}), zeros});
+  EXPECT_EQ(packed.zero_point.sizes(), (at::IntArrayRef{2, 2}));
+  // Group 0 of outputs 0..7 is 0, 2, .., 14; of outputs 8, 9 it is 0, 2.
+  EXPECT_EQ(word(packed.zero_point, 0), 0xeca86420U);
+  EXPECT_EQ(word(packed.zero_point, 2), 0x00000020U);
+}
+
+struct Case {
+  int bits;
+  std::int64_t group;
+  ZeroPoint zero_point;
+};
+class PackedRoundTrip : public ::testing::TestWithParam<Case> {};
+
+TEST_P(PackedRoundTrip, KeepsCodesScalesAndZeros) {
+  const auto [bits, group, zero_point] = GetParam();
+  const QuantScheme scheme{bits, group, zero_point, at::kBFloat16};
+  const QuantizedWeight weight =
+      testing::round_to_nearest(testing::random_values({37, 96}, 3), scheme);
+  const QuantizedWeight back = unpack(pack(weight), scheme, "test");
+  EXPECT_TRUE(at::equal(back.codes, weight.codes));
+  EXPECT_TRUE(at::equal(back.scale, weight.scale));
+  ASSERT_EQ(back.zero.defined(), weight.zero.defined());
+  if (weight.zero.defined()) EXPECT_TRUE(at::equal(back.zero, weight.zero));
+}
+INSTANTIATE_TEST_SUITE_P(
+    Schemes, PackedRoundTrip,
+    ::testing::Values(Case{4, 32, ZeroPoint::kSymmetric}, Case{4, 48, ZeroPoint::kInteger},
+                      Case{4, 0, ZeroPoint::kInteger}, Case{8, 0, ZeroPoint::kSymmetric},
+                      Case{8, 96, ZeroPoint::kInteger}, Case{2, 16, ZeroPoint::kInteger}),
+    [](const auto& info) {
+      return "int" + std::to_string(info.param.bits) + "_group" + std::to_string(info.param.group) +
+             "_" + std::string(to_string(info.param.zero_point));
+    });
+
+TEST(CompressedTensorsConfig, ComesBackAsTheSchemesThatWentIn) {
+  const QuantScheme four{4, 32, ZeroPoint::kInteger, at::kHalf};
+  const QuantScheme eight{8, 0, ZeroPoint::kSymmetric, at::kHalf};
+  const nlohmann::json uniform = quantization_config({{"a", four}, {"b", four}}, {"lm_head"});
+  const SchemeOf one = schemes_from_config(uniform, "test");
+  EXPECT_EQ(one("a"), four);
+  EXPECT_EQ(one("anything"), four);
+  EXPECT_EQ(one("lm_head"), std::nullopt);
+  const nlohmann::json mixed = quantization_config({{"a", four}, {"b", eight}}, {"lm_head"});
+  EXPECT_EQ(mixed.at("format"), "mixed-precision");
+  const SchemeOf two = schemes_from_config(mixed, "test");
+  EXPECT_EQ(two("a"), four);
+  EXPECT_EQ(two("b"), eight);
+  EXPECT_EQ(two("c"), std::nullopt);
+}
+
+TEST(CompressedTensorsConfig, SaysWhatItDoesNotRead) {
+  const QuantScheme four{4, 32, ZeroPoint::kInteger, at::kHalf};
+  const nlohmann::json good = quantization_config({{"a", four}}, {});
+  const auto refused = [&](const char* pointer, const nlohmann::json& value) {
+    nlohmann::json bad = good;
+    bad[nlohmann::json::json_pointer(pointer)] = value;
+    return message_of<BadInput>([&] { schemes_from_config(bad, "config.json"); });
+  };
+  EXPECT_NE(refused("/quant_method", "gptq").find("compressed-tensors"), std::string::npos);
+  EXPECT_NE(refused("/config_groups/group_0/weights/num_bits", 3).find("2, 4 or 8"),
+            std::string::npos);
+  EXPECT_NE(refused("/config_groups/group_0/weights/strategy", "block").find("group, channel"),
+            std::string::npos);
+  EXPECT_NE(refused("/ignore", {"re:.*mlp.*"}).find("pattern"), std::string::npos);
+  EXPECT_NE(
+      refused("/config_groups/group_0/input_activations", {{"num_bits", 8}}).find("activations"),
+      std::string::npos);
+}
+
+TEST(CompressedTensors, NamesShapeAndTensorOfADamagedLayer) {
+  const QuantScheme scheme{4, 32, ZeroPoint::kInteger, at::kHalf};
+  PackedWeight packed =
+      pack(testing::round_to_nearest(testing::random_values({16, 64}, 3), scheme));
+  packed.scale = packed.scale.narrow(1, 0, 1);
+  const std::string message =
+      message_of<BadInput>([&] { unpack(packed, scheme, "folder: layer"); });
+  EXPECT_NE(message.find("folder: layer"), std::string::npos);
+  EXPECT_NE(message.find("weight_scale must be floating [16, 2]"), std::string::npos) << message;
+}
+
+}  // namespace
+}  // namespace attar
