@@ -81,8 +81,11 @@ def run(path, lines, *arguments):
 
 
 def expect_equal(path, count, special=False):
+    expect_equal_on(path, texts(count), special)
+
+
+def expect_equal_on(path, lines, special=False):
     oracle = tokenizers.Tokenizer.from_file(str(path))
-    lines = texts(count)
     answers = run(path, lines, *(["special"] if special else []))
     assert len(answers) == len(lines)
     expected = [e.ids for e in oracle.encode_batch(lines, add_special_tokens=special)]
@@ -233,6 +236,18 @@ def test_a_tokenizer_trained_here_equals_tokenizers(kind, tmp_path):
     expect_equal(path, 1_500, special=True)
 
 
+@pytest.mark.parametrize("kind", ["nfc", "nfd", "nfkc", "nfkd_lower", "no_accents", "punctuation", "digits"])
+def test_every_assigned_character_is_read_alike(kind, tmp_path):
+    """Each beside a mark of class 1 and behind one of class 240, so that its own class shows."""
+    path = tmp_path / "tokenizer.json"
+    KINDS[kind]().save(str(path))
+    characters_ = [c for c in ASSIGNED if unicodedata.category(c) != "Co"]
+    near = [characters_[i:i + 64] for i in range(0, len(characters_), 64)]
+    lines = ["".join(c + "\u0334x" for c in part) for part in near]
+    lines += ["".join("\u0345" + c + "x" for c in part) for part in near]
+    expect_equal_on(path, lines)
+
+
 @pytest.mark.parametrize("change, words", [
     ({"model": {"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]]}}, ["model", "Unigram"]),
     ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": ""}]}},
@@ -250,3 +265,22 @@ def test_what_is_not_read_is_refused_with_file_path_and_type(change, words, tmp_
     assert done.returncode == 3
     for word in [str(path), *words]:
         assert word in done.stderr.decode()
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"normalization_rule_name": "nmt_nfkc_cf", "user_defined_symbols": ["<|im_end|>", "Hello", "the"]},
+    {"byte_fallback": True, "vocab_size": 450, "normalization_rule_name": "identity",
+     "remove_extra_whitespaces": False, "user_defined_symbols": ["\u2581\u2581", "   ", "</x>"]},
+    {"treat_whitespace_as_suffix": True}, {"add_dummy_prefix": False}, {"split_by_whitespace": False},
+], ids=["nfkc", "folded", "bytes", "suffix", "no_prefix", "crossing"])
+def test_a_sentencepiece_model_trained_here_equals_sentencepiece(options, tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    (tmp_path / "text.txt").write_text("".join(corpus()), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(**({
+        "input": str(tmp_path / "text.txt"), "model_prefix": str(tmp_path / "m"), "model_type": "bpe",
+        "vocab_size": 200, "minloglevel": 2} | options))
+    oracle = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "m.model"))
+    lines = texts(1_500)
+    for line, answer in zip(lines, run(tmp_path / "m.model", lines)):
+        assert answer["ids"] == oracle.encode(line), f"ids of {line!r}"
+        assert answer["text"] == oracle.decode(answer["ids"]), f"text of {line!r}"
