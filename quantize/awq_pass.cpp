@@ -43,8 +43,7 @@ at::Tensor per_kv_channel(const at::Tensor& scale, const ModelConfig& config) {
 }
 
 // Divides the producer of a site's activations by `scale`, exactly.
-void undo_in_producer(Block& block, Site site, const at::Tensor& scale,
-                      const ModelConfig& config) {
+void undo_in_producer(Block& block, Site site, const at::Tensor& scale, const ModelConfig& config) {
   const at::Tensor inverse = scale.reciprocal();
   switch (site) {
     case Site::kAttentionInput:
@@ -124,8 +123,8 @@ void AwqPass::run_block(BlockWork& work) const {
     problem.gram = input.gram;
     problem.mean_absolute = input.mean_absolute();
     if (group.site == Site::kOutputInput) {
-      problem.tied = tied_over_query_heads(work.config.heads, work.config.kv_heads,
-                                           work.config.head_dim);
+      problem.tied =
+          tied_over_query_heads(work.config.heads, work.config.kv_heads, work.config.head_dim);
     }
     const AwqScales found = search_awq_scales(
         problem, scheme, {.steps = config_.steps, .weight_scale = config_.weight_scale});

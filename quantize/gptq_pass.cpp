@@ -64,8 +64,8 @@ void GptqPass::run_block(BlockWork& work) const {
                          /*fallback=*/true);
           }
           record_quantized(work, role, std::move(result.weight),
-                           "gptq " + describe_scheme(*decision.scheme), result.loss, result.rtn_loss,
-                           since);
+                           "gptq " + describe_scheme(*decision.scheme), result.loss,
+                           result.rtn_loss, since);
         }
       });
 }

@@ -13,8 +13,7 @@ void record_quantized(BlockWork& work, Role role, QuantizedWeight weight, std::s
   change.bytes_after = stored_bytes(work.block[role].weight);
   change.error = error;
   change.baseline_error = baseline_error;
-  change.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+  change.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
   work.context.progress(change.layer);
   work.report.changed.push_back(std::move(change));
 }
@@ -32,8 +31,8 @@ void record_event(BlockWork& work, const std::string& layer, std::string kind, s
 
 void record_dropped(BlockWork& work, Site site, const linalg::GramStatistics& statistics) {
   if (statistics.dropped == 0) return;
-  record_event(work, "model.layers." + std::to_string(work.index) + "." +
-                         std::string(to_string(site)),
+  record_event(work,
+               "model.layers." + std::to_string(work.index) + "." + std::string(to_string(site)),
                "nonfinite_tokens",
                std::to_string(statistics.dropped) + " of " +
                    std::to_string(statistics.dropped + statistics.tokens) +

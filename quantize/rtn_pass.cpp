@@ -24,10 +24,11 @@ void RtnPass::run_block(BlockWork& work) const {
       continue;
     }
     work.context.check_stop();
-    RtnResult result = rtn_quantize(dense(work.block[role].weight), *decision.scheme,
-                                    {.search = config_.search});
-    record_quantized(work, role, std::move(result.weight), "rtn " + describe_scheme(*decision.scheme),
-                     result.relative_error, result.relative_error, since);
+    RtnResult result =
+        rtn_quantize(dense(work.block[role].weight), *decision.scheme, {.search = config_.search});
+    record_quantized(work, role, std::move(result.weight),
+                     "rtn " + describe_scheme(*decision.scheme), result.relative_error,
+                     result.relative_error, since);
   }
 }
 

@@ -7,10 +7,10 @@ namespace {
 struct ExceptionFields : SchemeConfig {
   template <class Visit>
   static void fields(Visit&& visit) {
-    SchemeConfig::scheme_fields([&](std::string_view name, auto member, const auto& constraint,
-                                    std::string_view text) {
-      if (name != "rules" && name != "skip") visit(name, member, constraint, text);
-    });
+    SchemeConfig::scheme_fields(
+        [&](std::string_view name, auto member, const auto& constraint, std::string_view text) {
+          if (name != "rules" && name != "skip") visit(name, member, constraint, text);
+        });
   }
 };
 
@@ -75,15 +75,18 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
   for (std::int64_t block = 0; block < config.layers; ++block) {
     for (const Role role : kRoles) {
       const SchemeDecision decision = decide(block, role);
-      PlannedLayer layer{block, role, decision.scheme.has_value(), decision.rule, "unchanged",
-                         decision.scheme};
+      PlannedLayer layer{block,         role,        decision.scheme.has_value(),
+                         decision.rule, "unchanged", decision.scheme};
       if (decision.scheme) {
         const std::int64_t group = decision.scheme->group_size, in = shape_of(config, role).in;
         require<DoesNotFit>(group == 0 || in % group == 0, where_,
                             "group_size must divide input features, got group_size=", group,
                             ", input features=", in, " (layer '", layer_name(block, role),
                             "', decided by ", decision.rule, "); choose a divisor such as ",
-                            in % 64 == 0 ? 64 : in % 32 == 0 ? 32 : 0, " (0: the whole row)");
+                            in % 64 == 0   ? 64
+                            : in % 32 == 0 ? 32
+                                           : 0,
+                            " (0: the whole row)");
         layer.action = std::string(method) + " " + describe_scheme(*decision.scheme);
       }
       planned.push_back(std::move(layer));

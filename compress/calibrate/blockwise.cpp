@@ -14,9 +14,12 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
       outcome->block = model.block(index);
       check_finite(outcome->block, index);
       for (const BlockwisePass* pass : passes) {
-        BlockWork work{model.config(),          index,
-                       outcome->block,          pass->needs().calibration ? stream : nullptr,
-                       outcome->reports.emplace_back(), context};
+        BlockWork work{model.config(),
+                       index,
+                       outcome->block,
+                       pass->needs().calibration ? stream : nullptr,
+                       outcome->reports.emplace_back(),
+                       context};
         pass->run_block(work);
       }
       finished(index, *outcome);

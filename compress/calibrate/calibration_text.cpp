@@ -20,8 +20,8 @@ std::string read_text(const std::string& path) {
   require<IoError>(std::filesystem::is_regular_file(path, status), "calibration.text", "'", path,
                    "' is not a file that can be read", status ? ": " + status.message() : "");
   std::ifstream file(path, std::ios::binary);
-  require<IoError>(file.good(), "calibration.text", "cannot open '", path, "': ",
-                   std::strerror(errno));
+  require<IoError>(file.good(), "calibration.text", "cannot open '", path,
+                   "': ", std::strerror(errno));
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
@@ -49,8 +49,10 @@ CalibrationTokens read_calibration(const CalibrationConfig& config, const Tokeni
   }
   const auto windows = static_cast<std::int64_t>(stream.size()) / config.length;
   require(windows >= config.sequences, "calibration.text", files, " holds ", stream.size(),
-          " tokens, that is ", windows, " windows of ", config.length, ", but calibration.sequences"
-          " asks for ", config.sequences, "; give more text or fewer sequences");
+          " tokens, that is ", windows, " windows of ", config.length,
+          ", but calibration.sequences"
+          " asks for ",
+          config.sequences, "; give more text or fewer sequences");
 
   // A random subset of the windows, in the order of the text.
   std::vector<std::int64_t> order(static_cast<std::size_t>(windows));

@@ -15,11 +15,11 @@ namespace attar {
 
 // The `calibration:` part of a recipe.
 struct CalibrationConfig {
-  std::vector<std::string> text;   // files, read one after the other
+  std::vector<std::string> text;  // files, read one after the other
   std::int64_t sequences = 128;
-  std::int64_t length = 512;       // tokens a sequence
-  std::string store;               // HDF5 file of statistics to keep and reuse; empty: none
-  std::int64_t batch = 4;          // sequences a forward; never changes a result
+  std::int64_t length = 512;  // tokens a sequence
+  std::string store;          // HDF5 file of statistics to keep and reuse; empty: none
+  std::int64_t batch = 4;     // sequences a forward; never changes a result
 
   template <class Visit>
   static void fields(Visit&& visit) {

@@ -73,8 +73,8 @@ std::optional<linalg::GramStatistics> StatisticsStore::find(const StatisticsKey&
   found.gram = symmetric(store.read<double>(group + "/gram"), n);
   for_vectors(found, [&](const std::string& name, at::Tensor& vector) {
     vector = at::empty({n}, at::kDouble);
-    store.read_into<double>(group + "/" + name, {vector.mutable_data_ptr<double>(),
-                                                 static_cast<std::size_t>(n)});
+    store.read_into<double>(group + "/" + name,
+                            {vector.mutable_data_ptr<double>(), static_cast<std::size_t>(n)});
   });
   return found;
 }
@@ -96,9 +96,8 @@ void StatisticsStore::put(const StatisticsKey& key, const linalg::GramStatistics
 
 std::int64_t StatisticsStore::entries() const {
   const Hdf5Store store(path_, Hdf5Store::Mode::read);
-  return store.exists("statistics")
-             ? static_cast<std::int64_t>(store.children("statistics").size())
-             : 0;
+  return store.exists("statistics") ? static_cast<std::int64_t>(store.children("statistics").size())
+                                    : 0;
 }
 
 std::int64_t merge_stores(const StatisticsStore& first, const std::string& first_tokens,

@@ -2,7 +2,8 @@
 //
 // One group an entry, named by its key: the hash of everything that the numbers depend on (model
 // bytes, token ids, all upstream tensors), so that an entry can be missing but never stale. The
-// Gram matrix is kept in float64 as its upper triangle; what comes back is what went in, to the bit.
+// Gram matrix is kept in float64 as its upper triangle; what comes back is what went in, to the
+// bit.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@
 namespace attar {
 
 struct StatisticsKey {
-  std::string context;   // hash of model and upstream tensors, without the text
-  std::string tokens;    // hash of the token ids
+  std::string context;  // hash of model and upstream tensors, without the text
+  std::string tokens;   // hash of the token ids
   std::string name() const { return context + "-" + tokens; }
 };
 

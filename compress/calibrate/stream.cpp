@@ -80,10 +80,10 @@ struct BlockStream::State {
   RopeTable rope;
   StreamOptions options;
   std::string tokens_sha256;
-  std::string context;             // hash of model and of every block that went before
-  at::Tensor activations;          // [N, T, hidden]: inputs of the first pending block
-  at::Tensor scratch;              // [N, T, max(hidden, q_width)]: between two steps of a block
-  std::deque<Block> pending;       // final blocks whose outputs nobody has needed yet
+  std::string context;        // hash of model and of every block that went before
+  at::Tensor activations;     // [N, T, hidden]: inputs of the first pending block
+  at::Tensor scratch;         // [N, T, max(hidden, q_width)]: between two steps of a block
+  std::deque<Block> pending;  // final blocks whose outputs nobody has needed yet
 
   std::int64_t sequences() const { return activations.size(0); }
   std::int64_t length() const { return activations.size(1); }
@@ -125,9 +125,14 @@ struct BlockStream::State {
 };
 
 BlockStream::BlockStream(const Model& model, CalibrationTokens tokens, StreamOptions options)
-    : state_(std::make_unique<State>(State{model.config(), rope_table(model.config(),
-                                                                      tokens.ids.size(1)),
-                                           std::move(options), tokens.sha256, {}, {}, {}, {}})) {
+    : state_(std::make_unique<State>(State{model.config(),
+                                           rope_table(model.config(), tokens.ids.size(1)),
+                                           std::move(options),
+                                           tokens.sha256,
+                                           {},
+                                           {},
+                                           {},
+                                           {}})) {
   require(tokens.ids.size(1) <= model.config().max_positions, "calibration", "sequences of ",
           tokens.ids.size(1), " tokens exceed the model's ", model.config().max_positions,
           " positions; lower calibration.length");
@@ -187,9 +192,8 @@ void BlockStream::sequential(
   };
   const auto compute_hidden = [&](const std::function<void(const at::Tensor&)>& see) {
     if (!have_mixed) compute_mixed([](const at::Tensor&) {});
-    at::Tensor hidden = s.config.q_width() == s.config.hidden
-                            ? s.scratch
-                            : at::empty_like(s.activations);
+    at::Tensor hidden =
+        s.config.q_width() == s.config.hidden ? s.scratch : at::empty_like(s.activations);
     s.for_batches(&context, [&](std::int64_t first, std::int64_t count) {
       const at::Tensor mixed = s.scratch.narrow(0, first, count);
       const at::Tensor h = runner->add_attention(s.activations.narrow(0, first, count), mixed);

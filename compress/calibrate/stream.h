@@ -22,7 +22,7 @@
 namespace attar {
 
 struct StreamOptions {
-  std::int64_t batch = 4;  // sequences a forward; never changes a result
+  std::int64_t batch = 4;                  // sequences a forward; never changes a result
   std::shared_ptr<StatisticsStore> store;  // null: nothing is kept or reused
 };
 

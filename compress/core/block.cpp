@@ -62,8 +62,8 @@ void check(const Block& block, const ModelConfig& config, std::string_view where
 
 void check_finite(const Block& block, std::int64_t index) {
   const auto refuse = [&](bool holds, std::string_view tensor) {
-    require<NumericRefusal>(holds, "model.layers." + std::to_string(index) + "." +
-                                       std::string(tensor),
+    require<NumericRefusal>(holds,
+                            "model.layers." + std::to_string(index) + "." + std::string(tensor),
                             "holds a NaN or an infinity; the file is damaged or was saved from a "
                             "diverged run");
   };

@@ -21,9 +21,9 @@ std::string_view to_string(RopeScaling scaling);
 struct Rope {
   double theta = 10000.0;
   RopeScaling scaling = RopeScaling::kNone;
-  double factor = 1.0;             // kLinear, kLlama3
-  double low_frequency_factor = 1.0;   // kLlama3
-  double high_frequency_factor = 4.0;  // kLlama3
+  double factor = 1.0;                     // kLinear, kLlama3
+  double low_frequency_factor = 1.0;       // kLlama3
+  double high_frequency_factor = 4.0;      // kLlama3
   std::int64_t original_positions = 8192;  // kLlama3
   // A file that stores frequencies divides them by these instead (GGUF rope_freqs), [head_dim / 2].
   std::vector<float> stored_factors;
@@ -51,8 +51,8 @@ struct ModelConfig {
 
 // The linear layers of a block, in the order in which data meets them.
 enum class Role { kQuery, kKey, kValue, kOutput, kGate, kUp, kDown };
-inline constexpr std::array<Role, 7> kRoles = {Role::kQuery,  Role::kKey, Role::kValue,
-                                               Role::kOutput, Role::kGate, Role::kUp, Role::kDown};
+inline constexpr std::array<Role, 7> kRoles = {
+    Role::kQuery, Role::kKey, Role::kValue, Role::kOutput, Role::kGate, Role::kUp, Role::kDown};
 inline constexpr std::size_t index_of(Role role) { return static_cast<std::size_t>(role); }
 std::string_view to_string(Role role);  // "q", "k", "v", "o", "gate", "up", "down"
 

@@ -121,12 +121,12 @@ template <class Config>
 std::vector<FieldHelp> describe_fields() {
   const Config defaults;
   std::vector<FieldHelp> described;
-  Config::fields([&](std::string_view name, auto member, const auto& constraint,
-                     std::string_view text) {
-    const nlohmann::json value = defaults.*member;
-    described.push_back({std::string(name), fields_detail::type_name(value), value.dump(),
-                         fields_detail::allowed(constraint), std::string(text)});
-  });
+  Config::fields(
+      [&](std::string_view name, auto member, const auto& constraint, std::string_view text) {
+        const nlohmann::json value = defaults.*member;
+        described.push_back({std::string(name), fields_detail::type_name(value), value.dump(),
+                             fields_detail::allowed(constraint), std::string(text)});
+      });
   return described;
 }
 

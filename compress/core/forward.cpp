@@ -7,8 +7,8 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
 #include <ATen/ops/rsqrt.h>
@@ -98,9 +98,8 @@ at::Tensor joined_bias(std::initializer_list<const Linear*> layers) {
   if (!any) return {};
   std::vector<at::Tensor> parts;
   for (const Linear* layer : layers) {
-    parts.push_back(layer->bias.defined()
-                        ? layer->bias
-                        : at::zeros({shape_of(layer->weight).out}, at::kFloat));
+    parts.push_back(layer->bias.defined() ? layer->bias
+                                          : at::zeros({shape_of(layer->weight).out}, at::kFloat));
   }
   return at::cat(parts, 0);
 }
@@ -259,8 +258,7 @@ at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) co
   for (std::int64_t b = 0; b < batch; ++b) {
     const std::int64_t row = b * length;
     sequences.push_back({base + row * width, keys + row * kv_stride, values + row * kv_stride,
-                         mixed.mutable_data_ptr<float>() + row * q_width, length,
-                         before + length});
+                         mixed.mutable_data_ptr<float>() + row * q_width, length, before + length});
   }
   mix(sequences, kv_stride);
   return mixed;
@@ -288,8 +286,7 @@ at::Tensor BlockRunner::attention_branches(const at::Tensor& normed, const KeyVa
     const at::Tensor values = whole(prefix.values, q_width + kv_width);
     sequences.push_back({base + row * width, keys.const_data_ptr<float>(),
                          values.const_data_ptr<float>(),
-                         mixed.mutable_data_ptr<float>() + row * q_width, length,
-                         before + length});
+                         mixed.mutable_data_ptr<float>() + row * q_width, length, before + length});
     row += length;
   }
   mix(sequences, kv_width);

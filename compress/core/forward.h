@@ -42,16 +42,16 @@ class BlockRunner {
  public:
   BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope);
 
-  at::Tensor attention_input(const at::Tensor& x) const;                    // [B, T, hidden]
-  at::Tensor attention(const at::Tensor& normed, KeyValues* cache) const;   // [B, T, q_width]
+  at::Tensor attention_input(const at::Tensor& x) const;                   // [B, T, hidden]
+  at::Tensor attention(const at::Tensor& normed, KeyValues* cache) const;  // [B, T, q_width]
   // Several continuations of one prefix side by side: `normed` [1, sum of lengths, hidden] holds
   // them one after the other, each sees `prefix` and itself. `prefix` is not extended.
   at::Tensor attention_branches(const at::Tensor& normed, const KeyValues& prefix,
                                 std::span<const std::int64_t> lengths) const;
   at::Tensor add_attention(const at::Tensor& x, const at::Tensor& mixed) const;  // x + o(mixed)
-  at::Tensor mlp_input(const at::Tensor& h) const;                          // [B, T, hidden]
-  at::Tensor gated(const at::Tensor& normed) const;                         // [B, T, ffn]
-  at::Tensor add_mlp(const at::Tensor& h, const at::Tensor& gated) const;   // h + down(gated)
+  at::Tensor mlp_input(const at::Tensor& h) const;                               // [B, T, hidden]
+  at::Tensor gated(const at::Tensor& normed) const;                              // [B, T, ffn]
+  at::Tensor add_mlp(const at::Tensor& h, const at::Tensor& gated) const;        // h + down(gated)
 
   // `cache` continues one sequence (B = 1) after cache->length tokens and is extended.
   at::Tensor forward(const at::Tensor& x, KeyValues* cache = nullptr) const;

@@ -20,14 +20,14 @@ class ModelSource {
   virtual ~ModelSource() = default;
   virtual const ModelConfig& config() const = 0;
   virtual Block read_block(std::int64_t index) const = 0;
-  virtual Weight read_embedding() const = 0;        // [vocabulary, hidden]
-  virtual at::Tensor read_final_norm() const = 0;   // [hidden] float32
-  virtual Weight read_head() const = 0;             // [vocabulary, hidden]; the embedding when tied
+  virtual Weight read_embedding() const = 0;       // [vocabulary, hidden]
+  virtual at::Tensor read_final_norm() const = 0;  // [hidden] float32
+  virtual Weight read_head() const = 0;            // [vocabulary, hidden]; the embedding when tied
   // Lets the system drop the pages of a block that is no longer needed.
   virtual void done_with_block(std::int64_t index) const = 0;
   virtual std::string path() const = 0;
-  virtual std::string format() const = 0;           // "huggingface", "gguf"
-  virtual std::string sha256() const = 0;           // of the weights' bytes; may take a while
+  virtual std::string format() const = 0;  // "huggingface", "gguf"
+  virtual std::string sha256() const = 0;  // of the weights' bytes; may take a while
   virtual std::int64_t file_bytes() const = 0;
 };
 

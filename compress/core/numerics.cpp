@@ -1,9 +1,9 @@
 #include "compress/core/numerics.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/arange.h>
 #include <omp.h>
 
 #include <algorithm>

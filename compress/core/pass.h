@@ -27,8 +27,8 @@ struct PlannedLayer {
   std::int64_t block = 0;
   Role role = Role::kQuery;
   bool changes = false;
-  std::string rule;    // the rule that decided: "layers '*'", "rules[1] 'mlp.down_proj'", "skip 'q'"
-  std::string action;  // "gptq W4 g64 asymmetric", "unchanged"
+  std::string rule;  // the rule that decided: "layers '*'", "rules[1] 'mlp.down_proj'", "skip 'q'"
+  std::string action;                 // "gptq W4 g64 asymmetric", "unchanged"
   std::optional<QuantScheme> scheme;  // of the layer after this pass, when it rounds
 };
 

@@ -12,9 +12,9 @@ class CounterRandom {
   CounterRandom(std::uint64_t seed, std::string_view purpose, std::uint64_t stream = 0);
 
   std::uint64_t bits(std::uint64_t index) const;
-  double uniform(std::uint64_t index) const;                           // [0, 1)
-  double normal(std::uint64_t index) const;                            // mean 0, variance 1
-  std::uint64_t below(std::uint64_t index, std::uint64_t bound) const; // [0, bound)
+  double uniform(std::uint64_t index) const;                            // [0, 1)
+  double normal(std::uint64_t index) const;                             // mean 0, variance 1
+  std::uint64_t below(std::uint64_t index, std::uint64_t bound) const;  // [0, bound)
 
  private:
   std::uint64_t key_;

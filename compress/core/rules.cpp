@@ -26,8 +26,10 @@ void require_matches(const std::vector<std::string>& patterns, const ModelConfig
     for (std::int64_t block = 0; block < config.layers && !found; ++block) {
       for (const Role role : kRoles) found = found || pattern.matches(block, role);
     }
-    require<UsageError>(found, where, "'", text, "' matches no layer of the model; layers are named "
-                        "like '", layer_name(0, Role::kDown), "', '", short_name(Role::kDown),
+    require<UsageError>(found, where, "'", text,
+                        "' matches no layer of the model; layers are named "
+                        "like '",
+                        layer_name(0, Role::kDown), "', '", short_name(Role::kDown),
                         "' or by role q, k, v, o, gate, up, down (blocks 0 to ", config.layers - 1,
                         ")");
   }

@@ -113,12 +113,11 @@ void check(const QuantizedWeight& w, std::string_view where) {
   require(w.codes.scalar_type() == at::kByte && w.scale.scalar_type() == at::kFloat, where,
           "codes must be uint8 and scale float32");
   const std::int64_t columns = w.codes.size(1), groups = w.scheme.groups(columns);
-  require(columns % groups == 0 && (w.scheme.group_size == 0 ||
-                                    columns % w.scheme.group_size == 0),
+  require(columns % groups == 0 && (w.scheme.group_size == 0 || columns % w.scheme.group_size == 0),
           where, "group_size must divide input features, got ", w.scheme.group_size, " and ",
           columns);
-  require(w.scale.size(0) == w.codes.size(0) && w.scale.size(1) == groups, where,
-          "scale must be [", w.codes.size(0), ", ", groups, "], got ", w.scale.sizes());
+  require(w.scale.size(0) == w.codes.size(0) && w.scale.size(1) == groups, where, "scale must be [",
+          w.codes.size(0), ", ", groups, "], got ", w.scale.sizes());
   require(w.scheme.zero_point == ZeroPoint::kSymmetric ||
               (w.zero.defined() && w.zero.sizes() == w.scale.sizes()),
           where, "zero must have the shape of scale");
@@ -132,8 +131,7 @@ void check(const SparseWeight& w, std::string_view where) {
   require(w.mask.scalar_type() == at::kByte && w.mask.size(1) == (w.columns + 7) / 8, where,
           "mask must be uint8 [O, ", (w.columns + 7) / 8, "], got ", w.mask.sizes());
   const std::int64_t kept = mask_bits(w).sum().item<std::int64_t>();
-  require(kept == w.values.numel(), where, "mask keeps ", kept, " values, got ",
-          w.values.numel());
+  require(kept == w.values.numel(), where, "mask keeps ", kept, " values, got ", w.values.numel());
 }
 
 void check(const LowRankWeight& w, std::string_view where) {

@@ -78,8 +78,8 @@ struct CorrectedWeight {
   LowRankWeight correction;
 };
 
-using Weight = std::variant<DenseWeight, QuantizedWeight, SparseWeight, LowRankWeight,
-                            CorrectedWeight>;
+using Weight =
+    std::variant<DenseWeight, QuantizedWeight, SparseWeight, LowRankWeight, CorrectedWeight>;
 
 struct WeightShape {
   std::int64_t out = 0;

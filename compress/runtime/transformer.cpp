@@ -181,8 +181,8 @@ class TransformerLanguageModel final : public LanguageModel {
   Generation generate_greedy(std::span<const TokenId> prompt, std::int64_t max_new_tokens,
                              std::span<const TokenId> stop_ids,
                              const std::function<bool(std::span<const TokenId>)>& stop) override {
-    check_length(prompt.size() + static_cast<std::size_t>(std::max<std::int64_t>(
-                                     max_new_tokens, 0)));
+    check_length(prompt.size() +
+                 static_cast<std::size_t>(std::max<std::int64_t>(max_new_tokens, 0)));
     Generation generation;
     if (max_new_tokens <= 0) return generation;
     at::Tensor last = read_prompt(prompt);
@@ -218,8 +218,7 @@ class TransformerLanguageModel final : public LanguageModel {
 
   at::Tensor read_single(std::span<const TokenId> prefix, const std::vector<TokenId>& one) {
     if (one.size() == 1) return {};
-    const at::Tensor hidden =
-        transformer_.extend(state_, std::span(one).first(one.size() - 1));
+    const at::Tensor hidden = transformer_.extend(state_, std::span(one).first(one.size() - 1));
     Transformer::rewind(state_, prefix.size());
     return hidden;
   }

@@ -1,4 +1,4 @@
-// Entry point of every test program: fixes the numerics before the first product.
+// Entry point of the test programs that multiply nothing.
 #include <gtest/gtest.h>
 
 int main(int argc, char** argv) {

@@ -1,0 +1,262 @@
+#include "compress/calibrate/stream.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "compress/calibrate/blockwise.h"
+#include "compress/core/errors.h"
+#include "compress/core/numerics.h"
+#include "tests/support/random_model.h"
+
+namespace attar {
+namespace {
+
+using linalg::GramStatistics;
+using testing::random_model;
+
+CalibrationTokens some_tokens(std::int64_t sequences = 6, std::int64_t length = 20) {
+  const at::Tensor ids = (at::arange(sequences * length, at::kLong) * 7).remainder(101);
+  return calibration_of(ids.reshape({sequences, length}));
+}
+
+std::vector<at::Tensor> grams(BlockStream& stream, const Block& block) {
+  std::vector<at::Tensor> found;
+  for (const auto& statistics : stream.collect(block, {})) found.push_back(statistics->gram);
+  return found;
+}
+
+class TemporaryFile {
+ public:
+  explicit TemporaryFile(const std::string& name)
+      : path_(std::filesystem::temp_directory_path() /
+              ("attar-" + std::to_string(getpid()) + "-" + name)) {
+    std::filesystem::remove(path_);
+  }
+  ~TemporaryFile() { std::filesystem::remove(path_); }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// The four inputs of a block, each multiplied out by hand.
+TEST(BlockStream, StatisticsAreThoseOfTheInputs) {
+  const Model model = random_model();
+  const ModelConfig& config = model.config();
+  BlockStream stream(model, some_tokens(), {});
+  const Block block = model.block(0);
+  const BlockRunner runner(config, block, rope_table(config, 20));
+  const at::Tensor x = embed(model.embedding(), some_tokens().ids);
+  const at::Tensor a = runner.attention_input(x), mixed = runner.attention(a, nullptr);
+  const at::Tensor h = runner.add_attention(x, mixed), m = runner.mlp_input(h);
+  const std::array<at::Tensor, 4> inputs = {a, mixed, m, runner.gated(m)};
+  const auto found = stream.collect(block, {});
+  for (const Site site : kSites) {
+    const at::Tensor rows = inputs[index_of(site)].flatten(0, 1).to(at::kDouble);
+    const at::Tensor expected = rows.t().mm(rows);
+    const GramStatistics& got = *found[index_of(site)];
+    EXPECT_EQ(got.tokens, 120) << to_string(site);
+    EXPECT_LE((got.gram - expected).abs().max().item<double>(),
+              1e-5 * expected.abs().max().item<double>())
+        << to_string(site);
+    EXPECT_LE((got.mean_absolute() - rows.abs().mean(0)).abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST(BlockStream, BatchAndThreadsChangeNoBit) {
+  const Model model = random_model();
+  std::vector<std::vector<at::Tensor>> found;
+  for (const auto& [batch, threads] : {std::pair{1, 1}, {4, 1}, {8, 2}, {5, 2}}) {
+    set_threads(threads);
+    BlockStream stream(model, some_tokens(), {.batch = batch});
+    stream.advance(model.block(0));
+    stream.advance(model.block(1));
+    found.push_back(grams(stream, model.block(2)));
+  }
+  for (const auto& one : found) {
+    for (std::size_t site = 0; site < one.size(); ++site) {
+      EXPECT_TRUE(at::equal(one[site], found.front()[site])) << site;
+    }
+  }
+}
+
+// A later input sees what was changed at an earlier one.
+TEST(BlockStream, SequentialSeesChangesOfEarlierLayers) {
+  const Model model = random_model();
+  BlockStream stream(model, some_tokens(), {});
+  Block block = model.block(0);
+  std::vector<at::Tensor> seen;
+  stream.sequential(block, {}, [&](Site site, const GramStatistics& statistics) {
+    seen.push_back(statistics.gram.clone());
+    for (const Role role : kRoles) {
+      if (site_of(role) == site) block[role].weight = DenseWeight{dense(block[role].weight) * 0.9};
+    }
+  });
+  const std::vector<at::Tensor> before = grams(stream, model.block(0));
+  const std::vector<at::Tensor> after = grams(stream, block);
+  EXPECT_TRUE(at::equal(seen[0], before[0]));
+  for (std::size_t site = 1; site < 4; ++site) {
+    EXPECT_FALSE(at::equal(seen[site], before[site])) << site;
+    EXPECT_TRUE(at::equal(seen[site], after[site])) << site;
+  }
+}
+
+TEST(BlockStream, StoredStatisticsAreReusedAndNeverStale) {
+  const Model model = random_model();
+  const TemporaryFile file("store.h5");
+  const auto store = std::make_shared<StatisticsStore>(file.path());
+  std::vector<at::Tensor> first;
+  {
+    BlockStream stream(model, some_tokens(), {.store = store});
+    stream.advance(model.block(0));
+    first = grams(stream, model.block(1));
+    EXPECT_EQ(store->entries(), 4);
+  }
+  {  // the same again: nothing new
+    BlockStream stream(model, some_tokens(), {.store = store});
+    stream.advance(model.block(0));
+    const auto again = grams(stream, model.block(1));
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(at::equal(again[i], first[i])) << i;
+    EXPECT_EQ(store->entries(), 4);
+  }
+  {  // an upstream block changed: all new
+    Block changed = model.block(0);
+    changed[Role::kDown].weight = DenseWeight{dense(changed[Role::kDown].weight) * 1.01};
+    BlockStream stream(model, some_tokens(), {.store = store});
+    stream.advance(changed);
+    EXPECT_FALSE(at::equal(grams(stream, model.block(1))[0], first[0]));
+    EXPECT_EQ(store->entries(), 8);
+  }
+  {  // v changed inside the block: its own input is known, what comes after is not
+    Block changed = model.block(1);
+    changed[Role::kValue].weight = DenseWeight{dense(changed[Role::kValue].weight) * 1.01};
+    BlockStream stream(model, some_tokens(), {.store = store});
+    stream.advance(model.block(0));
+    EXPECT_TRUE(at::equal(grams(stream, changed)[0], first[0]));
+    EXPECT_EQ(store->entries(), 11);
+  }
+  {  // another text: all new
+    BlockStream stream(model, some_tokens(5), {.store = store});
+    stream.advance(model.block(0));
+    grams(stream, model.block(1));
+    EXPECT_EQ(store->entries(), 15);
+  }
+}
+
+TEST(StatisticsStore, HalvesMergeToTheWhole) {
+  const Model model = random_model();
+  const CalibrationTokens whole = some_tokens(6);
+  const CalibrationTokens one = calibration_of(whole.ids.narrow(0, 0, 3));
+  const CalibrationTokens two = calibration_of(whole.ids.narrow(0, 3, 3));
+  const TemporaryFile f1("one.h5"), f2("two.h5"), f3("whole.h5");
+  const auto s1 = std::make_shared<StatisticsStore>(f1.path());
+  const auto s2 = std::make_shared<StatisticsStore>(f2.path());
+  const auto merged = std::make_shared<StatisticsStore>(f3.path());
+  grams(*std::make_unique<BlockStream>(model, one, StreamOptions{.store = s1}), model.block(0));
+  grams(*std::make_unique<BlockStream>(model, two, StreamOptions{.store = s2}), model.block(0));
+  EXPECT_EQ(merge_stores(*s1, one.sha256, *s2, two.sha256, *merged, whole.sha256), 4);
+
+  // The merged store answers for the whole text, to the rounding of float32 partial sums.
+  BlockStream from_store(model, whole, {.store = merged});
+  const auto found = grams(from_store, model.block(0));
+  EXPECT_EQ(merged->entries(), 4);
+  BlockStream direct(model, whole, {});
+  const auto expected = grams(direct, model.block(0));
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_LE((found[i] - expected[i]).abs().max().item<double>(),
+              120 * 6e-8 * expected[i].abs().max().item<double>())
+        << i;
+  }
+}
+
+TEST(StatisticsStore, ATornFileIsRebuiltAndSaidSo) {
+  const TemporaryFile file("torn.h5");
+  std::ofstream(file.path()) << "not HDF5";
+  EXPECT_TRUE(StatisticsStore(file.path()).rebuilt());
+  EXPECT_FALSE(StatisticsStore(file.path()).rebuilt());
+}
+
+class HalvingPass final : public BlockwisePass {
+ public:
+  explicit HalvingPass(Role role) : role_(role) {}
+  std::string_view name() const override { return "test.halve"; }
+  nlohmann::json options() const override { return {}; }
+  std::vector<PlannedLayer> plan(const ModelConfig&) const override { return {}; }
+  std::int64_t working_bytes(const ModelConfig&) const override { return 0; }
+  void run_block(BlockWork& work) const override {
+    work.block[role_].weight = DenseWeight{dense(work.block[role_].weight) / 2};
+    work.report.skipped.push_back({layer_name(work.index, role_), "halved"});
+  }
+
+ private:
+  Role role_;
+};
+
+TEST(RunBlockwise, GoesOnFromRestoredBlocksToTheSameModel) {
+  const HalvingPass first(Role::kUp), second(Role::kKey);
+  const std::array<const BlockwisePass*, 2> passes = {&first, &second};
+  Model straight = random_model();
+  std::map<std::int64_t, BlockOutcome> kept;
+  run_blockwise(
+      passes, straight, nullptr, {}, [](std::int64_t) { return std::nullopt; },
+      [&](std::int64_t index, const BlockOutcome& o) { kept[index] = o; });
+  ASSERT_EQ(kept.size(), 3u);
+  EXPECT_EQ(kept[2].reports.size(), 2u);
+
+  Model resumed = random_model();
+  int done = 0;
+  run_blockwise(
+      passes, resumed, nullptr, {},
+      [&](std::int64_t index) { return index < 2 ? std::optional(kept[index]) : std::nullopt; },
+      [&](std::int64_t, const BlockOutcome&) { ++done; });
+  EXPECT_EQ(done, 1);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    for (const Role role : kRoles) {
+      EXPECT_TRUE(
+          at::equal(dense(straight.block(i)[role].weight), dense(resumed.block(i)[role].weight)));
+    }
+  }
+}
+
+TEST(RunBlockwise, StopsWhenASignalAsks) {
+  const HalvingPass pass(Role::kUp);
+  const std::array<const BlockwisePass*, 1> passes = {&pass};
+  Model model = random_model();
+  std::atomic<bool> stop = false;
+  RunContext context;
+  context.stop = &stop;
+  int done = 0;
+  EXPECT_THROW(run_blockwise(
+                   passes, model, nullptr, context, [](std::int64_t) { return std::nullopt; },
+                   [&](std::int64_t, const BlockOutcome&) { stop = ++done == 2; }),
+               Stopped);
+  EXPECT_EQ(done, 2);
+}
+
+TEST(RunBlockwise, RefusesANaNBeforeAnyWorkOnIt) {
+  class NanSource final : public BlockStore {
+   public:
+    std::optional<Block> read(std::int64_t index) const override {
+      Block block = testing::RandomSource().read_block(index);
+      block.mlp_norm[3] = std::numeric_limits<float>::quiet_NaN();
+      return block;
+    }
+    void write(std::int64_t, const Block&) override {}
+  };
+  const HalvingPass pass(Role::kUp);
+  const std::array<const BlockwisePass*, 1> passes = {&pass};
+  Model model(std::make_shared<testing::RandomSource>(), std::make_shared<NanSource>());
+  EXPECT_THROW(run_blockwise(
+                   passes, model, nullptr, {}, [](std::int64_t) { return std::nullopt; },
+                   [](std::int64_t, const BlockOutcome&) {}),
+               NumericRefusal);
+}
+
+}  // namespace
+}  // namespace attar

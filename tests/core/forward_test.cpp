@@ -1,0 +1,166 @@
+#include "compress/core/forward.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "compress/core/errors.h"
+#include "compress/core/numerics.h"
+#include "tests/support/random_model.h"
+
+namespace attar {
+namespace {
+
+using testing::normal;
+using testing::random_model;
+using testing::small_config;
+
+class BlockForward : public ::testing::TestWithParam<bool> {
+ protected:
+  ModelConfig config = small_config();
+  RopeTable rope = rope_table(config, 64);
+  Block block = random_model(GetParam()).block(1);
+  at::Tensor x = normal({3, 21, config.hidden}, "x");
+};
+
+// The kernels and the differentiable path are one function.
+TEST_P(BlockForward, EqualsTheDifferentiablePath) {
+  const at::Tensor fast = BlockRunner(config, block, rope).forward(x);
+  at::Tensor leaf = x.clone().requires_grad_(true);
+  const at::Tensor slow = block_forward(config, block, rope, leaf);
+  EXPECT_TRUE(slow.requires_grad());
+  EXPECT_LE((fast - slow.detach()).abs().max().item<double>(), 2e-5);
+}
+
+TEST_P(BlockForward, SequencesOfABatchDoNotSeeEachOther) {
+  const BlockRunner runner(config, block, rope);
+  const at::Tensor together = runner.forward(x);
+  for (std::int64_t b = 0; b < x.size(0); ++b) {
+    EXPECT_TRUE(at::equal(runner.forward(x.narrow(0, b, 1)), together.narrow(0, b, 1))) << b;
+  }
+}
+
+TEST_P(BlockForward, ACacheChangesNoBit) {
+  const BlockRunner runner(config, block, rope);
+  const at::Tensor one = x.narrow(0, 0, 1);
+  const at::Tensor whole = runner.forward(one);
+  for (const std::int64_t cut : {1, 7, 20}) {
+    KeyValues cache{normal({32, config.kv_width()}, "junk"), normal({32, config.kv_width()}, "j2")};
+    const at::Tensor first = runner.forward(one.narrow(1, 0, cut), &cache);
+    const at::Tensor second = runner.forward(one.narrow(1, cut, 21 - cut), &cache);
+    EXPECT_EQ(cache.length, 21);
+    EXPECT_TRUE(at::equal(at::cat({first, second}, 1), whole)) << cut;
+  }
+}
+
+TEST_P(BlockForward, BranchesEqualContinuationsReadAlone) {
+  const BlockRunner runner(config, block, rope);
+  KeyValues prefix{at::empty({64, config.kv_width()}, at::kFloat),
+                   at::empty({64, config.kv_width()}, at::kFloat)};
+  runner.forward(x.narrow(0, 0, 1), &prefix);
+  const std::array<std::int64_t, 3> lengths = {4, 1, 9};
+  const at::Tensor tails = normal({1, 14, config.hidden}, "tails");
+  const at::Tensor side_by_side = runner.forward_branches(tails, prefix, lengths);
+  std::int64_t row = 0;
+  for (const std::int64_t length : lengths) {
+    KeyValues copy{prefix.keys.clone(), prefix.values.clone(), prefix.length};
+    const at::Tensor alone = runner.forward(tails.narrow(1, row, length), &copy);
+    EXPECT_TRUE(at::equal(alone, side_by_side.narrow(1, row, length))) << length;
+    row += length;
+  }
+}
+
+TEST_P(BlockForward, ThreadsChangeNoBit) {
+  const BlockRunner runner(config, block, rope);
+  set_threads(1);
+  const at::Tensor one = runner.forward(x);
+  set_threads(2);
+  EXPECT_TRUE(at::equal(runner.forward(x), one));
+}
+
+TEST_P(BlockForward, StepsMakeTheWholeAndRefreshTakesAChangeOver) {
+  BlockRunner runner(config, block, rope);
+  const at::Tensor h =
+      runner.add_attention(x, runner.attention(runner.attention_input(x), nullptr));
+  EXPECT_TRUE(at::equal(runner.add_mlp(h, runner.gated(runner.mlp_input(h))), runner.forward(x)));
+  Block changed = block;
+  for (const Role role : kRoles) {
+    changed[role].weight = DenseWeight{dense(block[role].weight) * 0.5};
+    runner.refresh(changed, role);
+    EXPECT_TRUE(at::equal(runner.forward(x), BlockRunner(config, changed, rope).forward(x)))
+        << to_string(role);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Biases, BlockForward, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "with" : "without"; });
+
+// d loss / d weight against a central difference, in the direction of a random matrix.
+TEST(BlockForward, GradientsEqualFiniteDifferences) {
+  const ModelConfig config = small_config();
+  const RopeTable rope = rope_table(config, 16);
+  Block block = random_model().block(0);
+  const at::Tensor x = normal({1, 9, config.hidden}, "x");
+  const at::Tensor probe = normal({1, 9, config.hidden}, "probe");
+  for (const Role role : {Role::kQuery, Role::kOutput, Role::kGate, Role::kDown}) {
+    const at::Tensor start = dense(block[role].weight).clone();
+    const at::Tensor direction = normal(start.sizes().vec(), "direction");
+    const auto loss_at = [&](double step) {
+      Block moved = block;
+      moved[role].weight = DenseWeight{start + step * direction};
+      return (block_forward(config, moved, rope, x) * probe).sum().item<double>();
+    };
+    Block leaf = block;
+    at::Tensor variable = start.clone().requires_grad_(true);
+    leaf[role].weight = DenseWeight{variable};
+    (block_forward(config, leaf, rope, x) * probe).sum().backward();
+    const double slope = (variable.grad() * direction).sum().item<double>();
+    const double difference = (loss_at(1e-2) - loss_at(-1e-2)) / 2e-2;
+    EXPECT_NEAR(slope, difference, 2e-2 * std::max(1.0, std::abs(slope))) << to_string(role);
+  }
+}
+
+TEST(Rope, TurnsByPositionTimesFrequency) {
+  ModelConfig config = small_config();
+  config.head_dim = 4;
+  config.rope.theta = 100;
+  const RopeTable table = rope_table(config, 8);
+  EXPECT_NEAR(table.cos[3][0].item<double>(), std::cos(3.0), 1e-6);
+  EXPECT_NEAR(table.sin[3][1].item<double>(), std::sin(3.0 / 10), 1e-6);
+}
+
+TEST(Rope, Llama3LeavesShortWavesAndStretchesLongOnes) {
+  ModelConfig config = small_config();
+  config.head_dim = 64;
+  config.rope = {.theta = 500000, .scaling = RopeScaling::kLlama3, .factor = 32};
+  const RopeTable scaled = rope_table(config, 2);
+  config.rope.scaling = RopeScaling::kNone;
+  const RopeTable plain = rope_table(config, 2);
+  const auto angle = [](const RopeTable& t, std::int64_t j) {
+    return std::asin(t.sin[1][j].item<double>());
+  };
+  EXPECT_DOUBLE_EQ(angle(scaled, 1), angle(plain, 1));
+  EXPECT_NEAR(angle(plain, 31) / angle(scaled, 31), 32, 1e-3);
+  // Wave length of j = 16: 2 pi 500000^(1/2) = 4443, inside the ramp from 2048 to 8192.
+  const double wave = 2 * M_PI * std::sqrt(500000.0), share = (8192 / wave - 1) / 3;
+  const double expected = ((1 - share) / 32 + share) / std::sqrt(500000.0);
+  EXPECT_NEAR(angle(scaled, 16), expected, 1e-8);
+}
+
+TEST(Embed, TakesRowsOfEveryKindOfWeight) {
+  const Weight plain = DenseWeight{normal({11, 8}, "e").to(at::kHalf)};
+  const at::Tensor ids = at::arange(6, at::kLong).reshape({2, 3}) + 4;
+  EXPECT_TRUE(at::equal(embed(plain, ids)[1][2], dense(plain)[9]));
+  QuantizedWeight q;
+  q.scheme = {8, 0, ZeroPoint::kSymmetric, at::kHalf};
+  q.codes = at::arange(88, at::kByte).reshape({11, 8});
+  q.scale = normal({11, 1}, "s");
+  EXPECT_TRUE(at::equal(embed(q, ids)[0][1], dense(Weight(q))[5]));
+}
+
+}  // namespace
+}  // namespace attar
