@@ -19,9 +19,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 BUILD = ROOT / os.environ.get("ATTAR_BUILD_DIR", "build")
 PROGRAM = BUILD / "bin" / "tokenize_lines"
-SMOLLM2 = pathlib.Path(os.environ.get("ATTAR_SMOLLM2", ROOT.parent / "scratch" / "smollm2"))
+SMOLLM2 = pathlib.Path(os.environ.get("ATTAR_SMOLLM2", ROOT / "models" / "smollm2"))
 NEOX = SHARED / "data" / "tokenizers" / "hf" / "gpt-neox-20b_tokenizer.json"
-CORPUS = SHARED / "data" / "eval" / "wikitext2_test.raw.txt"
 
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"needs {PROGRAM}: build tokenize_lines")
 
@@ -108,6 +107,15 @@ def test_gpt_neox_equals_tokenizers_on_ten_thousand_texts():
     if not NEOX.exists():
         pytest.skip(f"needs {NEOX}")
     expect_equal(NEOX, 10_000)
+
+
+def test_smollm2_gguf_equals_its_tokenizer_json():
+    gguf = SMOLLM2.with_suffix(".gguf")
+    for path in (gguf, SMOLLM2 / "tokenizer.json"):
+        if not path.exists():
+            pytest.skip(f"needs {path}; ATTAR_SMOLLM2 names the folder")
+    lines = texts(2_000)
+    assert run(gguf, lines) == run(SMOLLM2, lines)
 
 
 def corpus():
