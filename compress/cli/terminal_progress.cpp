@@ -60,6 +60,7 @@ void TerminalProgress::draw(std::string_view what) {
 
 void TerminalProgress::note(std::string_view text) {
   end_line();
+  if (text.empty()) return;
   std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data());
 }
 

@@ -42,13 +42,21 @@ std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationSh
   return kProgramBytes + activations + temporaries + prepared + 2 * source_bytes + working_bytes;
 }
 
-std::int64_t evaluation_peak_bytes(const ModelConfig& config, std::int64_t length,
-                                   std::int64_t models) {
+std::int64_t divergence_peak_bytes(const ModelConfig& config, std::int64_t tokens,
+                                   std::int64_t heads) {
+  const std::int64_t hidden = 2 * tokens * config.hidden * kFloat;
+  const std::int64_t prepared = 2 * block_parameters(config) * kFloat;
+  const std::int64_t head = heads * config.vocabulary * config.hidden * kFloat;
+  const std::int64_t logits = 2 * std::min<std::int64_t>(tokens, 256) * config.vocabulary * kFloat;
+  return kProgramBytes + hidden + std::max(prepared, head + logits);
+}
+
+std::int64_t tasks_peak_bytes(const ModelConfig& config, std::int64_t length) {
   const std::int64_t weights =
       (linear_parameters(config) + config.vocabulary * config.hidden) * kFloat;
-  const std::int64_t logits = length * config.vocabulary * kFloat;
-  const std::int64_t hidden = length * (3 * config.ffn + 2 * config.hidden) * kFloat;
-  return kProgramBytes + models * (weights + logits) + hidden;
+  const std::int64_t cache = 2 * length * config.kv_width() * config.layers * kFloat;
+  const std::int64_t logits = std::min<std::int64_t>(length, 256) * config.vocabulary * kFloat;
+  return kProgramBytes + weights + 2 * cache + logits;
 }
 
 std::int64_t export_peak_bytes(const ModelConfig& config) {

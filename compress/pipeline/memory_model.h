@@ -27,10 +27,13 @@ std::int64_t base_bytes();
 std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationShape& calibration,
                                   std::int64_t working_bytes, std::int64_t source_bytes);
 
-// A whole model in memory for evaluation: windows of `length` tokens, one at a time, and `models`
-// models at once (2: a teacher beside).
-std::int64_t evaluation_peak_bytes(const ModelConfig& config, std::int64_t length,
-                                   std::int64_t models);
+// Two models side by side over `tokens` tokens, block by block (block_walk.h). `heads`: 1 when they
+// share the head.
+std::int64_t divergence_peak_bytes(const ModelConfig& config, std::int64_t tokens,
+                                   std::int64_t heads);
+
+// One model prepared whole to answer tasks, prompts of up to `length` tokens.
+std::int64_t tasks_peak_bytes(const ModelConfig& config, std::int64_t length);
 
 // Export: one block in memory.
 std::int64_t export_peak_bytes(const ModelConfig& config);

@@ -69,22 +69,28 @@ double seconds_of(double flops, double speed) { return speed > 0 ? flops / speed
 // A choice task's documents cost about so many tokens each; a rough figure for a time estimate.
 constexpr double kTokensADocument = 400;
 
-PlannedPhase evaluation_phase(const Recipe& recipe, const Plan& plan, const char* name,
-                              std::int64_t models) {
-  double tokens = 0;
-  std::int64_t longest = 512;
+void add_measurements(const Recipe& recipe, const Plan& plan, std::vector<PlannedPhase>& phases) {
+  double text_tokens = 0, task_tokens = 0;
+  std::int64_t longest_text = 0;
   for (const EvalStep& step : recipe.evals) {
     if (step.kind == EvalKind::kTask) {
-      tokens += kTokensADocument * static_cast<double>(std::max<std::int64_t>(step.task.limit, 50));
+      const auto documents = static_cast<double>(step.task.limit < 0 ? 1000 : step.task.limit);
+      task_tokens += kTokensADocument * documents;
       continue;
     }
-    const auto windows = static_cast<double>(step.text.windows == 0 ? 100 : step.text.windows);
-    tokens += windows * static_cast<double>(step.text.length);
-    longest = std::max(longest, step.text.length);
+    const std::int64_t windows = step.text.windows == 0 ? 100 : step.text.windows;
+    longest_text = std::max(longest_text, windows * step.text.length);
+    text_tokens += static_cast<double>(windows * step.text.length);
   }
-  const double flops = tokens * (forward_flops(plan.config, longest) + head_flops(plan.config));
-  return {name, evaluation_peak_bytes(plan.config, longest, models),
-          seconds_of(flops, plan.gemm_flops)};
+  const double flops = 2 * (forward_flops(plan.config, 512) + head_flops(plan.config));
+  if (text_tokens > 0) {
+    phases.push_back({"measure texts", divergence_peak_bytes(plan.config, longest_text, 1),
+                      seconds_of(text_tokens * flops, plan.gemm_flops)});
+  }
+  if (task_tokens > 0) {
+    phases.push_back({"measure tasks", tasks_peak_bytes(plan.config, 2048),
+                      seconds_of(task_tokens * flops, plan.gemm_flops)});
+  }
 }
 
 PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<Pass>>& passes,
@@ -168,12 +174,11 @@ std::vector<PlannedPhase> plan_phases(const Recipe& recipe,
                                       const std::vector<std::unique_ptr<Pass>>& passes,
                                       const Plan& plan) {
   std::vector<PlannedPhase> phases;
-  if (!recipe.evals.empty()) phases.push_back(evaluation_phase(recipe, plan, "measure before", 1));
   if (!passes.empty()) phases.push_back(pass_phase(recipe, passes, plan));
-  if (!recipe.evals.empty()) phases.push_back(evaluation_phase(recipe, plan, "measure after", 2));
+  add_measurements(recipe, plan, phases);
   if (!recipe.exports.empty()) {
     phases.push_back({"export", export_peak_bytes(plan.config), 0});
-    phases.push_back({"verify", evaluation_peak_bytes(plan.config, 256, 2), 0});
+    phases.push_back({"verify", divergence_peak_bytes(plan.config, 256, 2), 0});
   }
   return phases;
 }

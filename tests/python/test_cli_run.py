@@ -1,0 +1,131 @@
+"""A whole run on a tiny model: what it leaves, that threads and batch change no bit, that a repeated
+or an interrupted command ends in the same files, and how it stops."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from attar_program import (PROGRAM, attar, make_stories, make_text, recipe_for, succeed,
+                           write_recipe)
+
+
+@pytest.fixture
+def work(tmp_path):
+    make_stories(tmp_path / "model")
+    make_text(tmp_path / "text.txt")
+    return tmp_path
+
+
+def hashes(folder):
+    """Of every exported file; results and logs hold times."""
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(folder.rglob("*")) if file.is_file() and file.parent != folder}
+
+
+def test_a_run_leaves_exports_results_manifest_and_log(work):
+    recipe = write_recipe(work / "r.yaml", recipe_for(work))
+    done = succeed("run", recipe, "--out", work / "out")
+    assert "KL to the original" in done.stdout
+    names = sorted(entry.name for entry in (work / "out").iterdir())
+    assert names == ["hf", "manifest.json", "report.html", "results.json", "run.jsonl"]
+    assert not list(work.glob("out.partial-*"))
+    manifest = json.loads((work / "out/manifest.json").read_text())
+    for name, entry in manifest["outputs"].items():
+        found = hashlib.sha256((work / "out" / name).read_bytes()).hexdigest()
+        assert entry["sha256"] == found, name
+    events = [json.loads(line) for line in (work / "out/run.jsonl").read_text().splitlines()]
+    assert events[0]["event"] == "start" and events[-1]["event"] == "done"
+    assert sum(event["event"] == "block" for event in events) == 5
+    results = json.loads((work / "out/results.json").read_text())
+    kl = results["attar"]["texts"][0]["kl_mean"]["value"]
+    assert 0 < kl < 1
+    assert "tokenizer.model" in [entry.name for entry in (work / "out/hf").iterdir()]
+    succeed("verify", work / "out")
+
+
+def test_threads_and_batch_change_no_bit(work):
+    recipe = write_recipe(work / "r.yaml", recipe_for(work))
+    succeed("run", recipe, "--out", work / "a", "--threads", 1, "--batch", 1)
+    succeed("run", recipe, "--out", work / "b", "--threads", 2, "--batch", 8)
+    assert hashes(work / "a") == hashes(work / "b")
+
+
+def test_the_same_command_again_does_nothing_and_another_is_refused(work):
+    recipe = write_recipe(work / "r.yaml", recipe_for(work))
+    first = succeed("run", recipe, "--out", work / "out")
+    before = hashes(work / "out")
+    again = succeed("run", recipe, "--out", work / "out")
+    assert "complete already" in again.stderr and again.stdout == first.stdout
+    other = attar("run", recipe, "--out", work / "out", "seed=4")
+    assert other.returncode == 2 and "not empty" in other.stderr
+    assert hashes(work / "out") == before
+    succeed("run", recipe, "--out", work / "out", "seed=4", "--replace")
+
+
+def test_a_gate_that_does_not_hold_ends_in_6(work):
+    recipe = write_recipe(work / "r.yaml", recipe_for(work, gate={"kl_mean": 1e-9}))
+    done = attar("run", recipe, "--out", work / "out")
+    assert done.returncode == 6 and "kl_mean" in done.stderr
+    assert not (work / "out").exists()
+    # The blocks are kept: a wider gate needs no second quantization.
+    wide = succeed("run", recipe, "--out", work / "out", "gate.kl_mean=1")
+    log = (work / "out/run.jsonl").read_text()
+    assert '"layer_restored"' in log and wide.returncode == 0
+
+
+def test_a_gate_may_warn(work):
+    gate = {"kl_mean": 1e-9, "action": "warn"}
+    recipe = write_recipe(work / "r.yaml", recipe_for(work, gate=gate))
+    done = succeed("run", recipe, "--out", work / "out")
+    assert "gate not met" in done.stderr
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 75), (signal.SIGTERM, 75)])
+def test_a_signal_stops_soon_and_the_same_command_goes_on(work, number, code):
+    recipe = recipe_for(work)
+    recipe["calibration"].update(sequences=100, length=64)
+    make_text(work / "text.txt", 400)
+    path = write_recipe(work / "r.yaml", recipe)
+    process = subprocess.Popen([PROGRAM, "run", path, "--out", work / "out"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = None
+    for _ in range(400):
+        log = next(iter(work.glob("out.partial-*/run.jsonl")), None)
+        if log or process.poll() is not None:
+            break
+        time.sleep(0.01)
+    asked = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    if process.returncode == 0:
+        pytest.fail("the run ended before the signal came; make it longer")
+    assert process.returncode == code, errors
+    assert time.monotonic() - asked < 5
+    succeed("run", path, "--out", work / "out")
+    succeed("run", path, "--out", work / "straight")
+    assert hashes(work / "out") == hashes(work / "straight")
+
+
+def test_plan_reads_headers_only_and_prints_both_forms(work):
+    recipe = write_recipe(work / "r.yaml", recipe_for(work))
+    plan = json.loads(succeed("plan", recipe, "-o", "json").stdout)
+    assert len(plan["tensors"]) == 5 * 7 + 1
+    down = next(t for t in plan["tensors"] if t["name"].endswith("0.mlp.down_proj"))
+    query = next(t for t in plan["tensors"] if t["name"].endswith("0.self_attn.q_proj"))
+    assert "W4" in query["result_type"] and "W4" not in down["result_type"]
+    assert plan["peak_bytes"] > 0 and plan["disk_bytes"] > 0
+    assert "model.layers.0.self_attn.q_proj and 4 like it" in succeed("plan", recipe).stdout
+
+
+def test_short_form_prints_the_recipe_that_gives_the_same_bytes(work):
+    arguments = ["quantize", work / "model", "--method", "rtn", "--group-size", 4, "--format",
+                 "huggingface"]
+    printed = succeed(*arguments, "--print-recipe").stdout
+    (work / "printed.yaml").write_text(printed)
+    succeed(*arguments, "--out", work / "short")
+    succeed("run", work / "printed.yaml", "--out", work / "long")
+    assert hashes(work / "short") == hashes(work / "long")
