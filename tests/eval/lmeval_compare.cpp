@@ -153,6 +153,11 @@ void compare_page(Check& check, const Sample& sample, const json& answer) {
   check.equal("windows", windows, answer.at("windows_input_len_scored"));
   check.near("log-likelihood", sample.values.at("word_perplexity,none"),
              answer.at("loglikelihood").get<double>(), tokens);
+  const double words = answer.at("metrics").at("word_perplexity").at(1);
+  const double ratio = std::exp(
+      (answer.at("loglikelihood").get<double>() - sample.values.at("word_perplexity,none")) /
+      words);
+  check.equal("word perplexity within 1e-4", std::abs(ratio - 1) <= 1e-4, true);
   check.equal("words", sample.words, answer.at("metrics").at("word_perplexity").at(1));
   check.equal("bytes", sample.bytes, answer.at("metrics").at("byte_perplexity").at(1));
 }
