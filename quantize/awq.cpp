@@ -1,21 +1,18 @@
 #include "quantize/awq.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 #include "compress/core/errors.h"
-#include "compress/linalg/blas.h"
+#include "compress/linalg/cholesky.h"
 #include "quantize/gptq_refine.h"
+#include "quantize/gptq_sweep.h"
 
 namespace attar {
 namespace {
@@ -95,20 +92,82 @@ double weighted_sum(const Sample& part, const at::Tensor& row_loss) {
   return total * part.share;
 }
 
-// Sum of tr(D H D^T) when the columns are scaled by `scale` before rounding.
-double rounding_loss(const std::vector<Sample>& samples, const at::Tensor& hessian,
-                     const at::Tensor& diagonal, const at::Tensor& scale, const QuantScheme& scheme,
-                     const GridOptions& options) {
-  const at::Tensor prices = diagonal / scale.to(at::kDouble).square();
-  double total = 0;
-  for (const Sample& part : samples) {
-    const at::Tensor scaled = part.weight * scale;
-    const Grid grid = choose_grid(scaled, scheme, options, prices);
-    const at::Tensor rounded = dequantize(quantize_to_grid(scaled, grid).codes, grid) / scale;
-    total += weighted_sum(part, row_losses(part.weight, rounded, hessian));
+// Sum of tr(D H D^T) over all weights when the columns are scaled before rounding.
+class Judge {
+ public:
+  Judge(const AwqProblem& problem, const QuantScheme& scheme, const AwqOptions& options)
+      : scheme_(scheme),
+        options_(options.grid),
+        hessian_(problem.gram.to(at::kFloat).contiguous()),
+        diagonal_(problem.gram.diagonal().contiguous()) {
+    if (options.for_gptq) factor(problem.gram, options.damping);
   }
-  return total;
-}
+
+  // A sweep of GPTQ stands behind the judgement (asked for, and H could be factored).
+  bool sweeps() const { return plan_.upper.defined(); }
+
+  // 1 / sqrt(diag H^-1); only when sweeps().
+  std::vector<double> unexplained() const {
+    const std::int64_t n = diagonal_.size(0);
+    const float* upper = plan_.upper.const_data_ptr<float>();
+    std::vector<double> sum(static_cast<std::size_t>(n));
+    for (std::int64_t i = 0; i < n; ++i) {
+      for (std::int64_t k = i; k < n; ++k) {
+        const auto u = static_cast<double>(upper[i * n + k]);
+        sum[plan_.order[k]] += u * u;
+      }
+    }
+    for (double& value : sum) value = 1 / std::sqrt(value);
+    return sum;
+  }
+
+  double size(const std::vector<Sample>& samples) const {
+    double total = 0;
+    for (const Sample& part : samples) {
+      total += weighted_sum(part, row_losses(part.weight * 0, part.weight, hessian_));
+    }
+    return total;
+  }
+
+  double loss(const std::vector<Sample>& samples, const at::Tensor& scale) const {
+    const at::Tensor prices = diagonal_ / scale.to(at::kDouble).square();
+    SweepPlan plan = plan_;
+    if (sweeps()) plan.upper = plan_.upper * scale.index_select(0, order_);
+    double total = 0;
+    for (const Sample& part : samples) {
+      const at::Tensor scaled = part.weight * scale;
+      const Grid grid = choose_grid(scaled, scheme_, options_, prices);
+      if (sweeps()) {
+        total += weighted_sum(part, sweep_on_grid(scaled, grid, plan).row_loss);
+        continue;
+      }
+      const at::Tensor rounded = dequantize(quantize_to_grid(scaled, grid).codes, grid) / scale;
+      total += weighted_sum(part, row_losses(part.weight, rounded, hessian_));
+    }
+    return total;
+  }
+
+ private:
+  // U of the unscaled H. With columns scaled by s, H becomes S^-1 H S^-1 and U becomes U S.
+  void factor(const at::Tensor& gram, double damping) {
+    const std::int64_t n = gram.size(0);
+    order_ = std::get<1>(diagonal_.sort(/*stable=*/true, 0, /*descending=*/true));
+    at::Tensor damped = gram.index_select(0, order_).index_select(1, order_).contiguous();
+    damped.diagonal().add_(damping * diagonal_.mean());
+    const linalg::TriangularFactor inverse = linalg::reverse_cholesky_inverse(std::move(damped));
+    if (!inverse.ok()) return;
+    plan_.upper = inverse.factor.to(at::kFloat);
+    const std::int64_t* order = order_.const_data_ptr<std::int64_t>();
+    plan_.order.assign(order, order + n);
+  }
+
+  QuantScheme scheme_;
+  GridOptions options_;
+  at::Tensor hessian_;   // [I, I] float32
+  at::Tensor diagonal_;  // [I] double
+  at::Tensor order_;     // [I] int64
+  SweepPlan plan_;
+};
 
 // Mean over tied columns, at each of them.
 std::vector<double> tie(std::vector<double> values, const at::Tensor& tied) {
@@ -190,77 +249,38 @@ AwqScales search_awq_scales(const AwqProblem& problem, const QuantScheme& scheme
   check_problem(problem, scheme);
   require<UsageError>(options.steps >= 1 && options.steps <= 1000, "awq",
                       "steps must be in [1, 1000], got ", options.steps);
-  const at::Tensor hessian = problem.gram.to(at::kFloat).contiguous();
-  const at::Tensor diagonal = problem.gram.diagonal().contiguous();
-  const std::vector<double> input = logarithms(tie(as_vector(problem.mean_absolute), problem.tied));
+  const Judge judge(problem, scheme, options);
   const std::vector<double> weight =
       logarithms(tie(weight_magnitudes(problem, scheme), problem.tied));
+  std::vector<std::vector<double>> inputs = {
+      logarithms(tie(as_vector(problem.mean_absolute), problem.tied))};
+  if (judge.sweeps()) inputs.push_back(logarithms(tie(judge.unexplained(), problem.tied)));
 
   const std::vector<Sample> samples = sample(problem, options.sample_rows);
-  const auto loss_of = [&](const std::vector<Sample>& rows, const at::Tensor& scale) {
-    return rounding_loss(rows, hessian, diagonal, scale, scheme, options.grid);
-  };
-  AwqScales best;
-  best.scale = at::ones({hessian.size(0)}, at::kFloat);
-  double best_loss = loss_of(samples, best.scale);
-  for (int form = 0; form < (options.weight_scale ? 2 : 1); ++form) {
-    for (int i = 0; i <= options.steps; ++i) {
-      const double alpha = static_cast<double>(i) / options.steps;
-      const double beta = form == 0 ? 0.0 : 1 - alpha;
-      if (alpha == 0 && beta == 0) continue;
-      const at::Tensor scale = scale_of(input, weight, alpha, beta);
-      const double loss = loss_of(samples, scale);
-      if (!(loss < best_loss)) continue;
-      best_loss = loss;
-      best = {scale, alpha, beta, 0, 0};
+  const at::Tensor ones = at::ones({problem.gram.size(0)}, at::kFloat);
+  AwqScales best{ones, 0, 0, 0, 0};
+  double best_loss = judge.loss(samples, ones);
+  for (const std::vector<double>& input : inputs) {
+    for (int form = 0; form < (options.weight_scale ? 2 : 1); ++form) {
+      for (int i = 0; i <= options.steps; ++i) {
+        const double alpha = static_cast<double>(i) / options.steps;
+        const double beta = form == 0 ? 0.0 : 1 - alpha;
+        if (alpha == 0 && beta == 0) continue;
+        const at::Tensor scale = scale_of(input, weight, alpha, beta);
+        const double loss = judge.loss(samples, scale);
+        if (!(loss < best_loss)) continue;
+        best_loss = loss;
+        best = {scale, alpha, beta, 0, 0};
+      }
     }
   }
 
   const std::vector<Sample> all = sample(problem, 0);
-  double size = 0;
-  for (const Sample& part : all) {
-    size += weighted_sum(part, row_losses(part.weight * 0, part.weight, hessian));
-  }
-  if (!(size > 0)) return {at::ones({hessian.size(0)}, at::kFloat), 0, 0, 0, 0};
-  const at::Tensor ones = at::ones({hessian.size(0)}, at::kFloat);
-  best.plain_loss = loss_of(all, ones) / size;
-  best.loss = loss_of(all, best.scale) / size;
+  const double size = judge.size(all);
+  if (!(size > 0)) return {ones, 0, 0, 0, 0};
+  best.plain_loss = judge.loss(all, ones) / size;
+  best.loss = judge.loss(all, best.scale) / size;
   if (best.loss > best.plain_loss) best = {ones, 0, 0, best.plain_loss, best.plain_loss};
-  return best;
-}
-
-Grid search_clipped_grid(const at::Tensor& weight, const at::Tensor& gram,
-                         const QuantScheme& scheme, int shrink_steps) {
-  check_scheme(scheme, weight.size(-1));
-  require<UsageError>(shrink_steps >= 1 && shrink_steps <= 20, "awq",
-                      "shrink_steps must be in [1, 20], got ", shrink_steps);
-  const std::int64_t rows = weight.size(0);
-  const std::int64_t columns = weight.size(1);
-  const std::int64_t groups = scheme.groups(columns);
-  const std::int64_t group = columns / groups;
-  const at::Tensor hessian = gram.to(at::kFloat).contiguous();
-  const at::Tensor values = weight.contiguous();
-
-  Grid best;
-  at::Tensor best_loss =
-      at::full({rows, groups}, std::numeric_limits<double>::infinity(), at::kDouble);
-  for (int i = 0; i < shrink_steps; ++i) {
-    const Grid grid = choose_grid(values * (1 - 0.05 * i), scheme);  // the range shrinks with it
-    const at::Tensor rounded = dequantize(quantize_to_grid(values, grid).codes, grid);
-    at::Tensor loss = at::empty({rows, groups}, at::kDouble);
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const auto columns_of = [&](const at::Tensor& matrix) {
-        return matrix.narrow(1, g * group, group).contiguous();
-      };
-      loss.select(1, g).copy_(row_losses(columns_of(values), columns_of(rounded),
-                                         columns_of(hessian.narrow(0, g * group, group))));
-    }
-    if (i == 0) best = grid;
-    const at::Tensor better = loss.lt(best_loss);
-    best.scale = at::where(better, grid.scale, best.scale);
-    if (grid.zero.defined()) best.zero = at::where(better, grid.zero, best.zero);
-    best_loss = at::where(better, loss, best_loss);
-  }
   return best;
 }
 

@@ -29,7 +29,12 @@ struct AwqOptions {
   int steps = 20;            // alpha = i / steps, i = 0..steps
   bool weight_scale = true;  // also try to divide by the weights' own mean magnitude (AutoAWQ)
   std::int64_t sample_rows = 192;  // rows of each weight that the search looks at; 0: all
-  GridOptions grid;                // the grid inside of the search
+  // GPTQ follows: choose by the loss that a sweep of GPTQ leaves, not plain rounding (scales that
+  // help the one can hurt the other), and try the magnitude of an input that its neighbours do not
+  // explain, 1 / sqrt(diag H^-1), beside mean |x|.
+  bool for_gptq = false;
+  double damping = 0.05;  // of H when for_gptq, as a share of mean(diag H)
+  GridOptions grid;       // the grid inside of the search
 };
 
 struct AwqScales {

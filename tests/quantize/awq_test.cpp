@@ -7,6 +7,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
+#include "quantize/gptq.h"
 #include "quantize/rtn.h"
 #include "tests/quantize/matrices.h"
 
@@ -107,6 +108,30 @@ TEST_F(Awq, ClippedGridNeverLosesToTheFullRangeUnderItsOwnBlock) {
     EXPECT_LT(block_loss(clipped, g).sum().item<double>(),
               0.97 * block_loss(full, g).sum().item<double>());
   }
+}
+
+// The promised loss is that of a sweep on the scaled weights, and real GPTQ there gains too.
+TEST_F(Awq, ChoosesScalesForTheSweepThatFollows) {
+  AwqProblem problem = problem_;
+  problem.gram = correlated_hessian(64, 9);
+  problem.mean_absolute = problem.gram.diagonal().sqrt() / 20.0;
+  AwqOptions options;
+  options.for_gptq = true;
+  const AwqScales found = search_awq_scales(problem, scheme_, options);
+  EXPECT_LT(found.loss, found.plain_loss);
+  GptqOptions sweep;
+  sweep.search = false;
+  sweep.refits = sweep.descents = 0;
+  double before = 0, after = 0;
+  for (const at::Tensor& weight : problem.weights) {
+    const at::Tensor inverse = found.scale.to(at::kDouble).reciprocal();
+    const at::Tensor scaled_gram = problem.gram * inverse.outer(inverse);
+    before += gptq_quantize(weight, problem.gram, scheme_, sweep).loss *
+              hessian_loss(weight * 0.0f, weight, problem.gram);
+    after += gptq_quantize(weight * found.scale, scaled_gram, scheme_, sweep).loss *
+             hessian_loss(weight * 0.0f, weight, problem.gram);
+  }
+  EXPECT_LT(after, before);
 }
 
 TEST_F(Awq, HasTheSameBitsForOneThreadAndTwo) {

@@ -196,7 +196,9 @@ TEST_F(Gptq, ClimbsTheLadderOfDampingAndRecordsEachStep) {
   const double mean = hessian_.diagonal().mean().item<double>();
   const at::Tensor shifted = hessian_ - at::eye(128, at::kDouble) * (0.05 * mean);
   ASSERT_TRUE(shifted.diagonal().gt(0).all().item<bool>());
-  const GptqResult result = gptq_quantize(weight_, shifted, scheme_of(4, 32));
+  GptqOptions options;
+  options.damping = 0.01;
+  const GptqResult result = gptq_quantize(weight_, shifted, scheme_of(4, 32), options);
   EXPECT_FALSE(result.rounded_plainly);
   EXPECT_NEAR(result.damping, 0.1, 1e-12);
   ASSERT_EQ(result.fallbacks.size(), 1u);
