@@ -6,15 +6,17 @@
 #include <string>
 
 #include "compress/core/errors.h"
+#include "compress/io/json_builder.h"
 
 namespace attar::cli {
 namespace {
 
 int tell(int code, std::string what) {
-  // One message is one line.
+  // One message is one line of UTF-8, whatever a file's names held.
   for (char& c : what) {
-    if (c == '\n' || c == '\r') c = ' ';
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
   }
+  for (std::size_t at; (at = io::find_invalid_utf8(what)) != what.npos;) what[at] = '?';
   std::fprintf(stderr, "attar: %s\n", what.c_str());
   return code;
 }

@@ -6,6 +6,7 @@
 #include "compress/io/atomic_file.h"
 #include "compress/pipeline/block_walk.h"
 #include "compress/pipeline/chat.h"
+#include "eval/encoding.h"
 
 namespace attar {
 namespace {
@@ -79,7 +80,7 @@ std::unique_ptr<LanguageModel> stoppable(std::unique_ptr<LanguageModel> model,
 }
 
 at::Tensor text_windows(const EvalStep& step, const Tokenizer& tokenizer) {
-  const std::vector<TokenId> ids = tokenizer.encode(io::read_file(step.text.text));
+  const std::vector<TokenId> ids = eval::encode_prompt(tokenizer, io::read_file(step.text.text));
   const std::int64_t length = step.text.length;
   const std::int64_t whole = static_cast<std::int64_t>(ids.size()) / length;
   require(whole > 0, step.where, "'", step.text.text, "' has ", ids.size(),

@@ -47,7 +47,8 @@ struct Measurements {
 };
 
 // The windows that a `perplexity` or `divergence` entry asks for, [N, length] int64: the text is
-// tokenized at once, without BOS, and cut into windows that do not overlap.
+// tokenized at once, with BOS where the tokenizer adds one, and cut into windows that do not
+// overlap.
 at::Tensor text_windows(const EvalStep& step, const Tokenizer& tokenizer);
 
 struct GateVerdict {

@@ -11,6 +11,7 @@
 #include "compress/formats/model_file.h"
 #include "compress/io/atomic_file.h"
 #include "compress/io/disk.h"
+#include "compress/pipeline/chat.h"
 #include "compress/pipeline/memory_model.h"
 
 namespace attar {
@@ -135,7 +136,9 @@ void check_texts(const Recipe& recipe, const ModelConfig& config) {
       throw UsageError(message(step.where, error.what()));
     }
   }
-  if (!recipe.evals.empty() || !recipe.chat.empty()) load_model_tokenizer(recipe.model);
+  if (recipe.evals.empty() && recipe.chat.empty()) return;
+  const auto tokenizer = load_model_tokenizer(recipe.model);
+  for (const std::string& question : recipe.chat) chat_prompt(*tokenizer, question);
 }
 
 void check_output(const fs::path& out, std::uint64_t needed_bytes) {

@@ -53,7 +53,8 @@ void log_block(RunLog& log, std::int64_t index, const std::vector<const Blockwis
                const BlockOutcome& outcome, bool restored) {
   for (std::size_t pass = 0; pass < outcome.reports.size(); ++pass) {
     const std::string name(passes[pass]->name());
-    for (json line : json(outcome.reports[pass]).at("changed")) {
+    const json report = outcome.reports[pass];
+    for (json line : report.at("changed")) {
       line["pass"] = name;
       log.write(restored ? "layer_restored" : "layer", line);
     }

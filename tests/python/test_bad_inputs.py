@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import struct
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from typing import Callable
 
@@ -75,7 +76,7 @@ recipe_case("exports_that_overlap", USAGE, "overlap",
             export=[{"format": "huggingface", "path": "a"}] * 2)
 recipe_case("export_type_unknown", USAGE, "Q9_9",
             export=[{"format": "gguf", "type": "Q9_9", "path": "a.gguf"}])
-recipe_case("grid_that_the_format_cannot_hold", DOES_NOT_FIT, "3 bits",
+recipe_case("grid_that_the_format_cannot_hold", DOES_NOT_FIT, "W3 g32",
             passes=gptq(bits=3), export=[{"format": "compressed-tensors", "path": "a"}])
 recipe_case("offsets_in_a_type_without", DOES_NOT_FIT, "Q4_0", passes=gptq(symmetric=False),
             export=[{"format": "gguf", "type": "Q4_0", "path": "a.gguf"}])
@@ -174,7 +175,7 @@ def task_file_with_a_broken_line(folder, recipe):
 
 @case(BAD_INPUT, "gold")
 def task_file_without_answers(folder, recipe):
-    (folder / "tasks.jsonl").write_text(json.dumps({"query": "Question: a", "choices": ["b"]}))
+    (folder / "tasks.jsonl").write_text(json.dumps({"query": "Question: a\nAnswer:", "choices": ["b", "c"]}))
     recipe["eval"] = [{"arc_easy": {"path": str(folder / "tasks.jsonl")}}]
 
 
@@ -404,8 +405,8 @@ def output_that_is_not_empty(folder, recipe):
     (folder / "out/mine").write_text("mine")
 
 
-@case(IO, "/proc")
-def output_where_nobody_may_write(folder, recipe):
+@case(DOES_NOT_FIT, "/proc")
+def output_where_nothing_has_room(folder, recipe):
     return ["--out", "/proc/attar/out"]
 
 
@@ -502,11 +503,25 @@ def test_a_result_that_cannot_be_printed_is_an_io_error():
     assert done.returncode == IO and "stdout" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user whom permissions bind")
-def test_a_model_without_permission(whole, tmp_path):
-    folder = tmp_path / "w"
-    shutil.copytree(whole, folder)
-    (folder / "model/model.safetensors").chmod(0)
-    write_recipe(folder / "r.yaml", recipe_for(folder))
-    done = attar(*arguments_of(folder, []))
-    assert done.returncode == IO and "model.safetensors" in done.stderr
+def as_nobody():
+    """How subprocess becomes a user whom permissions bind."""
+    return {"user": 65534} if os.geteuid() == 0 else {}
+
+
+def test_no_permission_to_read_or_write(whole):
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name) / "w"
+        shutil.copytree(whole, folder)
+        write_recipe(folder / "r.yaml", recipe_for(folder))
+        for path in (folder.parent, folder, *folder.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        command = list(map(str, [PROGRAM, *arguments_of(folder, [])]))
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, **as_nobody())
+            assert done.returncode == IO and "no permission to write" in done.stderr, done.stderr
+            (folder / "model/model.safetensors").chmod(0)
+            done = subprocess.run(command, capture_output=True, text=True, **as_nobody())
+            assert done.returncode == IO and "model.safetensors" in done.stderr, done.stderr
+        finally:
+            for path in (folder.parent, folder, *folder.rglob("*")):
+                path.chmod(0o755)
