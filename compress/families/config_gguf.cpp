@@ -163,7 +163,7 @@ Rope recognize_llama3(const ModelConfig& config) {
   guess.rope.factor = as_written(*std::max_element(stored.begin(), stored.end()));
   guess.rope.low_frequency_factor = 1.0;
   guess.rope.high_frequency_factor = 4.0;
-  for (std::int64_t positions = 256; positions <= (1 << 20); positions *= 2) {
+  for (std::int64_t positions = 16; positions <= (1 << 20); positions *= 2) {
     guess.rope.original_positions = positions;
     const std::vector<float> made = llama3_factors(guess);
     const bool equal = std::equal(made.begin(), made.end(), stored.begin(),

@@ -100,16 +100,24 @@ nlohmann::ordered_json quantization_config(const std::map<std::string, QuantSche
     config_groups["group_" + std::to_string(i)] =
         group_of(groups[i].first, mixed ? groups[i].second : everything);
   }
-  return {{"quant_method", "compressed-tensors"},
-          {"format", mixed ? "mixed-precision" : "pack-quantized"},
-          {"quantization_status", "compressed"},
-          {"version", "0.18.0"},
-          {"global_compression_ratio", nullptr},
-          {"ignore", dense},
-          {"kv_cache_scheme", nullptr},
-          {"sparsity_config", nlohmann::ordered_json::object()},
-          {"transform_config", nlohmann::ordered_json::object()},
-          {"config_groups", config_groups}};
+  nlohmann::ordered_json config = {{"quant_method", "compressed-tensors"},
+                                   {"format", mixed ? "mixed-precision" : "pack-quantized"},
+                                   {"quantization_status", "compressed"},
+                                   {"version", "0.18.0"},
+                                   {"global_compression_ratio", nullptr},
+                                   {"ignore", dense},
+                                   {"kv_cache_scheme", nullptr},
+                                   {"sparsity_config", nlohmann::ordered_json::object()},
+                                   {"transform_config", nlohmann::ordered_json::object()},
+                                   {"config_groups", config_groups}};
+  // transformers 5 with compressed-tensors up to 0.20 expects zero points of asymmetric layers
+  // unpacked when it keeps a model compressed, and fails; told so, it dequantizes while loading.
+  // Other programs ignore the key.
+  const bool asymmetric = std::any_of(layers.begin(), layers.end(), [](const auto& layer) {
+    return layer.second.zero_point == ZeroPoint::kInteger;
+  });
+  if (asymmetric) config["dequantize"] = true;
+  return config;
 }
 
 SchemeOf schemes_from_config(const nlohmann::json& config, std::string_view where) {

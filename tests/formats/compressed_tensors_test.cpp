@@ -64,7 +64,9 @@ TEST_P(PackedRoundTrip, KeepsCodesScalesAndZeros) {
   EXPECT_TRUE(at::equal(back.codes, weight.codes));
   EXPECT_TRUE(at::equal(back.scale, weight.scale));
   ASSERT_EQ(back.zero.defined(), weight.zero.defined());
-  if (weight.zero.defined()) EXPECT_TRUE(at::equal(back.zero, weight.zero));
+  if (weight.zero.defined()) {
+    EXPECT_TRUE(at::equal(back.zero, weight.zero));
+  }
 }
 INSTANTIATE_TEST_SUITE_P(
     Schemes, PackedRoundTrip,

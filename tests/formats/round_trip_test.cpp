@@ -4,6 +4,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/formats/export.h"
+#include "compress/formats/file_source.h"
 #include "compress/formats/model_file.h"
 #include "compress/io/gguf_file.h"
 #include "compress/io/json.h"
