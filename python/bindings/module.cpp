@@ -1,0 +1,57 @@
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "compress/core/errors.h"
+#include "compress/core/numerics.h"
+#include "compress/runtime/transformer.h"
+#include "python/bindings/bindings.h"
+#include "quantize/passes.h"
+
+// Tensors cross the border by casters that torch's own module registered; both must mean the same.
+static_assert(PYBIND11_INTERNALS_VERSION == 11, "attar and torch need the same pybind11 internals");
+
+namespace attar::bindings {
+
+namespace py = pybind11;
+
+const Engine& engine() {
+  static const PassRegistry registry = [] {
+    PassRegistry all;
+    register_quantize_passes(all);
+    return all;
+  }();
+  static const Engine engine{&registry, &make_language_model};
+  return engine;
+}
+
+void use_threads(int threads, int recipe_threads) {
+  require<UsageError>(threads >= 0 && threads <= 4096, "threads", "must be in [0, 4096], got ",
+                      threads);
+  int count = threads > 0 ? threads : recipe_threads;
+  if (count == 0) count = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  set_threads(count);
+}
+
+void bind_errors(py::module_& module) {
+  py::register_exception<UsageError>(module, "UsageError", PyExc_ValueError);
+  py::register_exception<BadInput>(module, "BadInput", PyExc_ValueError);
+  py::register_exception<DoesNotFit>(module, "DoesNotFit", PyExc_RuntimeError);
+  py::register_exception<NumericRefusal>(module, "NumericRefusal", PyExc_RuntimeError);
+  py::register_exception<GateNotMet>(module, "GateNotMet", PyExc_RuntimeError);
+  py::register_exception<IoError>(module, "IoError", PyExc_RuntimeError);
+  py::register_exception<Stopped>(module, "Stopped", PyExc_RuntimeError);
+}
+
+}  // namespace attar::bindings
+
+PYBIND11_MODULE(_attar, module) {
+  namespace bindings = attar::bindings;
+  module.doc() = "What attar's C++ gives to Python; the package attar makes its interface of it.";
+  attar::set_up_numerics();
+  bindings::bind_errors(module);
+  bindings::bind_model(module);
+  bindings::bind_pipeline(module);
+  bindings::bind_measure(module);
+}
