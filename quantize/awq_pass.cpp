@@ -70,15 +70,16 @@ std::optional<AwqPass::Target> AwqPass::target(std::int64_t block, Role role) co
   const SchemeDecision decision = rules_.decide(block, role);
   if (!decision.scheme) return std::nullopt;
   const auto later = later_.find({block, role});
-  if (later != later_.end()) return Target{later->second, true};
-  return Target{*decision.scheme, false};
+  if (later != later_.end()) return Target{later->second.scheme, true, later->second.compensates};
+  return Target{*decision.scheme};
 }
 
 void AwqPass::see_later(std::span<const std::vector<PlannedLayer>> plans) {
   later_.clear();
   for (const std::vector<PlannedLayer>& plan : plans) {
     for (const PlannedLayer& layer : plan) {
-      if (layer.scheme) later_.try_emplace({layer.block, layer.role}, *layer.scheme);
+      if (!layer.scheme) continue;
+      later_.try_emplace({layer.block, layer.role}, Later{*layer.scheme, layer.compensates});
     }
   }
 }
@@ -119,15 +120,18 @@ void AwqPass::run_block(BlockWork& work) const {
     for (const Role role : group.readers) {
       problem.weights.push_back(dense(work.block[role].weight));
     }
-    const QuantScheme scheme = target(work.index, group.readers.front())->scheme;
+    const Target goal = *target(work.index, group.readers.front());
     problem.gram = input.gram;
     problem.mean_absolute = input.mean_absolute();
     if (group.site == Site::kOutputInput) {
       problem.tied =
           tied_over_query_heads(work.config.heads, work.config.kv_heads, work.config.head_dim);
     }
-    const AwqScales found = search_awq_scales(
-        problem, scheme, {.steps = config_.steps, .weight_scale = config_.weight_scale});
+    const AwqScales found = search_awq_scales(problem, goal.scheme,
+                                              {.steps = config_.steps,
+                                               .weight_scale = config_.weight_scale,
+                                               .sample_rows = goal.compensates ? 96 : 192,
+                                               .for_gptq = goal.compensates});
     scales[index_of(group.site)] = found.scale;
     for (const Role role : group.readers) {
       losses[index_of(role)] = found.loss;

@@ -27,7 +27,9 @@ GptqPass::GptqPass(GptqConfig config)
 }
 
 std::vector<PlannedLayer> GptqPass::plan(const ModelConfig& config) const {
-  return rules_.plan(config, "gptq");
+  std::vector<PlannedLayer> planned = rules_.plan(config, "gptq");
+  for (PlannedLayer& layer : planned) layer.compensates = layer.scheme.has_value();
+  return planned;
 }
 
 std::int64_t GptqPass::working_bytes(const ModelConfig& config) const {

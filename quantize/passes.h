@@ -44,7 +44,7 @@ struct GptqConfig : SchemeConfig {
   bool act_order = true;
   bool static_groups = true;
   bool search = true;
-  double damping = 0.01;
+  double damping = 0.05;
   int refits = 2;
   int descents = 4;
 
@@ -88,7 +88,7 @@ class GptqPass final : public BlockwisePass {
 };
 
 struct AwqConfig : SchemeConfig {
-  int steps = 20;
+  int steps = 10;
   bool weight_scale = true;
   bool clip = true;
 
@@ -124,15 +124,20 @@ class AwqPass final : public BlockwisePass {
   void run_block(BlockWork& work) const override;
 
  private:
+  struct Later {  // what a later pass does to a layer
+    QuantScheme scheme;
+    bool compensates = false;
+  };
   struct Target {
     QuantScheme scheme;
-    bool later = false;  // a later pass rounds this layer
+    bool later = false;        // a later pass rounds this layer
+    bool compensates = false;  // and moves its errors
   };
   std::optional<Target> target(std::int64_t block, Role role) const;
 
   AwqConfig config_;
   SchemeRules rules_;
-  std::map<std::pair<std::int64_t, Role>, QuantScheme> later_;
+  std::map<std::pair<std::int64_t, Role>, Later> later_;
 };
 
 class PassRegistry;

@@ -1,3 +1,4 @@
+#include <malloc.h>
 
 #include "compress/cli/command.h"
 #include "compress/cli/exit_code.h"
@@ -25,6 +26,14 @@ void declare(CLI::App& app) {
   add_doctor(app);
 }
 
+// Large tensors come from the system and go back to it at once. Otherwise the C library keeps what
+// was freed, and a run holds more than twice the memory it uses.
+void give_large_blocks_back() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
 // Help and version are no errors; everything else that CLI11 finds is the caller's.
 bool parse(CLI::App& app, int argc, char** argv) {
   try {
@@ -45,6 +54,7 @@ bool parse(CLI::App& app, int argc, char** argv) {
 
 int main(int argc, char** argv) {
   return attar::cli::guarded([&] {
+    attar::cli::give_large_blocks_back();
     attar::set_up_numerics();
     CLI::App app("attar boils a language model down: quantize, measure, export.", "attar");
     attar::cli::declare(app);

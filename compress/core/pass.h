@@ -30,6 +30,7 @@ struct PlannedLayer {
   std::string rule;  // the rule that decided: "layers '*'", "rules[1] 'mlp.down_proj'", "skip 'q'"
   std::string action;                 // "gptq W4 g64 asymmetric", "unchanged"
   std::optional<QuantScheme> scheme;  // of the layer after this pass, when it rounds
+  bool compensates = false;  // rounding errors are moved onto columns still free, as GPTQ does
 };
 
 // What happened to one linear layer.
