@@ -35,13 +35,24 @@ void use_threads(int threads, int recipe_threads) {
 }
 
 void bind_errors(py::module_& module) {
-  py::register_exception<UsageError>(module, "UsageError", PyExc_ValueError);
-  py::register_exception<BadInput>(module, "BadInput", PyExc_ValueError);
-  py::register_exception<DoesNotFit>(module, "DoesNotFit", PyExc_RuntimeError);
-  py::register_exception<NumericRefusal>(module, "NumericRefusal", PyExc_RuntimeError);
-  py::register_exception<GateNotMet>(module, "GateNotMet", PyExc_RuntimeError);
-  py::register_exception<IoError>(module, "IoError", PyExc_RuntimeError);
-  py::register_exception<Stopped>(module, "Stopped", PyExc_RuntimeError);
+  const auto named = [](py::object error, const char* doc) {
+    error.attr("__module__") = "attar";
+    error.attr("__doc__") = doc;
+  };
+  named(py::register_exception<UsageError>(module, "UsageError", PyExc_ValueError),
+        "The caller's words are off: an unknown option, key or pass, a value out of range.");
+  named(py::register_exception<BadInput>(module, "BadInput", PyExc_ValueError),
+        "A file's content is broken, lies, or is of a kind that attar does not read.");
+  named(py::register_exception<DoesNotFit>(module, "DoesNotFit", PyExc_RuntimeError),
+        "A width that a format cannot store, or memory or a disk that is too small.");
+  named(py::register_exception<NumericRefusal>(module, "NumericRefusal", PyExc_RuntimeError),
+        "Numbers that are not finite, or a numeric fallback that the recipe forbids.");
+  named(py::register_exception<GateNotMet>(module, "GateNotMet", PyExc_RuntimeError),
+        "A quality gate of the recipe does not hold.");
+  named(py::register_exception<IoError>(module, "IoError", PyExc_RuntimeError),
+        "The operating system refused: nothing there, no permission, disk full.");
+  named(py::register_exception<Stopped>(module, "Stopped", PyExc_RuntimeError),
+        "A stop was asked for; everything up to the last safe point is on disk.");
 }
 
 }  // namespace attar::bindings

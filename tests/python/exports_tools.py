@@ -1,0 +1,90 @@
+"""What the tests of exports share: transformers and llama.cpp asked for logits."""
+
+import json
+import math
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+SHARED = SOURCE.parent / "shared"
+transformers.utils.logging.set_verbosity_error()
+
+
+def needed(path):
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    return path
+
+
+def load(folder, **options):
+    """The model of a folder in transformers, float32, attention written out."""
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", **options).eval()
+
+
+def logits_of(model, ids):
+    """[T, vocabulary] float32."""
+    with torch.no_grad():
+        return model(torch.as_tensor(ids).unsqueeze(0)).logits[0].float()
+
+
+def relative_difference(ours, theirs):
+    """The largest difference as a share of the largest logit."""
+    assert ours.shape == theirs.shape and ours.dtype == torch.float32
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+def divergence(log_p, log_q):
+    """KL(p || q) in nats of two [vocabulary] log distributions, summed in double."""
+    log_p, log_q = log_p.double(), log_q.double()
+    return float((log_p.exp() * (log_p - log_q)).sum())
+
+
+# llama.cpp lives in a process of its own: it brings its own thread pool, and ends with the process.
+SERVER = """
+import json, sys, urllib.request
+import xllamacpp
+path, prompts, vocabulary = sys.argv[1], json.loads(sys.stdin.read()), int(sys.argv[2])
+params = xllamacpp.CommonParams()
+params.model.path = path
+params.n_ctx, params.n_batch, params.n_ubatch, params.n_parallel = 512, 512, 512, 1
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+params.port, params.warmup, params.n_gpu_layers, params.fit_params = 0, False, 0, False
+params.cache_prompt = False
+params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+server = xllamacpp.Server(params)
+answers = []
+for ids in prompts:
+    body = {"prompt": ids, "n_predict": 1, "n_probs": vocabulary, "temperature": 0,
+            "cache_prompt": False}
+    request = urllib.request.Request(server.listening_address + "/completion",
+                                     json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        said = json.load(answer)
+    answers.append([[entry["id"], entry["logprob"]]
+                    for entry in said["completion_probabilities"][0]["top_logprobs"]])
+print(); print("ANSWER " + json.dumps(answers), flush=True)
+"""
+
+
+def llama_cpp(path, prompts, vocabulary):
+    """Log probabilities of the token after each prompt, as llama.cpp gives: [vocabulary] each."""
+    done = subprocess.run([sys.executable, "-c", SERVER, str(path), str(vocabulary)],
+                          input=json.dumps(prompts), capture_output=True, text=True, timeout=600)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert lines, done.stderr[-2000:]
+    rows = []
+    for answer in json.loads(lines[0][7:]):
+        row = torch.full([vocabulary], -math.inf, dtype=torch.float64)
+        for token, value in answer:
+            row[token] = value
+        assert bool(row.isfinite().all()), f"{int((~row.isfinite()).sum())} tokens have no answer"
+        rows.append(row)
+    return rows

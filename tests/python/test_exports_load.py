@@ -1,0 +1,196 @@
+"""What attar computes is what transformers and llama.cpp compute: from the models as they come, and
+from what attar exports.
+
+ATTAR_REAL=1 runs the tests on SmolLM2; ATTAR_WINDOWS says on how many windows of 2048 tokens the
+perplexities are compared (4; the claim is about 20).
+"""
+
+import json
+import os
+import shutil
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import attar
+from attar_program import succeed
+from exports_tools import (SHARED, SOURCE, divergence, llama_cpp, load, logits_of, needed,
+                           relative_difference)
+
+TINY = ["stories260K", "llama2xs-279K", "babyllama-tok105-936K"]
+IDS = [1, 403, 407, 261, 378, 432, 383, 286, 261, 376, 400, 428, 5, 67, 300, 9, 44, 8]
+REAL = os.environ.get("ATTAR_REAL") == "1"
+real = pytest.mark.skipif(not REAL, reason="needs ATTAR_REAL=1: takes minutes")
+TEXTS = ["The capital of France is", "def fibonacci(n):\n    if n < 2:\n        return",
+         "Water boils at a temperature of 100 degrees", "Once upon a time there was a little girl"]
+
+
+# --- models as they come ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_models_equal_transformers_and_their_references(name):
+    folder = needed(SHARED / "data/models" / name)
+    reference = json.loads((folder / "reference.json").read_text())
+    model = attar.open(folder)
+    ids = (reference["prompt_ids"] + reference["greedy_64_ids"])[:100]
+    ours = model.logits(ids)
+    assert relative_difference(ours, logits_of(load(folder), ids)) < 1e-4
+    last = torch.tensor(reference["last_position_logits"])
+    assert relative_difference(ours[len(reference["prompt_ids"]) - 1], last) < 1e-4
+    new = model.generate(reference["prompt_ids"], max_new_tokens=64).ids
+    assert new == reference["greedy_64_ids"]
+
+
+def smollm2(form):
+    if form == "folder":
+        return needed(SOURCE / "models/smollm2")
+    return needed(SOURCE / "models/smollm2.gguf")
+
+
+def load_smollm2(form):
+    path = smollm2(form)
+    return load(path) if form == "folder" else load(path.parent, gguf_file=path.name)
+
+
+def wikitext_ids(count):
+    import tokenizers
+
+    text = needed(SHARED / "data/eval/wikitext2_test.raw.txt").read_text(encoding="utf-8")
+    tokenizer = tokenizers.Tokenizer.from_file(str(smollm2("folder") / "tokenizer.json"))
+    return tokenizer.encode(text, add_special_tokens=False).ids[:count]
+
+
+@real
+@pytest.mark.parametrize("form", ["folder", "gguf"])
+def test_smollm2_equals_transformers(form):
+    ids = wikitext_ids(512)
+    found = relative_difference(attar.open(smollm2(form)).logits(ids),
+                                logits_of(load_smollm2(form), ids))
+    print(f"SmolLM2 {form}: largest difference {found:.2e} of the largest logit")
+    assert found < 1e-4
+
+
+@real
+@pytest.mark.parametrize("form", ["folder", "gguf"])
+def test_wikitext_perplexity_equals_transformers(form):
+    windows = int(os.environ.get("ATTAR_WINDOWS", "4"))
+    text = needed(SHARED / "data/eval/wikitext2_test.raw.txt")
+    found = attar.evaluate(smollm2(form), {"perplexity": {"text": str(text), "length": 2048,
+                                                         "windows": windows}})
+    ours = found["attar"]["texts"][0]["perplexity"]["value"]
+    model = load_smollm2(form)
+    losses = []
+    for window in torch.tensor(wikitext_ids(windows * 2048)).view(windows, 2048):
+        logits = logits_of(model, window)
+        losses.append(torch.nn.functional.cross_entropy(logits[:-1], window[1:]).double())
+    theirs = float(torch.stack(losses).mean().exp())
+    print(f"SmolLM2 {form}, {windows} windows of 2048: attar {ours:.6f}, transformers {theirs:.6f}, "
+          f"relative difference {ours / theirs - 1:.1e}")
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+# --- compressed-tensors in transformers -------------------------------------------------------
+
+GRIDS = {"W4 g32 symmetric": (4, 32, True), "W4 g32 asymmetric": (4, 32, False),
+         "W4 g64 symmetric": (4, 64, True), "W4 g64 asymmetric": (4, 64, False),
+         "W8 g32 symmetric": (8, 32, True), "W4 channel symmetric": (4, 0, True),
+         "W4 channel asymmetric": (4, 0, False), "W8 channel symmetric": (8, 0, True)}
+
+
+def make_tiny(folder):
+    """A Llama of transformers whose widths hold groups of 64."""
+    import transformers
+
+    torch.manual_seed(5)
+    config = transformers.LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                                      num_attention_heads=4, num_key_value_heads=2, vocab_size=512,
+                                      max_position_embeddings=256, bos_token_id=1, eos_token_id=2,
+                                      initializer_range=0.2)
+    model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight[3:259] = 0  # llama.cpp gives no distribution for half a character
+    model.half().float().save_pretrained(folder)
+    shutil.copyfile(needed(SHARED / "data/tokenizers/llama2c/tok512.model"),
+                    folder / "tokenizer.model")
+    return folder
+
+
+def quantize(model, out, grid, *more):
+    bits, group, symmetric = grid
+    succeed("quantize", model, "--out", out, "--method", "rtn", "--bits", bits, "--group-size",
+            group, *(["--symmetric"] if symmetric else []), *more)
+
+
+def compressed_logits(model, out, grid, ids):
+    """Of the exported model: attar's and transformers'."""
+    quantize(model, out, grid, "--format", "compressed-tensors")
+    stored = json.loads((out / "model/config.json").read_text())["quantization_config"]
+    assert stored["quant_method"] == "compressed-tensors"
+    weights = stored["config_groups"]["group_0"]["weights"]
+    assert (weights["num_bits"], weights["group_size"] or 0, weights["symmetric"]) == grid
+    return attar.open(out / "model").logits(ids), logits_of(load(out / "model"), ids)
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
+def test_compressed_tensors_load_in_transformers(grid, tmp_path):
+    pytest.importorskip("compressed_tensors")
+    model, out = make_tiny(tmp_path / "tiny"), tmp_path / "out"
+    ours, theirs = compressed_logits(model, out, grid, IDS)
+    if not grid[2]:
+        # Weights with zero points are dequantized by transformers in the float16 of their scale,
+        # however the model is loaded: the same as our weights rounded to float16.
+        assert relative_difference(ours, theirs) < 5e-3
+        succeed("export", out / "model", "--format", "huggingface", "--type", "f16", "--out",
+                tmp_path / "half")
+        ours = attar.open(tmp_path / "half").logits(IDS)
+    assert relative_difference(ours, theirs) < 1e-4
+
+
+@real
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
+def test_compressed_tensors_of_smollm2_load_in_transformers(grid, tmp_path):
+    pytest.importorskip("compressed_tensors")
+    ours, theirs = compressed_logits(smollm2("folder"), tmp_path / "out", grid, wikitext_ids(128))
+    found = relative_difference(ours, theirs)
+    print(f"SmolLM2 {grid}: largest difference {float((ours - theirs).abs().max()):.2e}, "
+          f"{found:.2e} of the largest logit")
+    assert found < 1e-3
+
+
+# --- GGUF in llama.cpp ------------------------------------------------------------------------
+
+
+def llama_cpp_divergences(path, prompts):
+    """KL of llama.cpp's next-token distribution from ours on the same file, a prompt each."""
+    pytest.importorskip("xllamacpp")
+    model = attar.open(path)
+    theirs = llama_cpp(path, prompts, model.config["vocabulary"])
+    return [divergence(model.logits(ids)[-1].double().log_softmax(-1), row)
+            for ids, row in zip(prompts, theirs)]
+
+
+# F16: llama.cpp rounds activations to half before each product; the others also to 8 bits.
+BOUNDS = {"F16": 1e-3, "Q8_0": 5e-3, "Q4_0": 2e-2, "Q4_1": 2e-2}
+
+
+@pytest.mark.parametrize("kind", BOUNDS)
+def test_gguf_exports_of_a_tiny_model_run_in_llama_cpp(kind, tmp_path):
+    model = make_tiny(tmp_path / "tiny")
+    succeed("export", model, "--format", "gguf", "--type", kind, "--out", tmp_path / "m.gguf")
+    found = llama_cpp_divergences(tmp_path / "m.gguf", [IDS, IDS[:7]])
+    assert max(found) < BOUNDS[kind], found
+
+
+@real
+@pytest.mark.parametrize("kind", BOUNDS)
+def test_gguf_exports_of_smollm2_run_in_llama_cpp(kind, tmp_path):
+    folder = smollm2("folder")
+    succeed("export", folder, "--format", "gguf", "--type", kind, "--out", tmp_path / "m.gguf")
+    tokenizer = attar.open(folder).tokenizer
+    found = llama_cpp_divergences(tmp_path / "m.gguf", [tokenizer.encode(text) for text in TEXTS])
+    print(f"SmolLM2 {kind}: KL to llama.cpp mean {sum(found) / len(found):.2e}, "
+          f"largest {max(found):.2e}")
+    assert max(found) < BOUNDS[kind], found
