@@ -22,6 +22,7 @@ SIDEWAYS = {
     "core": {"linalg"},
     "formats": {"io", "families", "tokenize"},
     "tokenize": {"io"},
+    "families": {"io"},  # configuration keys are read from GGUF metadata
 }
 # The pipeline knows passes by their interface only; cli and bindings alone name them.
 CLOSED = {"pipeline": {"distill", "prune", "lowrank", "quantize"}}
