@@ -9,7 +9,7 @@ JOBS ?= $(shell nproc)
 # The one list of Debian packages; `make lint` asks for SYSTEM_LINT as well.
 SYSTEM := g++ make cmake ninja-build ccache pkg-config python3 python3-venv python3-dev \
   libcli11-dev libeigen3-dev libhdf5-dev libpcre2-dev libutf8proc-dev libyaml-cpp-dev \
-  libssl-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libssl-dev zlib1g-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
 SYSTEM_LINT := clang-format clang-tidy
 
 VENV := .venv
@@ -22,6 +22,8 @@ VENV_TEST := $(call stamp,test)
 TEACHER := models/smollm2.gguf
 DEMO := demo/smollm2
 export CTEST_OUTPUT_ON_FAILURE := 1
+# Tests run side by side: waiting threads must not spin for long.
+export GOMP_SPINCOUNT := 10000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -1,0 +1,82 @@
+// Runs attar's forward pass when asked, for tests/bench/forward.py, which takes turns with another
+// program: each line "calibration" or "evaluation" on stdin is answered by the seconds it took.
+//
+//   forward_rounds MODEL TOKENS SEQUENCES LENGTH THREADS     (TOKENS: int64 ids in a raw file)
+//
+// calibration: hidden states of all sequences through all blocks, as a calibration stream makes
+// them. evaluation: the same plus the log-probability of every next token.
+#include <ATen/ops/empty.h>
+#include <malloc.h>
+
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <string>
+
+#include "compress/core/errors.h"
+#include "compress/core/numerics.h"
+#include "compress/formats/model_file.h"
+#include "compress/runtime/transformer.h"
+
+namespace attar {
+namespace {
+
+at::Tensor read_ids(const std::string& path, std::int64_t sequences, std::int64_t length) {
+  at::Tensor ids = at::empty({sequences, length}, at::kLong);
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(ids.data_ptr()), static_cast<std::streamsize>(ids.nbytes()));
+  require<IoError>(file.good(), path, "holds less than ", sequences, " x ", length, " ids");
+  return ids;
+}
+
+at::Tensor hidden_states(const Model& model, const RopeTable& rope, const at::Tensor& ids) {
+  at::Tensor hidden = embed(model.embedding(), ids);
+  for (std::int64_t block = 0; block < model.config().layers; ++block) {
+    const BlockRunner runner(model.config(), model.block(block), rope);
+    for (std::int64_t first = 0; first < ids.size(0); first += 4) {
+      at::Tensor rows = hidden.narrow(0, first, std::min<std::int64_t>(4, ids.size(0) - first));
+      rows.copy_(runner.forward(rows));
+    }
+  }
+  return hidden;
+}
+
+double log_likelihood(const LogitsHead& head, const at::Tensor& hidden, const at::Tensor& ids) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < ids.size(0); ++i) {
+    const std::int64_t count = ids.size(1) - 1;
+    const auto* targets = ids.const_data_ptr<std::int64_t>() + i * ids.size(1) + 1;
+    for (const auto& row : head.statistics(hidden[i].narrow(0, 0, count),
+                                           {targets, static_cast<std::size_t>(count)})) {
+      sum += row.target_log_probability;
+    }
+  }
+  return sum;
+}
+
+void serve(const std::string& path, const at::Tensor& ids) {
+  const Model model(open_model(path));
+  const RopeTable rope = rope_table(model.config(), ids.size(1));
+  const LogitsHead head(model);
+  for (std::string line; std::getline(std::cin, line);) {
+    const auto since = std::chrono::steady_clock::now();
+    const at::Tensor hidden = hidden_states(model, rope, ids);
+    const double sum = line == "evaluation" ? log_likelihood(head, hidden, ids) : 0;
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - since;
+    std::cout << seconds.count() << ' ' << sum << std::endl;
+  }
+}
+
+}  // namespace
+}  // namespace attar
+
+int main(int argc, char** argv) {
+  if (argc != 6) {
+    std::cerr << "usage: forward_rounds MODEL TOKENS SEQUENCES LENGTH THREADS\n";
+    return 2;
+  }
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);  // as the program attar does
+  attar::set_up_numerics();
+  attar::set_threads(std::stoi(argv[5]));
+  attar::serve(argv[1], attar::read_ids(argv[2], std::stoll(argv[3]), std::stoll(argv[4])));
+}

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The table of methods at 4 bits, group 64, asymmetric (README, "Measured").
+#
+#   tests/bench/quality.sh MODEL_FOLDER CALIBRATION_TEXT EVALUATION_TEXT [THREADS [METHOD ...]]
+#
+# Calibration: 128 windows of 512 tokens; embedding and head untouched. KL to the original in nats,
+# top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS. METHOD: rtn gptq awq awq_gptq.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+model=$1 calibration=$2 text=$3 threads=${4:-1}
+shift 3; shift || true
+methods=("$@")
+[ ${#methods[@]} -gt 0 ] || methods=(rtn gptq awq awq_gptq)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+declare -A passes=(
+  [rtn]="[quantize.rtn: {bits: 4, group_size: 64}]"
+  [gptq]="[quantize.gptq: {bits: 4, group_size: 64}]"
+  [awq]="[quantize.awq: {bits: 4, group_size: 64}]"
+  [awq_gptq]="[quantize.awq: {}, quantize.gptq: {bits: 4, group_size: 64}]"
+)
+echo "| method | bits a weight | KL | share of RTN's | top-1 | perplexity | pass seconds, $threads thread(s) | pass peak MB |"
+echo "|---|---|---|---|---|---|---|---|"
+for method in "${methods[@]}"; do
+  cat >"$work/$method.yaml" <<YAML
+version: 1
+seed: ${SEED:-0}
+model: $(realpath "$model")
+calibration: {text: $(realpath "$calibration"), sequences: 128, length: 512}
+passes: ${passes[$method]}
+eval:
+  - divergence: {text: $(realpath "$text"), length: 1024, windows: 24}
+YAML
+  "$root/build/bin/attar" run "$work/$method.yaml" --out "$work/$method" --threads "$threads" \
+    >"$work/$method.out" 2>"$work/$method.err" || { cat "$work/$method.err" >&2; exit 1; }
+  "${PYTHON:-$root/.venv/bin/python}" "$root/tests/bench/quality_row.py" "$method" "$work/$method" "$work/rtn_kl"
+done

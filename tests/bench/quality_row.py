@@ -1,0 +1,25 @@
+"""quality_row.py METHOD RUN_FOLDER RTN_FILE: one line of the table of tests/bench/quality.sh.
+
+The KL of `rtn` is kept in RTN_FILE, so that later rows can show their share of it.
+"""
+
+import json
+import pathlib
+import sys
+
+method, folder, rtn_file = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
+results = json.loads((folder / "results.json").read_text())
+text = results["attar"]["texts"][0]
+events = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+done = next(e for e in events if e["event"] == "phase_done" and e["phase"] == "passes")
+layers = [e for e in events if e["event"] == "layer"]
+final = {e["layer"]: e["bytes_after"] for e in layers}
+before = {e["layer"]: e["bytes_before"] for e in reversed(layers)}  # float16 in the folder
+bits = 16 * sum(final.values()) / sum(before.values())
+kl = text["kl_mean"]["value"]
+if method == "rtn":
+    rtn_file.write_text(str(kl))
+share = f"{kl / float(rtn_file.read_text()):.3f}" if rtn_file.exists() else ""
+print(f"| {method} | {bits:.2f} | {kl:.4f} | {share} | {text['top1']['value']:.4f} | "
+      f"{text['perplexity']['value']:.2f} | {done['seconds']:.0f} | "
+      f"{done['peak_rss_bytes'] / 1e6:.0f} |", flush=True)
