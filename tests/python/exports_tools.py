@@ -86,5 +86,7 @@ def llama_cpp(path, prompts, vocabulary):
         for token, value in answer:
             row[token] = value
         assert bool(row.isfinite().all()), f"{int((~row.isfinite()).sum())} tokens have no answer"
-        rows.append(row)
+        # Its sum is that of float32 over the whole vocabulary.
+        assert abs(float(row.logsumexp(-1))) < 1e-3
+        rows.append(row.log_softmax(-1))
     return rows
