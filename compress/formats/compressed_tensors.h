@@ -37,6 +37,8 @@ PackedWeight pack(const QuantizedWeight& weight);
 QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
                        std::string_view where);
 
+bool any_asymmetric(const std::map<std::string, QuantScheme>& layers);
+
 // quantization_config of config.json: one group with target "Linear" when all schemes are equal,
 // else a group a scheme with its modules named. `layers` maps module paths to schemes, `dense` are
 // the Linear modules stored as plain values.

@@ -79,6 +79,12 @@ std::vector<std::string> names_below(const JsonKeys& keys, std::string_view key)
 
 }  // namespace
 
+bool any_asymmetric(const std::map<std::string, QuantScheme>& layers) {
+  return std::any_of(layers.begin(), layers.end(), [](const auto& layer) {
+    return layer.second.zero_point == ZeroPoint::kInteger;
+  });
+}
+
 nlohmann::ordered_json quantization_config(const std::map<std::string, QuantScheme>& layers,
                                            const std::vector<std::string>& dense) {
   std::vector<std::pair<QuantScheme, std::vector<std::string>>> groups;
@@ -110,13 +116,10 @@ nlohmann::ordered_json quantization_config(const std::map<std::string, QuantSche
                                    {"sparsity_config", nlohmann::ordered_json::object()},
                                    {"transform_config", nlohmann::ordered_json::object()},
                                    {"config_groups", config_groups}};
-  // transformers 5 with compressed-tensors up to 0.20 expects zero points of asymmetric layers
-  // unpacked when it keeps a model compressed, and fails; told so, it dequantizes while loading.
-  // Other programs ignore the key.
-  const bool asymmetric = std::any_of(layers.begin(), layers.end(), [](const auto& layer) {
-    return layer.second.zero_point == ZeroPoint::kInteger;
-  });
-  if (asymmetric) config["dequantize"] = true;
+  // transformers 5 with compressed-tensors up to 0.20 keeps asymmetric layers compressed by a path
+  // that expects their zero points unpacked, and fails; told so, it dequantizes while loading, but
+  // with one scheme for all layers. Other programs ignore the key.
+  if (!mixed && any_asymmetric(layers)) config["dequantize"] = true;
   return config;
 }
 

@@ -116,6 +116,11 @@ std::vector<std::string> set_tokenizer(io::GgufWriter& writer, const ModelSource
     }
   }
   writer.set_string("tokenizer.ggml.model", "none");
+  const ModelConfig& config = source.config();
+  if (config.bos)
+    writer.set_u32("tokenizer.ggml.bos_token_id", static_cast<std::uint32_t>(*config.bos));
+  if (config.eos)
+    writer.set_u32("tokenizer.ggml.eos_token_id", static_cast<std::uint32_t>(*config.eos));
   return {
       "the source has no tokenizer, so the file has none: llama.cpp can compute with it, but "
       "not read or write text"};

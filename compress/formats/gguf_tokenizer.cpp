@@ -220,6 +220,11 @@ GgufVocabulary from_sentencepiece(const std::filesystem::path& path, std::int64_
   vocabulary.model = "llama";
   vocabulary.pre = "default";
   vocabulary.add_space_prefix = model.add_dummy_prefix;
+  if (model.remove_extra_whitespaces) {
+    vocabulary.notes.push_back(
+        "the tokenizer takes runs of spaces as one space, llama.cpp keeps them: ids of such texts "
+        "differ");
+  }
   for (const tokenize::ScoredPiece& piece : model.pieces) {
     vocabulary.tokens.push_back(piece.text);
     vocabulary.scores.push_back(piece.score);

@@ -1,5 +1,7 @@
 #include "compress/formats/huggingface_layout.h"
 
+#include <set>
+
 #include "compress/core/errors.h"
 #include "compress/families/family.h"
 #include "compress/formats/compressed_tensors.h"
@@ -123,11 +125,22 @@ class Builder {
     require<DoesNotFit>(!layout_.packed.empty(), "export compressed-tensors",
                         "no layer has codes that this format holds; quantize with 4 or 8 bits and "
                         "integer zeros first, or export as huggingface");
+    if (grids() > 1 && any_asymmetric(layout_.packed)) {
+      layout_.notes.push_back(
+          "several grids, some asymmetric: transformers 5.23 with compressed-tensors 0.20 cannot "
+          "load this mixture; one grid for all layers, or symmetric ones, it can");
+    }
     if (regrided_ > 0) {
       layout_.notes.push_back(std::to_string(regrided_) +
                               " layers that no pass has changed keep a grid of the source that "
                               "compressed-tensors cannot hold; they are stored as plain values");
     }
+  }
+
+  std::size_t grids() const {
+    std::set<std::string> names;
+    for (const auto& [module, scheme] : layout_.packed) names.insert(describe(scheme));
+    return names.size();
   }
 
   const ModelConfig& config_;
