@@ -87,8 +87,8 @@ def test_wikitext_perplexity_equals_transformers(form):
         logits = logits_of(model, window)
         losses.append(torch.nn.functional.cross_entropy(logits[:-1], window[1:]).double())
     theirs = float(torch.stack(losses).mean().exp())
-    print(f"SmolLM2 {form}, {windows} windows of 2048: attar {ours:.6f}, transformers {theirs:.6f}, "
-          f"relative difference {ours / theirs - 1:.1e}")
+    print(f"SmolLM2 {form}, {windows} windows of 2048: attar {ours:.6f}, transformers "
+          f"{theirs:.6f}, relative difference {ours / theirs - 1:.1e}")
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
@@ -134,8 +134,8 @@ def compressed_logits(model, out, grid, ids):
     return attar.open(out / "model").logits(ids), logits_of(load(out / "model"), ids)
 
 
-ROUNDED_BY_TRANSFORMERS = ("transformers dequantizes weights with zero points in the float16 of their "
-                           "scale, however the model is loaded")
+ROUNDED_BY_TRANSFORMERS = ("transformers dequantizes weights with zero points in the float16 of "
+                           "their scale, however the model is loaded")
 
 
 def rounded_to_half(model, out):
@@ -166,7 +166,8 @@ def test_compressed_tensors_of_smollm2_load_in_transformers(grid, tmp_path):
     if grid[2]:
         assert found < 1e-4
         return
-    half = relative_difference(rounded_to_half(out / "model", tmp_path / "half").logits(ids), theirs)
+    ours = rounded_to_half(out / "model", tmp_path / "half").logits(ids)
+    half = relative_difference(ours, theirs)
     print(f"SmolLM2 {grid}, our weights rounded to float16: {half:.2e} of the largest logit")
     assert half < 1e-4
     if found >= 1e-3:
@@ -186,8 +187,8 @@ def llama_cpp_divergences(path, prompts):
 
 
 # llama.cpp rounds the inputs of each product to float16 for F16, to blocks of 8 bits for the others
-# (Q4_1 also sums them in float16), attar does not: what the others may differ by is stated here, and
-# the same values as F32 show that it comes from there.
+# (Q4_1 also sums them in float16), attar does not: what the others may differ by is stated here,
+# and the same values as F32 show that it comes from there.
 BOUNDS = {"F32": 1e-7, "F16": 1e-3, "Q8_0": 5e-3, "Q4_0": 3e-2, "Q4_1": 5e-2}
 
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import attar
-from attar_program import SOURCE, STORIES, make_stories, make_text, recipe_for, succeed, write_recipe
+from attar_program import (SOURCE, STORIES, make_stories, make_text, recipe_for, succeed,
+                           write_recipe)
 
 ARC = SOURCE.parent / "shared/data/eval/arc_easy_test.jsonl"
 CHANGED = {"bits": 3, "group_size": 4, "symmetric": True}
@@ -174,7 +175,7 @@ def test_passes_are_those_of_the_program():
     (lambda w: attar.plan(recipe_for(w), threads=-1), attar.UsageError, ValueError, "threads"),
     (lambda w: attar.plan(recipe_for(w), overrides={"passes.0.bits": 99}), attar.UsageError,
      ValueError, "bits"),
-    (lambda w: attar.plan(recipe_for(w), overrides={"passes.0.group_size": 24, "passes.0.skip": []}),
+    (lambda w: attar.plan(recipe_for(w), overrides={"passes.0.group_size": 24}),
      attar.DoesNotFit, RuntimeError, "24"),
     (lambda w: attar.evaluate(w / "model", {"arc_hard": {}}), attar.UsageError, ValueError,
      "arc_hard"),
