@@ -1,13 +1,13 @@
 #include "compress/core/forward.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
@@ -42,8 +42,6 @@ kernels::Activation kernel_activation(Activation activation) {
   }
   throw std::logic_error("kernel_activation: unknown activation");
 }
-
-at::Tensor contiguous(const at::Tensor& x) { return x.contiguous(); }
 
 // Wave lengths stretched as Llama 3.1 does: long ones by `factor`, short ones not, a ramp between.
 at::Tensor llama3_frequencies(const at::Tensor& frequencies, const Rope& rope) {
@@ -87,6 +85,39 @@ at::Tensor differentiable_activation(const at::Tensor& x, Activation activation)
   throw std::logic_error("differentiable_activation: unknown activation");
 }
 
+at::Tensor norm_into(at::Tensor out, const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const at::Tensor rows = x.contiguous();
+  const std::int64_t columns = rows.size(-1);
+  kernels::rms_norm({rows.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+                     out.mutable_data_ptr<float>(), rows.numel() / columns, columns,
+                     static_cast<float>(eps)});
+  return out;
+}
+
+// `gate` and `up` may be halves of wider rows.
+at::Tensor gate_into(at::Tensor out, const at::Tensor& gate, const at::Tensor& up,
+                     Activation activation) {
+  const std::int64_t columns = gate.size(-1);
+  kernels::gated_activation({gate.const_data_ptr<float>(), up.const_data_ptr<float>(),
+                             out.mutable_data_ptr<float>(), gate.numel() / columns, columns,
+                             gate.stride(-2), up.stride(-2), columns,
+                             kernel_activation(activation)});
+  return out;
+}
+
+// out = x W^T + bias, rows of x [..., I] in one product.
+at::Tensor multiply_into(at::Tensor out, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& bias) {
+  at::Tensor flat = out.flatten(0, -2);
+  const at::Tensor rows = x.flatten(0, -2);
+  if (bias.defined()) {
+    at::addmm_out(flat, bias, rows, weight.t());
+  } else {
+    at::mm_out(flat, rows, weight.t());
+  }
+  return out;
+}
+
 at::Tensor joined(std::initializer_list<at::Tensor> parts) {
   return at::cat(std::vector<at::Tensor>(parts), 0).contiguous();
 }
@@ -127,31 +158,31 @@ RopeTable rope_table(const ModelConfig& config, std::int64_t positions) {
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   if (x.requires_grad() || weight.requires_grad()) return differentiable_norm(x, weight, eps);
-  const at::Tensor rows = contiguous(x);
-  at::Tensor out = at::empty_like(rows);
-  const std::int64_t columns = rows.size(-1);
-  kernels::rms_norm({rows.const_data_ptr<float>(), weight.const_data_ptr<float>(),
-                     out.mutable_data_ptr<float>(), rows.numel() / columns, columns,
-                     static_cast<float>(eps)});
-  return out;
+  return norm_into(at::empty(x.sizes(), x.options()), x, weight, eps);
 }
 
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activation activation) {
   if (gate.requires_grad() || up.requires_grad()) {
     return differentiable_activation(gate, activation) * up;
   }
-  at::Tensor out = at::empty(gate.sizes(), gate.options());
-  const std::int64_t columns = gate.size(-1);
-  kernels::gated_activation({gate.const_data_ptr<float>(), up.const_data_ptr<float>(),
-                             out.mutable_data_ptr<float>(), gate.numel() / columns, columns,
-                             gate.stride(-2), up.stride(-2), columns,
-                             kernel_activation(activation)});
-  return out;
+  return gate_into(at::empty(gate.sizes(), gate.options()), gate, up, activation);
 }
 
-BlockRunner::BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope)
+at::Tensor ForwardMemory::take(Slot slot, at::IntArrayRef shape) {
+  const std::int64_t count = c10::multiply_integers(shape);
+  at::Tensor& held = slots_[slot];
+  if (!held.defined() || held.numel() < count) {
+    held = at::Tensor();  // gives the smaller one back first
+    held = at::empty({count}, at::kFloat);
+  }
+  return held.narrow(0, 0, count).view(shape);
+}
+
+BlockRunner::BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope,
+                         std::shared_ptr<ForwardMemory> memory)
     : config_(config),
       rope_(rope),
+      memory_(std::move(memory)),
       attention_norm_(block.attention_norm.to(at::kFloat).contiguous()),
       mlp_norm_(block.mlp_norm.to(at::kFloat).contiguous()) {
   const auto values = [&](Role role) { return dense(block[role].weight); };
@@ -198,11 +229,14 @@ std::int64_t BlockRunner::prepared_bytes() const {
 }
 
 at::Tensor BlockRunner::attention_input(const at::Tensor& x) const {
-  return rms_norm(x, attention_norm_, config_.norm_eps);
+  return norm_into(memory_->take(ForwardMemory::kNormed, x.sizes()), x, attention_norm_,
+                   config_.norm_eps);
 }
 
 at::Tensor BlockRunner::project(const at::Tensor& normed) const {
-  return at::linear(normed, qkv_, qkv_bias_);
+  const auto out = memory_->take(ForwardMemory::kProjected,
+                                 {normed.size(0), normed.size(1), qkv_.size(0)});
+  return multiply_into(out, normed, qkv_, qkv_bias_);
 }
 
 // Rotates q and k of `length` rows of q | k | v in place.
@@ -253,7 +287,7 @@ at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) co
     values = cache->values.const_data_ptr<float>();
     kv_stride = kv_width;
   }
-  at::Tensor mixed = at::empty({batch, length, q_width}, qkv.options());
+  at::Tensor mixed = memory_->take(ForwardMemory::kMixed, {batch, length, q_width});
   std::vector<kernels::AttentionSequence> sequences;
   for (std::int64_t b = 0; b < batch; ++b) {
     const std::int64_t row = b * length;
@@ -269,7 +303,7 @@ at::Tensor BlockRunner::attention_branches(const at::Tensor& normed, const KeyVa
   const std::int64_t q_width = config_.q_width(), kv_width = config_.kv_width();
   const std::int64_t width = q_width + 2 * kv_width, before = prefix.length;
   at::Tensor qkv = project(normed);
-  at::Tensor mixed = at::empty({1, normed.size(1), q_width}, qkv.options());
+  at::Tensor mixed = memory_->take(ForwardMemory::kMixed, {1, normed.size(1), q_width});
   auto* base = qkv.mutable_data_ptr<float>();
 
   std::vector<at::Tensor> kept;  // keys and values of each branch, prefix first
@@ -294,21 +328,26 @@ at::Tensor BlockRunner::attention_branches(const at::Tensor& normed, const KeyVa
 }
 
 at::Tensor BlockRunner::add_attention(const at::Tensor& x, const at::Tensor& mixed) const {
-  return at::linear(mixed, output_, output_bias_).add_(x);
+  const auto out = memory_->take(ForwardMemory::kHidden, x.sizes());
+  return multiply_into(out, mixed, output_, output_bias_).add_(x);
 }
 
 at::Tensor BlockRunner::mlp_input(const at::Tensor& h) const {
-  return rms_norm(h, mlp_norm_, config_.norm_eps);
+  return norm_into(memory_->take(ForwardMemory::kMlpNormed, h.sizes()), h, mlp_norm_,
+                   config_.norm_eps);
 }
 
 at::Tensor BlockRunner::gated(const at::Tensor& normed) const {
-  const at::Tensor both = at::linear(normed, gate_up_, gate_up_bias_);
-  return gated_activation(both.narrow(-1, 0, config_.ffn),
-                          both.narrow(-1, config_.ffn, config_.ffn), config_.activation);
+  const std::int64_t batch = normed.size(0), length = normed.size(1), ffn = config_.ffn;
+  const at::Tensor both =
+      multiply_into(memory_->take(ForwardMemory::kGateUp, {batch, length, 2 * ffn}), normed,
+                    gate_up_, gate_up_bias_);
+  return gate_into(memory_->take(ForwardMemory::kGated, {batch, length, ffn}),
+                   both.narrow(-1, 0, ffn), both.narrow(-1, ffn, ffn), config_.activation);
 }
 
 at::Tensor BlockRunner::add_mlp(const at::Tensor& h, const at::Tensor& gated) const {
-  return at::linear(gated, down_, down_bias_).add_(h);
+  return multiply_into(at::empty(h.sizes(), h.options()), gated, down_, down_bias_).add_(h);
 }
 
 at::Tensor BlockRunner::finish(const at::Tensor& x, const at::Tensor& mixed) const {

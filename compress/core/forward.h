@@ -7,6 +7,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
+#include <memory>
 #include <span>
 
 #include "compress/core/block.h"
@@ -35,12 +37,27 @@ struct KeyValues {
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activation activation);
 
+// Memory that forward passes use again and again in place of asking the system for it each time.
+// Blocks that run one after the other may share one; it grows to the largest batch seen.
+class ForwardMemory {
+ public:
+  enum Slot { kNormed, kProjected, kMixed, kHidden, kMlpNormed, kGateUp, kGated, kSlots };
+
+  // Uninitialised float32 of this shape; what the slot held before is lost.
+  at::Tensor take(Slot slot, at::IntArrayRef shape);
+
+ private:
+  std::array<at::Tensor, kSlots> slots_;
+};
+
 // A block made ready to run many times: weights as dense float32, q|k|v and gate|up joined so that
-// each input is multiplied once. The five steps are what a true-sequential pass needs; `forward` is
-// all of them. Holds no gradients: training calls `block_forward` below.
+// each input is multiplied once. The six steps are what a true-sequential pass needs; `forward` is
+// all of them. A step's result lives in `memory`, until the same step is called again; the last
+// step's and `forward`'s are the caller's. Holds no gradients: training calls `block_forward`.
 class BlockRunner {
  public:
-  BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope);
+  BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope,
+              std::shared_ptr<ForwardMemory> memory = std::make_shared<ForwardMemory>());
 
   at::Tensor attention_input(const at::Tensor& x) const;                   // [B, T, hidden]
   at::Tensor attention(const at::Tensor& normed, KeyValues* cache) const;  // [B, T, q_width]
@@ -71,6 +88,7 @@ class BlockRunner {
 
   ModelConfig config_;
   RopeTable rope_;
+  std::shared_ptr<ForwardMemory> memory_;
   at::Tensor attention_norm_, mlp_norm_;
   at::Tensor qkv_, output_, gate_up_, down_;  // [O, I] float32
   at::Tensor qkv_bias_, output_bias_, gate_up_bias_, down_bias_;

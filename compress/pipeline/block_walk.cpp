@@ -1,5 +1,6 @@
 #include "compress/pipeline/block_walk.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
 #include <cmath>
@@ -23,8 +24,9 @@ class HeadScorer {
   void score(const at::Tensor& teacher_rows, const at::Tensor& student_rows,
              const std::int64_t* targets, eval::WindowDivergence& window) {
     const std::int64_t rows = teacher_rows.size(0), vocabulary = original_.size(0);
-    const at::Tensor teacher = at::mm(teacher_rows, original_.t());
-    const at::Tensor student = at::mm(student_rows, changed_.t());
+    at::Tensor teacher = rows_of(teacher_logits_, rows), student = rows_of(student_logits_, rows);
+    at::mm_out(teacher, teacher_rows, original_.t());
+    at::mm_out(student, student_rows, changed_.t());
     const auto* teacher_data = teacher.const_data_ptr<float>();
     const auto* student_data = student.const_data_ptr<float>();
     std::vector<kernels::LogitStats> teacher_stats(static_cast<std::size_t>(rows));
@@ -49,7 +51,13 @@ class HeadScorer {
   }
 
  private:
+  at::Tensor rows_of(at::Tensor& held, std::int64_t rows) const {
+    if (!held.defined()) held = at::empty({kHeadRows, original_.size(0)}, at::kFloat);
+    return held.narrow(0, 0, rows);
+  }
+
   at::Tensor original_, changed_;  // [vocabulary, hidden]
+  at::Tensor teacher_logits_, student_logits_;  // [kHeadRows, vocabulary], used again
 };
 
 }  // namespace

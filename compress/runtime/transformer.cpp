@@ -2,8 +2,8 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <numeric>
@@ -49,7 +49,12 @@ std::vector<kernels::LogitStats> LogitsHead::statistics(
   std::vector<kernels::LogitStats> found(static_cast<std::size_t>(rows));
   for (std::int64_t first = 0; first < rows; first += kChunkRows) {
     const std::int64_t count = std::min(kChunkRows, rows - first);
-    const at::Tensor chunk = logits(hidden.narrow(0, first, count));
+    if (!chunk_.defined() || chunk_.size(0) < count) {
+      chunk_ = at::Tensor();
+      chunk_ = at::empty({count, vocabulary()}, at::kFloat);
+    }
+    at::Tensor chunk = chunk_.narrow(0, 0, count);
+    at::mm_out(chunk, rms_norm(hidden.narrow(0, first, count), norm_, eps_), head_.t());
     kernels::log_softmax_stats({chunk.const_data_ptr<float>(), count, vocabulary(), vocabulary(),
                                 targets.empty() ? nullptr : targets.data() + first,
                                 found.data() + first});
@@ -65,10 +70,11 @@ std::vector<kernels::LogitStats> LogitsHead::statistics(
 Transformer::Transformer(const Model& model)
     : config_(model.config()), embedding_(model.embedding()), head_(model) {
   const RopeTable rope = rope_table(config_, config_.max_positions);
+  const auto memory = std::make_shared<ForwardMemory>();
   for (std::int64_t index = 0; index < config_.layers; ++index) {
     const Block block = model.block(index);
     check_finite(block, index);
-    blocks_.emplace_back(config_, block, rope);
+    blocks_.emplace_back(config_, block, rope, memory);
     model.source().done_with_block(index);
   }
 }

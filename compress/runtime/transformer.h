@@ -35,6 +35,7 @@ class LogitsHead {
   at::Tensor norm_;  // [hidden]
   at::Tensor head_;  // [vocabulary, hidden] float32
   double eps_;
+  mutable at::Tensor chunk_;  // [rows, vocabulary]: the logits of the last chunk, used again
 };
 
 // All blocks of a model, prepared in float32: 4 bytes a weight.
