@@ -234,8 +234,8 @@ at::Tensor BlockRunner::attention_input(const at::Tensor& x) const {
 }
 
 at::Tensor BlockRunner::project(const at::Tensor& normed) const {
-  const auto out = memory_->take(ForwardMemory::kProjected,
-                                 {normed.size(0), normed.size(1), qkv_.size(0)});
+  const auto out =
+      memory_->take(ForwardMemory::kProjected, {normed.size(0), normed.size(1), qkv_.size(0)});
   return multiply_into(out, normed, qkv_, qkv_bias_);
 }
 

@@ -56,7 +56,7 @@ class HeadScorer {
     return held.narrow(0, 0, rows);
   }
 
-  at::Tensor original_, changed_;  // [vocabulary, hidden]
+  at::Tensor original_, changed_;               // [vocabulary, hidden]
   at::Tensor teacher_logits_, student_logits_;  // [kHeadRows, vocabulary], used again
 };
 

@@ -55,7 +55,7 @@ def main():
     with tempfile.NamedTemporaryFile() as file:
         file.write(ids.numpy().tobytes())
         file.flush()
-        program = os.environ.get("ATTAR_FORWARD_ROUNDS", str(ROOT / "build/bin/bench_forward_rounds"))
+        program = os.environ.get("ATTAR_FORWARD_ROUNDS", str(ROOT / "build/bin/forward_rounds"))
         attar = subprocess.Popen(
             [program, arguments.model, file.name, str(arguments.sequences), str(arguments.length),
              str(arguments.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
