@@ -44,9 +44,9 @@ struct GptqConfig : SchemeConfig {
   bool act_order = true;
   bool static_groups = true;
   bool search = true;
-  double damping = 0.05;
-  int refits = 2;
-  int descents = 4;
+  double damping = 0.01;
+  int refits = 0;
+  int descents = 0;
 
   template <class Visit>
   static void fields(Visit&& visit) {

@@ -75,15 +75,40 @@ std::string hash_before(Site site, const std::string& context, const Block& bloc
 
 }  // namespace
 
+// Whether two weights are the very same tensors: nothing was changed in between.
+bool same_tensors(const Weight& a, const Weight& b) {
+  if (a.index() != b.index()) return false;
+  if (const auto* dense_a = std::get_if<DenseWeight>(&a)) {
+    return dense_a->values.is_same(std::get<DenseWeight>(b).values);
+  }
+  if (const auto* quantized_a = std::get_if<QuantizedWeight>(&a)) {
+    const auto& quantized_b = std::get<QuantizedWeight>(b);
+    return quantized_a->codes.is_same(quantized_b.codes) &&
+           quantized_a->scale.is_same(quantized_b.scale);
+  }
+  return false;  // the rarer kinds are simply computed again
+}
+
+// Whether both blocks do the same up to the MLP.
+bool same_attention(const Block& a, const Block& b) {
+  bool same = a.attention_norm.is_same(b.attention_norm);
+  for (const Role role : {Role::kQuery, Role::kKey, Role::kValue, Role::kOutput}) {
+    same =
+        same && same_tensors(a[role].weight, b[role].weight) && a[role].bias.is_same(b[role].bias);
+  }
+  return same;
+}
+
 struct BlockStream::State {
   const ModelConfig& config;
   RopeTable rope;
   StreamOptions options;
   std::string tokens_sha256;
-  std::string context;        // hash of model and of every block that went before
-  at::Tensor activations;     // [N, T, hidden]: inputs of the first pending block
-  at::Tensor scratch;         // [N, T, max(hidden, q_width)]: between two steps of a block
-  std::deque<Block> pending;  // final blocks whose outputs nobody has needed yet
+  std::string context;            // hash of model and of every block that went before
+  at::Tensor activations;         // [N, T, hidden]: inputs of the first pending block
+  at::Tensor scratch;             // [N, T, max(hidden, q_width)]: between two steps of a block
+  std::deque<Block> pending;      // final blocks whose outputs nobody has needed yet
+  std::optional<Block> attended;  // scratch holds `activations` after the attention of this block
 
   std::int64_t sequences() const { return activations.size(0); }
   std::int64_t length() const { return activations.size(1); }
@@ -101,12 +126,19 @@ struct BlockStream::State {
   void catch_up(const RunContext& run) {
     while (!pending.empty()) {
       const BlockRunner runner(config, pending.front(), rope);
+      const bool half_done = attended && same_attention(*attended, pending.front());
+      // A stop between two batches leaves a stream that can only be thrown away: the run ends with
+      // the exception, and a later one recomputes.
       for_batches(&run, [&](std::int64_t first, std::int64_t count) {
         at::Tensor rows = activations.narrow(0, first, count);
-        // A stop between two batches must leave the stream usable only for being thrown away: the
-        // run ends with the exception, and a later one recomputes.
-        rows.copy_(runner.forward(rows));
+        if (half_done) {
+          const at::Tensor h = scratch.narrow(0, first, count);
+          rows.copy_(runner.add_mlp(h, runner.gated(runner.mlp_input(h))));
+        } else {
+          rows.copy_(runner.forward(rows));
+        }
       });
+      attended.reset();
       pending.pop_front();
     }
   }
@@ -179,6 +211,7 @@ void BlockStream::sequential(
   const auto prepare = [&] {
     if (runner) return;
     s.catch_up(context);
+    s.attended.reset();
     runner.emplace(s.config, block, s.rope);
   };
   const auto compute_mixed = [&](const std::function<void(const at::Tensor&)>& see) {
@@ -240,6 +273,7 @@ void BlockStream::sequential(
     }
     change(site, *statistics);
     statistics.reset();
+    if (site == Site::kDownInput && have_hidden) s.attended = block;
     if (runner) {
       for (const Role role : kRoles) {
         if (site_of(role) == site) runner->refresh(block, role);

@@ -107,6 +107,33 @@ TEST(BlockStream, SequentialSeesChangesOfEarlierLayers) {
   }
 }
 
+// What a sequential visit has computed already is used by advance, and only while it holds.
+TEST(BlockStream, AdvanceAfterAVisitEqualsAdvanceAlone) {
+  const Model model = random_model();
+  const auto next_grams = [&](bool visit, bool change_afterwards) {
+    BlockStream stream(model, some_tokens(), {});
+    Block block = model.block(0);
+    if (visit) {
+      stream.sequential(block, {}, [&](Site site, const GramStatistics&) {
+        if (site == Site::kOutputInput) {
+          block[Role::kOutput].weight = DenseWeight{dense(block[Role::kOutput].weight) * 0.9};
+        }
+      });
+    } else {
+      block[Role::kOutput].weight = DenseWeight{dense(block[Role::kOutput].weight) * 0.9};
+    }
+    if (change_afterwards) {
+      block[Role::kValue].weight = DenseWeight{dense(block[Role::kValue].weight) * 1.1};
+    }
+    stream.advance(block);
+    return grams(stream, model.block(1));
+  };
+  for (const bool change : {false, true}) {
+    const auto visited = next_grams(true, change), alone = next_grams(false, change);
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(at::equal(visited[i], alone[i])) << i;
+  }
+}
+
 TEST(BlockStream, StoredStatisticsAreReusedAndNeverStale) {
   const Model model = random_model();
   const TemporaryFile file("store.h5");

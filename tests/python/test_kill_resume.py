@@ -32,8 +32,9 @@ def real(folder):
         "version": 1, "seed": 7, "model": str(SMOLLM2),
         "calibration": {"text": str(SOURCE / "recipes/calibration.txt"), "sequences": 8,
                         "length": 128},
-        "passes": [{"quantize.awq": {"steps": 4}},
-                   {"quantize.gptq": {"group_size": 32, "symmetric": True}}],
+        "passes": [{"quantize.awq": {"steps": 2}},
+                   {"quantize.gptq": {"group_size": 32, "symmetric": True, "refits": 0,
+                                      "descents": 0}}],
         "export": [{"format": "gguf", "type": "Q4_0", "path": "x/model.gguf"},
                    {"format": "compressed-tensors", "path": "hf"}]})
 
