@@ -112,7 +112,7 @@ DampedFactor factor_damped(const at::Tensor& hessian, const std::vector<std::int
 
 // What an error costs in each column when grids are chosen: diag H. (1 / U_kk^2, the cost after the
 // other columns have made up for it, ends with a lower layer loss but a worse model: KL 0.185 in
-// place of 0.154 on SmolLM2 at W4 g64.)
+// place of 0.154 on SmolLM2 at W4 g64, one seed, 8 windows of WikiText-2.)
 at::Tensor column_prices(const std::vector<double>& diagonal) {
   at::Tensor prices = at::empty({static_cast<std::int64_t>(diagonal.size())}, at::kDouble);
   std::copy(diagonal.begin(), diagonal.end(), prices.data_ptr<double>());

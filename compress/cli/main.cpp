@@ -37,9 +37,10 @@ void give_large_blocks_back() {
 #endif
 }
 
-// Threads that wait for one another spin for milliseconds by default; on a machine that is busy
-// with something else each of many short loops then waits for a whole time slice (rounding SmolLM2
-// took 82 s in place of 6 s). libgomp reads its environment when it is loaded, so start once more.
+// Threads that wait for one another spin for milliseconds by default, which hurts on a machine that
+// is busy with something else: rounding SmolLM2 took 82 s on two threads there and 6 s on one. How
+// much a short spin mends was not measured. libgomp reads its environment when it is loaded, so
+// start once more.
 void spin_briefly(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/0);
