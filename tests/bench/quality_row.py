@@ -21,5 +21,5 @@ if method == "rtn":
     rtn_file.write_text(str(kl))
 share = f"{kl / float(rtn_file.read_text()):.3f}" if rtn_file.exists() else ""
 print(f"| {method} | {bits:.2f} | {kl:.4f} | {share} | {text['top1']['value']:.4f} | "
-      f"{text['perplexity']['value']:.2f} | {done['seconds']:.0f} | "
+      f"{text['perplexity_after']['value']:.2f} | {done['seconds']:.0f} | "
       f"{done['peak_rss_bytes'] / 1e6:.0f} |", flush=True)
