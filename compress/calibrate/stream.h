@@ -14,7 +14,7 @@
 
 #include "compress/calibrate/calibration_text.h"
 #include "compress/calibrate/statistics_store.h"
-#include "compress/core/forward.h"
+#include "compress/core/block_runner.h"
 #include "compress/core/model.h"
 #include "compress/core/pass.h"
 #include "compress/linalg/gram.h"

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "compress/core/forward.h"
+#include "compress/core/block_runner.h"
 #include "compress/core/model.h"
 #include "eval/divergence.h"
 

@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "compress/core/forward.h"
+#include "compress/core/block_runner.h"
 #include "compress/core/model.h"
 #include "compress/kernels/log_softmax/log_softmax.h"
 #include "compress/runtime/language_model.h"

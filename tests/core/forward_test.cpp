@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 #include "tests/support/random_model.h"

@@ -1,0 +1,86 @@
+// A block made ready to run many times without gradients: calibration, evaluation and generation
+// all come through here. Runs on compress/kernels; rows never depend on their neighbours in a
+// batch.
+//
+// Shapes: B sequences of T tokens; hidden states are [B, T, hidden] float32.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <memory>
+#include <span>
+
+#include "compress/core/forward.h"
+
+namespace attar {
+
+namespace kernels {
+struct AttentionSequence;
+}
+
+// Keys (rotated) and values of the tokens seen so far in one block, for one sequence.
+struct KeyValues {
+  at::Tensor keys;    // [capacity, kv_width] float32
+  at::Tensor values;  // [capacity, kv_width] float32
+  std::int64_t length = 0;
+};
+
+// Memory that forward passes use again and again in place of asking the system for it each time.
+// Blocks that run one after the other may share one; it grows to the largest batch seen.
+class ForwardMemory {
+ public:
+  enum Slot { kNormed, kProjected, kMixed, kHidden, kMlpNormed, kGateUp, kGated, kSlots };
+
+  // Uninitialised float32 of this shape; what the slot held before is lost.
+  at::Tensor take(Slot slot, at::IntArrayRef shape);
+
+ private:
+  std::array<at::Tensor, kSlots> slots_;
+};
+
+// A block made ready to run many times: weights as dense float32, q|k|v and gate|up joined so that
+// each input is multiplied once. The six steps are what a true-sequential pass needs; `forward` is
+// all of them. A step's result lives in `memory`, until the same step is called again; the last
+// step's and `forward`'s are the caller's. Holds no gradients: training calls `block_forward`.
+class BlockRunner {
+ public:
+  BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope,
+              std::shared_ptr<ForwardMemory> memory = std::make_shared<ForwardMemory>());
+
+  at::Tensor attention_input(const at::Tensor& x) const;                   // [B, T, hidden]
+  at::Tensor attention(const at::Tensor& normed, KeyValues* cache) const;  // [B, T, q_width]
+  // Several continuations of one prefix side by side: `normed` [1, sum of lengths, hidden] holds
+  // them one after the other, each sees `prefix` and itself. `prefix` is not extended.
+  at::Tensor attention_branches(const at::Tensor& normed, const KeyValues& prefix,
+                                std::span<const std::int64_t> lengths) const;
+  at::Tensor add_attention(const at::Tensor& x, const at::Tensor& mixed) const;  // x + o(mixed)
+  at::Tensor mlp_input(const at::Tensor& h) const;                               // [B, T, hidden]
+  at::Tensor gated(const at::Tensor& normed) const;                              // [B, T, ffn]
+  at::Tensor add_mlp(const at::Tensor& h, const at::Tensor& gated) const;        // h + down(gated)
+
+  // `cache` continues one sequence (B = 1) after cache->length tokens and is extended.
+  at::Tensor forward(const at::Tensor& x, KeyValues* cache = nullptr) const;
+  at::Tensor forward_branches(const at::Tensor& x, const KeyValues& prefix,
+                              std::span<const std::int64_t> lengths) const;
+
+  // Takes the changed weight of one linear layer over into the prepared copy.
+  void refresh(const Block& block, Role role);
+
+  std::int64_t prepared_bytes() const;
+
+ private:
+  at::Tensor project(const at::Tensor& normed) const;  // q | k | v, not rotated
+  void turn(float* rows, std::int64_t length, std::int64_t first_position) const;
+  void mix(std::span<const kernels::AttentionSequence> sequences, std::int64_t kv_stride) const;
+  at::Tensor finish(const at::Tensor& x, const at::Tensor& mixed) const;  // o, then the MLP
+
+  ModelConfig config_;
+  RopeTable rope_;
+  std::shared_ptr<ForwardMemory> memory_;
+  at::Tensor attention_norm_, mlp_norm_;
+  at::Tensor qkv_, output_, gate_up_, down_;  // [O, I] float32
+  at::Tensor qkv_bias_, output_bias_, gate_up_bias_, down_bias_;
+};
+
+}  // namespace attar
