@@ -11,6 +11,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/linalg/cholesky.h"
+#include "compress/linalg/quadratic_loss.h"
 #include "quantize/gptq_refine.h"
 #include "quantize/gptq_sweep.h"
 
@@ -124,7 +125,7 @@ class Judge {
   double size(const std::vector<Sample>& samples) const {
     double total = 0;
     for (const Sample& part : samples) {
-      total += weighted_sum(part, row_losses(part.weight * 0, part.weight, hessian_));
+      total += weighted_sum(part, linalg::row_losses(part.weight * 0, part.weight, hessian_));
     }
     return total;
   }
@@ -142,7 +143,7 @@ class Judge {
         continue;
       }
       const at::Tensor rounded = dequantize(quantize_to_grid(scaled, grid).codes, grid) / scale;
-      total += weighted_sum(part, row_losses(part.weight, rounded, hessian_));
+      total += weighted_sum(part, linalg::row_losses(part.weight, rounded, hessian_));
     }
     return total;
   }

@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "quantize/grid.h"
+#include "compress/core/grid.h"
 
 namespace attar {
 

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "compress/core/errors.h"
+#include "compress/linalg/quadratic_loss.h"
 #include "quantize/awq.h"
 #include "quantize/gptq_refine.h"
 
@@ -35,8 +36,8 @@ Grid search_clipped_grid(const at::Tensor& weight, const at::Tensor& gram,
       const auto columns_of = [&](const at::Tensor& matrix) {
         return matrix.narrow(1, g * group, group).contiguous();
       };
-      loss.select(1, g).copy_(row_losses(columns_of(values), columns_of(rounded),
-                                         columns_of(hessian.narrow(0, g * group, group))));
+      loss.select(1, g).copy_(linalg::row_losses(columns_of(values), columns_of(rounded),
+                                                 columns_of(hessian.narrow(0, g * group, group))));
     }
     if (i == 0) best = grid;
     const at::Tensor better = loss.lt(best_loss);

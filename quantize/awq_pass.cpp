@@ -2,9 +2,10 @@
 #include <ATen/ops/outer.h>
 #include <ATen/ops/zeros.h>
 
+#include "compress/calibrate/layer_walk.h"
+#include "compress/linalg/quadratic_loss.h"
 #include "quantize/awq.h"
 #include "quantize/gptq.h"
-#include "quantize/layer_walk.h"
 #include "quantize/passes.h"
 
 namespace attar {
@@ -28,12 +29,12 @@ const std::array<Group, 4>& groups() {
 }
 
 void scale_rows(Linear& linear, const at::Tensor& factor) {
-  linear.weight = DenseWeight{dense(linear.weight) * factor.unsqueeze(1)};
+  linear.weight = with_values(linear.weight, dense(linear.weight) * factor.unsqueeze(1));
   if (linear.bias.defined()) linear.bias = linear.bias * factor;
 }
 
 void scale_columns(Linear& linear, const at::Tensor& factor) {
-  linear.weight = DenseWeight{dense(linear.weight) * factor};
+  linear.weight = with_values(linear.weight, dense(linear.weight) * factor);
 }
 
 // Value channel c feeds channel c of every query head of its group: one scale a KV channel.
@@ -176,10 +177,10 @@ void AwqPass::run_block(BlockWork& work) const {
                                    : choose_grid(weight, goal->scheme);
     QuantizedWeight rounded = quantize_to_grid(weight, grid);
     const at::Tensor nothing = at::zeros(weight.sizes(), at::kFloat);
-    const double energy = hessian_loss(weight, nothing, gram);
-    const double error = hessian_loss(weight, dense(Weight(rounded)), gram) / energy;
-    record_quantized(work, role, std::move(rounded), "awq " + describe_scheme(goal->scheme), error,
-                     plain_losses[index_of(role)], since);
+    const double energy = linalg::hessian_loss(weight, nothing, gram);
+    const double error = linalg::hessian_loss(weight, dense(Weight(rounded)), gram) / energy;
+    record_changed(work, role, std::move(rounded), "awq " + describe_scheme(goal->scheme), error,
+                   plain_losses[index_of(role)], since);
   }
 }
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "quantize/grid.h"
+#include "compress/core/grid.h"
 
 namespace attar {
 
@@ -23,6 +23,8 @@ struct GptqOptions {
   // against 0.154 without, W4 g64, 16k tokens).
   int refits = 0;
   int descents = 0;
+  // Weights that are 0 stay 0 (a mask of an earlier pass): [O, I] bool, or undefined.
+  at::Tensor keep = {};
   // What to do when no damping makes H positive definite: round plainly, or throw NumericRefusal.
   bool round_plainly_on_failure = true;
 };
@@ -51,9 +53,5 @@ struct GptqResult {
 GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
                          const QuantScheme& scheme, const GptqOptions& options = {},
                          std::string_view where = "gptq");
-
-// tr(D H D^T), D = approximation - weight, float32 products and a float64 sum.
-double hessian_loss(const at::Tensor& weight, const at::Tensor& approximation,
-                    const at::Tensor& hessian);
 
 }  // namespace attar

@@ -1,5 +1,5 @@
+#include "compress/calibrate/layer_walk.h"
 #include "quantize/gptq.h"
-#include "quantize/layer_walk.h"
 #include "quantize/passes.h"
 
 namespace attar {
@@ -51,9 +51,10 @@ void GptqPass::run_block(BlockWork& work) const {
           }
           work.context.check_stop();
           const std::string layer = layer_name(work.index, role);
-          GptqResult result =
-              gptq_quantize(dense(work.block[role].weight), statistics.gram, *decision.scheme,
-                            options_of(config_, work.context.strict), layer);
+          GptqOptions options = options_of(config_, work.context.strict);
+          options.keep = kept_positions(work.block[role].weight);
+          GptqResult result = gptq_quantize(dense(work.block[role].weight), statistics.gram,
+                                            *decision.scheme, options, layer);
           if (!result.dead_columns.empty()) {
             record_event(work, layer, "dead_columns",
                          std::to_string(result.dead_columns.size()) +
@@ -65,9 +66,9 @@ void GptqPass::run_block(BlockWork& work) const {
             record_event(work, layer, result.rounded_plainly ? "rtn_fallback" : "damping", text,
                          /*fallback=*/true);
           }
-          record_quantized(work, role, std::move(result.weight),
-                           "gptq " + describe_scheme(*decision.scheme), result.loss,
-                           result.rtn_loss, since);
+          record_changed(work, role, std::move(result.weight),
+                         "gptq " + describe_scheme(*decision.scheme), result.loss, result.rtn_loss,
+                         since);
         }
       });
 }

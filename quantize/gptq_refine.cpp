@@ -11,30 +11,16 @@
 #include <cmath>
 #include <vector>
 
+#include "compress/core/grid.h"
+#include "compress/core/group_search.h"
 #include "compress/linalg/blas.h"
-#include "quantize/grid.h"
-#include "quantize/group_search.h"
+#include "compress/linalg/quadratic_loss.h"
 
 namespace attar {
 namespace {
 
 constexpr std::int64_t kRowChunk = 256;  // rows of one product
 constexpr int kBlock = 128;              // columns of one block of the descent
-
-// Products of one group's features with all groups' features: a dot product in lanes, float32.
-ATTAR_CLONES
-double dot(const float* a, const float* b, std::int64_t count) {
-  constexpr int kLanes = 16;
-  float lanes[kLanes] = {};
-  std::int64_t j = 0;
-  for (; j + kLanes <= count; j += kLanes) {
-    for (int k = 0; k < kLanes; ++k) lanes[k] += a[j + k] * b[j + k];
-  }
-  double total = 0;
-  for (; j < count; ++j) total += static_cast<double>(a[j]) * static_cast<double>(b[j]);
-  for (const float lane : lanes) total += static_cast<double>(lane);
-  return total;
-}
 
 double sum(const float* a, std::int64_t count) {
   double total = 0;
@@ -159,13 +145,13 @@ class Refit {
                  NormalEquations& equations) const {
     const std::int64_t side = equations.side;
     double* matrix = equations.matrix.data();
-    equations.target[g] = dot(product, weight, columns_);
+    equations.target[g] = linalg::dot(product, weight, columns_);
     for (std::int64_t h = 0; h < groups_; ++h) {
-      matrix[g * side + h] = dot(product + h * group_, steps + h * group_, group_);
+      matrix[g * side + h] = linalg::dot(product + h * group_, steps + h * group_, group_);
     }
     if (!real_zero_) return;
     const float* sums = column_sums_.const_data_ptr<float>() + g * columns_;
-    equations.target[groups_ + g] = dot(sums, weight, columns_);
+    equations.target[groups_ + g] = linalg::dot(sums, weight, columns_);
     for (std::int64_t h = 0; h < groups_; ++h) {
       const double mixed = sum(product + h * group_, group_);
       matrix[g * side + groups_ + h] = mixed;
@@ -222,6 +208,7 @@ struct RowDescent {
   float* moves;            // [width]: change of the value
   ZeroPoint zero_point;
   float top;
+  const std::uint8_t* keep;  // [width] or null: a code where it is 0 does not move
 };
 
 ATTAR_CLONES
@@ -234,7 +221,7 @@ std::int64_t descend_row(const RowDescent& row, std::int64_t width) {
     const float target = old_value - row.gradient[j] / hessian[j];
     const float code = code_of(target, row.grids[j], row.zero_point, row.top);
     row.moves[j] = 0;
-    if (code == old_code) continue;
+    if (code == old_code || (row.keep != nullptr && row.keep[j] == 0)) continue;
     const float move = value_of(code, row.grids[j], row.zero_point) - old_value;
     // The change of the loss; asks for a clear gain, so that rounding errors cannot cycle.
     const float gain = -move * (2 * row.gradient[j] + move * hessian[j]);
@@ -249,19 +236,6 @@ std::int64_t descend_row(const RowDescent& row, std::int64_t width) {
 
 }  // namespace
 
-at::Tensor row_losses(const at::Tensor& weight, const at::Tensor& approximation,
-                      const at::Tensor& hessian) {
-  const std::int64_t columns = weight.size(1);
-  const at::Tensor change = (approximation - weight).contiguous();
-  const at::Tensor product = at::mm(change, hessian);
-  at::Tensor losses = at::empty({weight.size(0)}, at::kDouble);
-  for (std::int64_t r = 0; r < weight.size(0); ++r) {
-    losses.data_ptr<double>()[r] = dot(change.const_data_ptr<float>() + r * columns,
-                                       product.const_data_ptr<float>() + r * columns, columns);
-  }
-  return losses;
-}
-
 std::int64_t refit_scales(const at::Tensor& weight, const at::Tensor& hessian,
                           QuantizedWeight& quantized) {
   Refit refit(weight, hessian, quantized);
@@ -273,7 +247,7 @@ std::int64_t refit_scales(const at::Tensor& weight, const at::Tensor& hessian,
 }
 
 std::int64_t descend(const at::Tensor& weight, const at::Tensor& hessian,
-                     QuantizedWeight& quantized) {
+                     QuantizedWeight& quantized, const at::Tensor& keep) {
   const std::int64_t rows = weight.size(0);
   const std::int64_t columns = weight.size(1);
   const std::int64_t groups = quantized.scheme.groups(columns);
@@ -285,6 +259,7 @@ std::int64_t descend(const at::Tensor& weight, const at::Tensor& hessian,
   const float* scale = quantized.scale.const_data_ptr<float>();
   const float* zero = symmetric ? nullptr : quantized.zero.const_data_ptr<float>();
   const auto middle = static_cast<float>(quantized.scheme.levels() / 2);
+  const std::uint8_t* kept = keep.defined() ? keep.const_data_ptr<std::uint8_t>() : nullptr;
   std::atomic<std::int64_t> moved = 0;
   for (std::int64_t begin = 0; begin < columns; begin += kBlock) {
     const std::int64_t width = std::min<std::int64_t>(kBlock, columns - begin);
@@ -301,7 +276,8 @@ std::int64_t descend(const at::Tensor& weight, const at::Tensor& hessian,
             {local.data(), hessian.const_data_ptr<float>() + begin * columns + begin, columns,
              grids.data(), quantized.codes.data_ptr<std::uint8_t>() + r * columns + begin,
              moves.data_ptr<float>() + r * width, quantized.scheme.zero_point,
-             static_cast<float>(quantized.scheme.levels() - 1)},
+             static_cast<float>(quantized.scheme.levels() - 1),
+             kept == nullptr ? nullptr : kept + r * columns + begin},
             width);
       }
     });

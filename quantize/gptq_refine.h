@@ -10,11 +10,6 @@
 
 namespace attar {
 
-// tr(D H D^T) by rows, [O] double, D = approximation - weight.
-//   weight, approximation  [O, I] float32,  hessian  [I, I] float32
-at::Tensor row_losses(const at::Tensor& weight, const at::Tensor& approximation,
-                      const at::Tensor& hessian);
-
 // For every row the scales (and real minima) that minimize (w - q) H (w - q)^T with the codes as
 // they are; a row keeps its old ones unless the loss falls after rounding to the stored type.
 // Changes `quantized.scale` and `.zero` in place; returns the number of changed rows.
@@ -23,7 +18,8 @@ std::int64_t refit_scales(const at::Tensor& weight, const at::Tensor& hessian,
 
 // One pass of coordinate descent: every code in turn moves to the grid point of least loss, the
 // others as they are. Changes `quantized.codes` in place; returns the number of moved codes.
+//   keep  [O, I] uint8, contiguous, or undefined: codes where it is 0 stay
 std::int64_t descend(const at::Tensor& weight, const at::Tensor& hessian,
-                     QuantizedWeight& quantized);
+                     QuantizedWeight& quantized, const at::Tensor& keep = {});
 
 }  // namespace attar

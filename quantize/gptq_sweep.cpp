@@ -7,33 +7,34 @@
 
 #include <algorithm>
 
-#include "compress/linalg/blas.h"
-#include "quantize/group_search.h"
+#include "compress/core/group_search.h"
+#include "compress/linalg/column_sweep.h"
 
 namespace attar {
 namespace {
 
-// One row inside of one block: columns [from, to) are fixed, [from, width) receive their errors.
-struct RowBlock {
-  float* weight;           // [width]
-  const float* upper;      // [width, width] part of U
-  std::int64_t stride;     // of U
-  const GroupGrid* grids;  // [width]
-  std::uint8_t* codes;     // [width]
-  float* errors;           // [width]: (w - q) / U_ii
+// Where the codes of one row inside of one block come from.
+struct RowCodes {
+  const GroupGrid* grids;    // [width]
+  const std::uint8_t* keep;  // [width] or null: 0 where the weight is to be exactly 0
+  std::uint8_t* codes;       // [width]
   ZeroPoint zero_point;
   float top;
 };
 
+// Columns [from, to) are fixed, [from, width) receive their errors.
 ATTAR_CLONES
-double fix_columns(const RowBlock& row, std::int64_t from, std::int64_t to, std::int64_t width) {
+double fix_columns(const linalg::SweepRow& row, const RowCodes& out, std::int64_t from,
+                   std::int64_t to, std::int64_t width) {
   float* weight = row.weight;
   double loss = 0;
   for (std::int64_t i = from; i < to; ++i) {
     const float* upper = row.upper + i * row.stride;
-    const float code = code_of(weight[i], row.grids[i], row.zero_point, row.top);
-    const float error = (weight[i] - value_of(code, row.grids[i], row.zero_point)) / upper[i];
-    row.codes[i] = static_cast<std::uint8_t>(static_cast<int>(code));
+    const bool kept = out.keep == nullptr || out.keep[i] != 0;
+    const float code =
+        kept ? code_of(weight[i], out.grids[i], out.zero_point, out.top) : out.grids[i].zero;
+    const float error = (weight[i] - value_of(code, out.grids[i], out.zero_point)) / upper[i];
+    out.codes[i] = static_cast<std::uint8_t>(static_cast<int>(code));
     row.errors[i] = error;
     loss += static_cast<double>(error) * static_cast<double>(error);
     for (std::int64_t j = i + 1; j < width; ++j) weight[j] -= error * upper[j];
@@ -41,94 +42,67 @@ double fix_columns(const RowBlock& row, std::int64_t from, std::int64_t to, std:
   return loss;
 }
 
-// The matrix under work, columns in processing order.
+// Turns the columns of the sweep into codes.
 class Sweeper {
  public:
   Sweeper(const at::Tensor& weight, Grid grid, const SweepPlan& plan)
-      : rows_(weight.size(0)),
-        columns_(weight.size(1)),
-        groups_(grid.scheme.groups(columns_)),
-        group_size_(columns_ / groups_),
-        plan_(plan),
-        working_(at::empty({rows_, columns_}, at::kFloat)),
-        errors_(at::empty({rows_, plan.block_size}, at::kFloat)) {
-    result_ = {at::empty({rows_, columns_}, at::kByte), std::move(grid),
-               at::zeros({rows_}, at::kDouble)};
-    const at::Tensor source = weight.contiguous();
-    const float* from = source.const_data_ptr<float>();
-    float* to = working_.data_ptr<float>();
-    at::parallel_for(0, rows_, 64, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        for (std::int64_t k = 0; k < columns_; ++k) {
-          to[r * columns_ + k] = from[r * columns_ + plan_.order[k]];
-        }
-      }
-    });
+      : sweep_(weight, plan.upper, plan.order, plan.block_size),
+        groups_(grid.scheme.groups(sweep_.columns())),
+        group_size_(sweep_.columns() / groups_),
+        keep_(plan.keep.defined() ? plan.keep.const_data_ptr<std::uint8_t>() : nullptr) {
+    result_ = {at::empty({sweep_.rows(), sweep_.columns()}, at::kByte), std::move(grid),
+               at::zeros({sweep_.rows()}, at::kDouble)};
   }
 
   // Fixes the columns [begin, end) of all rows. `choose`, if there is one, is called as
   // choose(row, live weights, first column, count) at every start of a group.
   template <class Choose>
   void block(std::int64_t begin, std::int64_t end, bool live, const Choose& choose) {
-    const std::int64_t width = end - begin;
-    const float* upper = plan_.upper.const_data_ptr<float>();
-    float* errors = errors_.data_ptr<float>();
-    at::parallel_for(0, rows_, 32, [&](std::int64_t first, std::int64_t last) {
+    const std::int64_t width = end - begin, columns = sweep_.columns();
+    sweep_.block(begin, end, [&](std::int64_t first, std::int64_t last, const auto& row_of) {
       std::vector<GroupGrid> grids(static_cast<std::size_t>(width));
-      std::vector<std::uint8_t> codes(static_cast<std::size_t>(width));
+      std::vector<std::uint8_t> codes(static_cast<std::size_t>(width)), keep(codes.size());
+      const RowCodes out{grids.data(), keep_ == nullptr ? nullptr : keep.data(), codes.data(),
+                         result_.grid.scheme.zero_point,
+                         static_cast<float>(result_.grid.scheme.levels() - 1)};
       for (std::int64_t r = first; r < last; ++r) {
-        const RowBlock row{working() + r * columns_ + begin,
-                           upper + begin * columns_ + begin,
-                           columns_,
-                           grids.data(),
-                           codes.data(),
-                           errors + r * width,
-                           result_.grid.scheme.zero_point,
-                           static_cast<float>(result_.grid.scheme.levels() - 1)};
+        const linalg::SweepRow row = row_of(r);
+        for (std::int64_t k = 0; keep_ != nullptr && k < width; ++k) {
+          keep[k] = keep_[r * columns + sweep_.order()[begin + k]];
+        }
         double loss = 0;
         const std::int64_t step = live ? std::min(group_size_, width) : width;
         for (std::int64_t i = 0; i < width; i += step) {
           if (live && (begin + i) % group_size_ == 0) choose(r, row.weight + i, begin + i);
           for (std::int64_t k = i; k < i + step; ++k) grids[k] = grid_at(r, begin + k);
-          loss += fix_columns(row, i, i + step, width);
+          loss += fix_columns(row, out, i, i + step, width);
         }
         result_.row_loss.data_ptr<double>()[r] += loss;
-        std::uint8_t* out = result_.codes.data_ptr<std::uint8_t>() + r * columns_;
-        for (std::int64_t k = 0; k < width; ++k) out[plan_.order[begin + k]] = codes[k];
+        std::uint8_t* found = result_.codes.data_ptr<std::uint8_t>() + r * columns;
+        for (std::int64_t k = 0; k < width; ++k) found[sweep_.order()[begin + k]] = codes[k];
       }
     });
-    const auto side = static_cast<int>(columns_);
-    if (end < columns_) {
-      linalg::gemm(false, false, static_cast<int>(rows_), static_cast<int>(columns_ - end),
-                   static_cast<int>(width), -1.0f, errors, static_cast<int>(width),
-                   upper + begin * columns_ + end, side, 1.0f, working() + end, side);
-    }
   }
 
-  std::int64_t columns() const { return columns_; }
+  std::int64_t columns() const { return sweep_.columns(); }
   std::int64_t group_size() const { return group_size_; }
   std::int64_t groups() const { return groups_; }
   Sweep& result() { return result_; }
 
  private:
-  float* working() { return working_.data_ptr<float>(); }
-
   GroupGrid grid_at(std::int64_t row, std::int64_t position) const {
     const Grid& grid = result_.grid;
-    const std::int64_t index = row * groups_ + plan_.order[position] / group_size_;
+    const std::int64_t index = row * groups_ + sweep_.order()[position] / group_size_;
     const float zero = grid.scheme.zero_point == ZeroPoint::kSymmetric
                            ? static_cast<float>(grid.scheme.levels() / 2)
                            : grid.zero.const_data_ptr<float>()[index];
     return {grid.scale.const_data_ptr<float>()[index], zero};
   }
 
-  std::int64_t rows_;
-  std::int64_t columns_;
+  linalg::ColumnSweep sweep_;
   std::int64_t groups_;
   std::int64_t group_size_;
-  const SweepPlan& plan_;
-  at::Tensor working_;  // [O, I] float32, in processing order
-  at::Tensor errors_;   // [O, block] float32
+  const std::uint8_t* keep_;  // [O, I] or null
   Sweep result_;
 };
 

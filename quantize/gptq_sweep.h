@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "quantize/grid.h"
+#include "compress/core/grid.h"
 
 namespace attar {
 
@@ -14,6 +14,8 @@ struct SweepPlan {
   at::Tensor upper;                 // [I, I] float32: U with (damped H)^-1 = U^T U, in `order`
   std::vector<std::int64_t> order;  // order[k]: the column that comes k-th
   int block_size = 128;
+  at::Tensor keep = {};  // [O, I] uint8, contiguous, or undefined: 0 where a weight is to be 0 (not
+                         // on grids of real minima, which need not hold 0)
 };
 
 struct Sweep {

@@ -3,7 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "quantize/grid.h"
+#include "compress/core/grid.h"
 
 namespace attar {
 

@@ -1,4 +1,4 @@
-#include "quantize/layer_walk.h"
+#include "compress/calibrate/layer_walk.h"
 #include "quantize/passes.h"
 #include "quantize/rtn.h"
 
@@ -26,9 +26,8 @@ void RtnPass::run_block(BlockWork& work) const {
     work.context.check_stop();
     RtnResult result =
         rtn_quantize(dense(work.block[role].weight), *decision.scheme, {.search = config_.search});
-    record_quantized(work, role, std::move(result.weight),
-                     "rtn " + describe_scheme(*decision.scheme), result.relative_error,
-                     result.relative_error, since);
+    record_changed(work, role, std::move(result.weight), "rtn " + describe_scheme(*decision.scheme),
+                   result.relative_error, result.relative_error, since);
   }
 }
 

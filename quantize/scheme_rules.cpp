@@ -87,6 +87,7 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
                             : in % 32 == 0 ? 32
                                            : 0,
                             " (0: the whole row)");
+        layer.keeps_zeros = true;  // every grid of these passes holds 0, and a mask is respected
         layer.action = std::string(method) + " " + describe_scheme(*decision.scheme);
       }
       planned.push_back(std::move(layer));

@@ -31,6 +31,8 @@ struct PlannedLayer {
   std::string action;                 // "gptq W4 g64 asymmetric", "unchanged"
   std::optional<QuantScheme> scheme;  // of the layer after this pass, when it rounds
   bool compensates = false;  // rounding errors are moved onto columns still free, as GPTQ does
+  bool keeps_zeros = false;  // what an earlier pass has set to 0 stays 0
+  double density = 1;        // share of the weights that may be other than 0 after this pass
 };
 
 // What happened to one linear layer.

@@ -204,6 +204,19 @@ SparseWeight to_sparse(const at::Tensor& values) {
   return {values.masked_select(kept), mask, columns};
 }
 
+at::Tensor kept_positions(const Weight& weight) {
+  if (const auto* sparse = std::get_if<SparseWeight>(&weight)) return mask_bits(*sparse);
+  if (const auto* sum = std::get_if<CorrectedWeight>(&weight)) {
+    if (const auto* sparse = std::get_if<SparseWeight>(&sum->base)) return mask_bits(*sparse);
+  }
+  return {};
+}
+
+Weight with_values(const Weight& state, const at::Tensor& values) {
+  if (std::holds_alternative<SparseWeight>(state)) return to_sparse(values);
+  return DenseWeight{values};
+}
+
 void check(const Weight& weight, std::string_view where) {
   std::visit([&](const auto& w) { check(w, where); }, weight);
 }

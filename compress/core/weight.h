@@ -100,6 +100,14 @@ at::Tensor dense(const Weight& weight);
 // Zeros of a dense matrix left out. `values` [O, I] floating.
 SparseWeight to_sparse(const at::Tensor& values);
 
+// The mask of a sparse weight (also as the base of a corrected one), [O, I] bool: true where a
+// value is kept. Undefined for the other kinds: whether they hold zeros means nothing.
+at::Tensor kept_positions(const Weight& weight);
+
+// `values` [O, I] in the kind of `state`: sparse where that is sparse (zeros of `values` are left
+// out), dense otherwise.
+Weight with_values(const Weight& state, const at::Tensor& values);
+
 // Throws BadInput when parts disagree in shape or type, or a code exceeds the grid.
 void check(const Weight& weight, std::string_view where);
 

@@ -7,6 +7,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
+#include "compress/linalg/quadratic_loss.h"
 #include "quantize/gptq.h"
 #include "quantize/rtn.h"
 #include "tests/quantize/matrices.h"
@@ -127,9 +128,9 @@ TEST_F(Awq, ChoosesScalesForTheSweepThatFollows) {
     const at::Tensor inverse = found.scale.to(at::kDouble).reciprocal();
     const at::Tensor scaled_gram = problem.gram * inverse.outer(inverse);
     before += gptq_quantize(weight, problem.gram, scheme_, sweep).loss *
-              hessian_loss(weight * 0.0f, weight, problem.gram);
+              linalg::hessian_loss(weight * 0.0f, weight, problem.gram);
     after += gptq_quantize(weight * found.scale, scaled_gram, scheme_, sweep).loss *
-             hessian_loss(weight * 0.0f, weight, problem.gram);
+             linalg::hessian_loss(weight * 0.0f, weight, problem.gram);
   }
   EXPECT_LT(after, before);
 }

@@ -11,6 +11,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
+#include "compress/linalg/quadratic_loss.h"
 #include "quantize/gptq_refine.h"
 #include "quantize/rtn.h"
 #include "tests/quantize/matrices.h"
@@ -163,11 +164,11 @@ TEST_F(Gptq, RefitsAndDescentsOnlyLowerTheLoss) {
   for (const ZeroPoint zero_point :
        {ZeroPoint::kSymmetric, ZeroPoint::kInteger, ZeroPoint::kMinimum}) {
     QuantizedWeight quantized = rtn_quantize(weight_, scheme_of(3, 32, zero_point)).weight;
-    at::Tensor loss = row_losses(weight_, values_of(quantized), hessian);
+    at::Tensor loss = linalg::row_losses(weight_, values_of(quantized), hessian);
     EXPECT_GT(refit_scales(weight_, hessian, quantized), 0);
     std::int64_t moved = 1;
     for (int pass = 0; pass < 4 && moved > 0; ++pass) {
-      const at::Tensor lower = row_losses(weight_, values_of(quantized), hessian);
+      const at::Tensor lower = linalg::row_losses(weight_, values_of(quantized), hessian);
       EXPECT_TRUE((lower <= loss * 1.0001).all().item<bool>()) << pass << to_string(zero_point);
       EXPECT_LT(lower.sum().item<double>(), loss.sum().item<double>());
       loss = lower;
@@ -259,6 +260,26 @@ TEST_F(Gptq, RefusesOptionsThatContradictEachOther) {
   EXPECT_THROW(gptq_quantize(weight_, hessian_, scheme_of(4, 32), options), UsageError);
   EXPECT_THROW(gptq_quantize(weight_, hessian_, scheme_of(4, 100)), UsageError);
   EXPECT_THROW(gptq_quantize(weight_, correlated_hessian(64, 1), scheme_of(4, 32)), UsageError);
+}
+
+// A mask of an earlier pass: every weight that was 0 is 0 afterwards, through sweep, refit and
+// descent, and what it cost was moved onto the others.
+TEST(GptqOnAMask, KeepsZerosAndStillMovesErrors) {
+  const at::Tensor hessian = correlated_hessian(64, 3);
+  const at::Tensor keep = normal(24, 64, 5).gt(0);
+  const at::Tensor weight = normal(24, 64, 4) * keep;
+  for (const bool live : {false, true}) {
+    GptqOptions options;
+    options.act_order = options.static_groups = !live;
+    options.refits = options.descents = 2;
+    options.keep = keep;
+    const GptqResult result = gptq_quantize(weight, hessian, scheme_of(4, 32), options);
+    EXPECT_EQ(values_of(result.weight).masked_select(keep.logical_not()).abs().max().item<float>(),
+              0.0f);
+    const at::Tensor plain = values_of(rtn_quantize(weight, scheme_of(4, 32)).weight);
+    EXPECT_LT(result.loss, 0.8 * result.rtn_loss);
+    EXPECT_EQ(plain.masked_select(keep.logical_not()).abs().max().item<float>(), 0.0f);
+  }
 }
 
 }  // namespace

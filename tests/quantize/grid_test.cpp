@@ -1,4 +1,4 @@
-#include "quantize/grid.h"
+#include "compress/core/grid.h"
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>

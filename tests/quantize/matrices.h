@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <random>
 
-#include "quantize/grid.h"
+#include "compress/core/grid.h"
 
 namespace attar {
 

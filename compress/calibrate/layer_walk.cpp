@@ -1,10 +1,9 @@
-#include "quantize/layer_walk.h"
+#include "compress/calibrate/layer_walk.h"
 
 namespace attar {
 
-void record_quantized(BlockWork& work, Role role, QuantizedWeight weight, std::string action,
-                      double error, double baseline_error,
-                      std::chrono::steady_clock::time_point since) {
+void record_changed(BlockWork& work, Role role, Weight weight, std::string action, double error,
+                    double baseline_error, std::chrono::steady_clock::time_point since) {
   LayerChange change;
   change.layer = layer_name(work.index, role);
   change.action = std::move(action);

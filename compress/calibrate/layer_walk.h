@@ -1,17 +1,15 @@
-// What the quantizing passes do alike on the layers of one block.
+// What passes do alike on the layers of one block.
 #pragma once
 
 #include <chrono>
 
 #include "compress/calibrate/blockwise.h"
-#include "quantize/scheme_rules.h"
 
 namespace attar {
 
 // Puts the outcome of one layer into the block and into its report.
-void record_quantized(BlockWork& work, Role role, QuantizedWeight weight, std::string action,
-                      double error, double baseline_error,
-                      std::chrono::steady_clock::time_point since);
+void record_changed(BlockWork& work, Role role, Weight weight, std::string action, double error,
+                    double baseline_error, std::chrono::steady_clock::time_point since);
 
 void record_skipped(BlockWork& work, Role role, std::string reason);
 

@@ -5,15 +5,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "compress/core/grid.h"
 #include "compress/core/weight.h"
-#include "quantize/grid.h"
-
-// Variants of a loop for different processors; the loader takes the best that runs.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define ATTAR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define ATTAR_CLONES
-#endif
+#include "compress/linalg/clones.h"
 
 namespace attar {
 

@@ -1,4 +1,4 @@
-#include "quantize/group_search.h"
+#include "compress/core/group_search.h"
 
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>

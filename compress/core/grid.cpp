@@ -1,4 +1,4 @@
-#include "quantize/grid.h"
+#include "compress/core/grid.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "compress/core/errors.h"
-#include "quantize/group_search.h"
+#include "compress/core/group_search.h"
 
 namespace attar {
 namespace {

@@ -1,0 +1,49 @@
+#include "compress/linalg/quadratic_loss.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+
+#include "compress/linalg/clones.h"
+
+namespace attar::linalg {
+
+ATTAR_CLONES
+double dot(const float* a, const float* b, std::int64_t count) {
+  constexpr int kLanes = 16;
+  float lanes[kLanes] = {};
+  std::int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes) {
+    for (int k = 0; k < kLanes; ++k) lanes[k] += a[j + k] * b[j + k];
+  }
+  double total = 0;
+  for (; j < count; ++j) total += static_cast<double>(a[j]) * static_cast<double>(b[j]);
+  for (const float lane : lanes) total += static_cast<double>(lane);
+  return total;
+}
+
+at::Tensor row_losses(const at::Tensor& weight, const at::Tensor& approximation,
+                      const at::Tensor& hessian) {
+  const std::int64_t columns = weight.size(1);
+  const at::Tensor change = (approximation - weight).contiguous();
+  const at::Tensor product = at::mm(change, hessian);
+  at::Tensor losses = at::empty({weight.size(0)}, at::kDouble);
+  for (std::int64_t r = 0; r < weight.size(0); ++r) {
+    losses.data_ptr<double>()[r] = dot(change.const_data_ptr<float>() + r * columns,
+                                       product.const_data_ptr<float>() + r * columns, columns);
+  }
+  return losses;
+}
+
+double total(const at::Tensor& values) {
+  double sum = 0;
+  for (std::int64_t r = 0; r < values.size(0); ++r) sum += values.const_data_ptr<double>()[r];
+  return sum;
+}
+
+double hessian_loss(const at::Tensor& weight, const at::Tensor& approximation,
+                    const at::Tensor& hessian) {
+  return total(row_losses(weight, approximation, hessian.to(at::kFloat)));
+}
+
+}  // namespace attar::linalg
