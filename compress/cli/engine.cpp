@@ -1,5 +1,6 @@
 #include "compress/cli/command.h"
 #include "compress/runtime/transformer.h"
+#include "prune/passes.h"
 #include "quantize/passes.h"
 
 namespace attar::cli {
@@ -7,6 +8,7 @@ namespace attar::cli {
 const Engine& engine() {
   static const PassRegistry registry = [] {
     PassRegistry all;
+    register_prune_passes(all);
     register_quantize_passes(all);
     return all;
   }();

@@ -1,0 +1,184 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "compress/calibrate/layer_walk.h"
+#include "compress/core/grid.h"
+#include "compress/core/rules.h"
+#include "compress/linalg/quadratic_loss.h"
+#include "prune/magnitude.h"
+#include "prune/passes.h"
+#include "prune/sparsegpt.h"
+#include "prune/wanda.h"
+
+namespace attar {
+namespace {
+
+at::ScalarType scale_type_of(const std::string& name) {
+  return name == "f16" ? at::kHalf : name == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+// Values that a mask alone has chosen, in the type that they came in.
+at::Tensor in_own_type(const at::Tensor& values, const Weight& before) {
+  const auto* plain = std::get_if<DenseWeight>(&before);
+  return plain ? values.to(plain->values.scalar_type()) : values;
+}
+
+// |W x - W' x|^2 / |W x|^2 under the statistics, or of the weights alone where there are none.
+double relative_loss(const at::Tensor& weight, const at::Tensor& values,
+                     const at::Tensor& hessian) {
+  if (hessian.defined()) {
+    const double size = linalg::hessian_loss(at::zeros_like(weight), weight, hessian);
+    return size > 0 ? linalg::hessian_loss(weight, values, hessian) / size : 0.0;
+  }
+  const double size = weight.square().sum(at::kDouble).item<double>();
+  return size > 0 ? (values - weight).square().sum(at::kDouble).item<double>() / size : 0.0;
+}
+
+}  // namespace
+
+SparsePass::SparsePass(SparseConfig config)
+    : config_(std::move(config)), pattern_(pattern_from(config_.pattern, config_.sparsity, kName)) {
+  require<UsageError>(config_.bits != 1, kName, "bits must be 0 or in [2, 8], got 1");
+}
+
+SparsePass::Decision SparsePass::decide(std::int64_t block, Role role) const {
+  if (const std::string* skipped = first_match(config_.skip, block, role)) {
+    return {false, "skip '" + *skipped + "'"};
+  }
+  if (const std::string* chosen = first_match(config_.layers, block, role)) {
+    return {true, "layers '" + *chosen + "'"};
+  }
+  return {false, "no pattern of layers"};
+}
+
+std::optional<QuantScheme> SparsePass::scheme() const {
+  if (config_.bits == 0) return std::nullopt;
+  return QuantScheme{config_.bits, config_.group_size,
+                     config_.symmetric ? ZeroPoint::kSymmetric : ZeroPoint::kInteger,
+                     scale_type_of(config_.scale_type)};
+}
+
+std::string SparsePass::action() const {
+  std::string text = config_.method + " " + describe(pattern_);
+  if (const auto grid = scheme()) {
+    text += " W" + std::to_string(grid->bits) +
+            (grid->group_size == 0 ? " row" : " g" + std::to_string(grid->group_size)) + " " +
+            std::string(to_string(grid->zero_point));
+  }
+  return text;
+}
+
+std::vector<PlannedLayer> SparsePass::plan(const ModelConfig& config) const {
+  require_matches(config_.layers, config, std::string(kName) + ".layers");
+  require_matches(config_.skip, config, std::string(kName) + ".skip");
+  std::vector<PlannedLayer> planned;
+  for (std::int64_t block = 0; block < config.layers; ++block) {
+    for (const Role role : kRoles) {
+      const Decision decision = decide(block, role);
+      PlannedLayer layer{block, role, decision.prunes, decision.rule, "unchanged"};
+      if (decision.prunes) {
+        const std::int64_t in = shape_of(config, role).in;
+        check_pattern(pattern_, in, layer_name(block, role));
+        layer.scheme = scheme();
+        if (layer.scheme) {
+          const std::int64_t group = layer.scheme->group_size;
+          require<DoesNotFit>(group == 0 || in % group == 0, kName,
+                              "group_size must divide input features, got group_size=", group,
+                              ", input features=", in, " (layer '", layer_name(block, role), "')");
+        }
+        layer.compensates = layer.scheme && config_.method == "sparsegpt";
+        layer.density = pattern_.density();
+        layer.action = action();
+        if (const auto later = filled_.find({block, role}); later != filled_.end()) {
+          layer.action += "; its zeros are lost to '" + later->second + "'";
+        }
+      }
+      planned.push_back(std::move(layer));
+    }
+  }
+  return planned;
+}
+
+void SparsePass::see_later(std::span<const std::vector<PlannedLayer>> plans) {
+  filled_.clear();
+  for (const std::vector<PlannedLayer>& plan : plans) {
+    for (const PlannedLayer& layer : plan) {
+      if (layer.changes && !layer.keeps_zeros) {
+        filled_.try_emplace({layer.block, layer.role}, layer.action);
+      }
+    }
+  }
+}
+
+std::int64_t SparsePass::working_bytes(const ModelConfig& config) const {
+  const std::int64_t n = std::max({config.hidden, config.q_width(), config.ffn});
+  const std::int64_t statistics = config_.method == "magnitude" ? 0 : 3 * 8 * n * n;
+  return statistics + 4 * 4 * config.hidden * config.ffn;
+}
+
+void SparsePass::prune_layer(BlockWork& work, Role role, const at::Tensor& hessian) const {
+  const auto since = std::chrono::steady_clock::now();
+  const Decision decision = decide(work.index, role);
+  if (!decision.prunes) {
+    record_skipped(work, role, decision.rule);
+    return;
+  }
+  work.context.check_stop();
+  const std::string layer = layer_name(work.index, role);
+  const Weight& before = work.block[role].weight;
+  const at::Tensor weight = dense(before);
+  if (config_.method == "sparsegpt") {
+    SparseGptOptions options;
+    options.damping = config_.damping;
+    options.scheme = scheme();
+    options.search = config_.search;
+    options.cut_plainly_on_failure = !work.context.strict;
+    SparseGptResult result = sparsegpt_prune(weight, hessian, pattern_, options, layer);
+    if (!result.dead_columns.empty()) {
+      record_event(work, layer, "dead_columns",
+                   std::to_string(result.dead_columns.size()) +
+                       " input columns were never active in the calibration text; their weights "
+                       "became 0",
+                   /*fallback=*/false);
+    }
+    for (const std::string& text : result.fallbacks) {
+      record_event(work, layer, result.cut_plainly ? "magnitude_fallback" : "damping", text,
+                   /*fallback=*/true);
+    }
+    Weight after = result.quantized ? Weight(*result.quantized) : Weight(to_sparse(result.values));
+    record_changed(work, role, std::move(after), action(), result.loss, result.magnitude_loss,
+                   since);
+    return;
+  }
+  check_finite(weight, layer);
+  const at::Tensor smallest = magnitude_mask(weight, pattern_);
+  const at::Tensor keep =
+      config_.method == "wanda" ? wanda_mask(weight, hessian, pattern_) : smallest;
+  at::Tensor values = weight * keep;
+  const double baseline = relative_loss(weight, weight * smallest, hessian);
+  Weight after = to_sparse(in_own_type(values, before));
+  if (const auto grid = scheme()) {
+    QuantizedWeight rounded =
+        quantize_to_grid(values, choose_grid(values, *grid, {config_.search, false}));
+    values = dense(Weight(rounded));
+    after = std::move(rounded);
+  }
+  record_changed(work, role, std::move(after), action(), relative_loss(weight, values, hessian),
+                 baseline, since);
+}
+
+void SparsePass::run_block(BlockWork& work) const {
+  if (config_.method == "magnitude") {
+    for (const Role role : kRoles) prune_layer(work, role, {});
+    return;
+  }
+  work.stream->sequential(work.block, work.context,
+                          [&](Site site, const linalg::GramStatistics& statistics) {
+                            record_dropped(work, site, statistics);
+                            for (const Role role : kRoles) {
+                              if (site_of(role) == site) prune_layer(work, role, statistics.gram);
+                            }
+                          });
+}
+
+}  // namespace attar
