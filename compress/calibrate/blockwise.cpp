@@ -8,15 +8,18 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
                    const std::function<void(std::int64_t, const BlockOutcome&)>& finished) {
   for (std::int64_t index = 0; index < model.config().layers; ++index) {
     context.check_stop();
+    // Before restore: the overlay shows a restored block from then on.
+    const Block original = model.block(index);
     std::optional<BlockOutcome> outcome = restore(index);
     if (!outcome) {
       outcome.emplace();
-      outcome->block = model.block(index);
+      outcome->block = original;
       check_finite(outcome->block, index);
       for (const BlockwisePass* pass : passes) {
         BlockWork work{model.config(),
                        index,
                        outcome->block,
+                       original,
                        pass->needs().calibration ? stream : nullptr,
                        outcome->reports.emplace_back(),
                        context};
@@ -25,7 +28,7 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
       finished(index, *outcome);
     }
     model.put_block(index, outcome->block);
-    if (stream) stream->advance(outcome->block);
+    if (stream) stream->advance(outcome->block, original);
     model.source().done_with_block(index);
   }
 }

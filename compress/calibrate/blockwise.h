@@ -14,10 +14,11 @@ namespace attar {
 
 struct BlockWork {
   const ModelConfig& config;
-  std::int64_t index;   // of the block
-  Block& block;         // changed in place
-  BlockStream* stream;  // activations entering the block; null when no pass needs them
-  PassReport& report;   // this pass's report of this block
+  std::int64_t index;     // of the block
+  Block& block;           // changed in place
+  const Block& original;  // the same block before the first of the passes that share the stream
+  BlockStream* stream;    // activations entering the block; null when no pass needs them
+  PassReport& report;     // this pass's report of this block
   const RunContext& context;
 };
 

@@ -14,9 +14,9 @@
 
 #include "compress/calibrate/calibration_text.h"
 #include "compress/calibrate/statistics_store.h"
-#include "compress/core/block_runner.h"
 #include "compress/core/model.h"
 #include "compress/core/pass.h"
+#include "compress/linalg/cross_gram.h"
 #include "compress/linalg/gram.h"
 
 namespace attar {
@@ -24,6 +24,8 @@ namespace attar {
 struct StreamOptions {
   std::int64_t batch = 4;                  // sequences a forward; never changes a result
   std::shared_ptr<StatisticsStore> store;  // null: nothing is kept or reused
+  // The unchanged model's activations go beside: as much memory and one more forward again.
+  bool dense_stream = false;
 };
 
 // The inputs of one block for all calibration sequences. Statistics do not depend on batch or
@@ -36,22 +38,38 @@ class BlockStream {
 
   std::int64_t tokens() const;
   std::int64_t sequences() const;
+  bool has_dense() const;
 
   // Statistics of all four inputs of the block as it stands; the stream stays before the block.
   std::array<std::shared_ptr<const linalg::GramStatistics>, kSites.size()> collect(
       const Block& block, const RunContext& context);
 
   // True-sequential: visits the four inputs in order; `change(site, statistics)` may change the
-  // linear layers that read this input, and later inputs see the change. The stream stays before
-  // the block.
+  // linear layers that read this input, and those before it (which are then computed again); later
+  // inputs see the change. The stream stays before the block.
   void sequential(const Block& block, const RunContext& context,
                   const std::function<void(Site, const linalg::GramStatistics&)>& change);
 
+  // The same with StreamOptions::dense_stream. `original` is the block that the unchanged model has
+  // here; `cross` is X_dense X^T, its inputs at the site against those that `block` sees, for
+  // refits whose target is the dense output (ALGOS 1.3). Rows of `cross` are the original's input
+  // columns, of which there may be more.
+  using DenseChange = std::function<void(Site, const linalg::GramStatistics& statistics,
+                                         const linalg::CrossGram& cross)>;
+  void sequential(const Block& block, const Block& original, const RunContext& context,
+                  const DenseChange& change);
+
   // The block is final: its outputs become the stream's activations (computed when needed).
   void advance(const Block& block);
+  // With a dense stream: the original block's outputs become its own.
+  void advance(const Block& block, const Block& original);
 
  private:
   struct State;
+  using Visit = std::function<void(Site, const linalg::GramStatistics&, const linalg::CrossGram*)>;
+  void visit(const Block& block, const Block* original, const RunContext& context,
+             const Visit& change);
+
   std::unique_ptr<State> state_;
 };
 

@@ -20,6 +20,8 @@ namespace attar {
 struct Needs {
   bool calibration = false;  // activations of the calibration text
   bool teacher = false;      // the unchanged starting model
+  // Beside them those of the unchanged model (BlockStream's dense stream); needs calibration too.
+  bool dense_stream = false;
 };
 
 // What a pass will do to one linear layer, known from headers alone.

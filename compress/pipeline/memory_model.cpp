@@ -32,13 +32,14 @@ std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationSh
                                   std::int64_t working_bytes, std::int64_t source_bytes) {
   const std::int64_t tokens = calibration.sequences * calibration.length;
   const std::int64_t widest = std::max(config.hidden, config.q_width());
-  const std::int64_t activations = tokens * (config.hidden + widest) * kFloat;
+  const std::int64_t lanes = calibration.dense_stream ? 2 : 1;  // changed, and dense beside
+  const std::int64_t activations = lanes * tokens * (config.hidden + widest) * kFloat;
   const std::int64_t batch = std::min(calibration.batch, calibration.sequences);
   // Of one batch: joined q|k|v and attention output, or gate|up and their product.
   const std::int64_t wide = std::max(config.q_width() * 2 + 2 * config.kv_width() + config.hidden,
                                      3 * config.ffn + config.hidden);
-  const std::int64_t temporaries = batch * calibration.length * wide * kFloat;
-  const std::int64_t prepared = block_parameters(config) * kFloat;
+  const std::int64_t temporaries = lanes * batch * calibration.length * wide * kFloat;
+  const std::int64_t prepared = lanes * block_parameters(config) * kFloat;
   return kProgramBytes + activations + temporaries + prepared + 2 * source_bytes + working_bytes;
 }
 

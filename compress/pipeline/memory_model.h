@@ -12,6 +12,7 @@ struct CalibrationShape {
   std::int64_t sequences = 0;
   std::int64_t length = 0;
   std::int64_t batch = 1;
+  bool dense_stream = false;  // the unchanged model's activations beside
 };
 
 // Parameters of the linear layers of one block, and of all blocks.

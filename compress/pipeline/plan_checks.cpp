@@ -112,9 +112,12 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
   for (const auto& pass : passes) {
     working = std::max(working, pass->working_bytes(config));
     if (!pass->needs().calibration) continue;
-    shape = {recipe.calibration->sequences, recipe.calibration->length, recipe.calibration->batch};
+    shape.sequences = recipe.calibration->sequences;
+    shape.length = recipe.calibration->length;
+    shape.batch = recipe.calibration->batch;
     const auto tokens = static_cast<double>(shape.sequences * shape.length);
-    flops += 2 * tokens * forward_flops(config, shape.length) +
+    shape.dense_stream = shape.dense_stream || pass->needs().dense_stream;
+    flops += (pass->needs().dense_stream ? 3 : 2) * tokens * forward_flops(config, shape.length) +
              static_cast<double>(config.layers) * (tokens * 2 * columns + 8 * cubes);
   }
   std::int64_t block_bytes = 0;

@@ -44,6 +44,9 @@ std::unique_ptr<BlockStream> open_stream(const Recipe& recipe, const Model& mode
   const auto tokenizer = load_model_tokenizer(recipe.model);
   StreamOptions options;
   options.batch = config.batch;
+  options.dense_stream = std::any_of(passes.begin(), passes.end(), [](const BlockwisePass* pass) {
+    return pass->needs().dense_stream;
+  });
   if (!config.store.empty()) options.store = std::make_shared<StatisticsStore>(config.store);
   return std::make_unique<BlockStream>(model, read_calibration(config, *tokenizer, recipe.seed),
                                        std::move(options));

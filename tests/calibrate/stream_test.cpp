@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "compress/calibrate/blockwise.h"
+#include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 #include "tests/support/random_model.h"
@@ -132,6 +133,101 @@ TEST(BlockStream, AdvanceAfterAVisitEqualsAdvanceAlone) {
     const auto visited = next_grams(true, change), alone = next_grams(false, change);
     for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(at::equal(visited[i], alone[i])) << i;
   }
+}
+
+// What the dense stream hands out, each input multiplied out by hand: the unchanged model's against
+// those of a model with a changed block before and a change on the way.
+TEST(BlockStream, CrossGramsAreThoseOfDenseAndChangedInputs) {
+  const Model model = random_model();
+  const ModelConfig& config = model.config();
+  const RopeTable rope = rope_table(config, 20);
+  Block first = model.block(0), second = model.block(1);
+  first[Role::kDown].weight = DenseWeight{dense(first[Role::kDown].weight) * 0.7};
+  BlockStream stream(model, some_tokens(), {.dense_stream = true});
+  stream.advance(first, model.block(0));
+  std::vector<at::Tensor> crosses;
+  const auto change = [](Block& block, Role role) {
+    block[role].weight = DenseWeight{dense(block[role].weight) * 0.8};
+  };
+  stream.sequential(second, model.block(1), {},
+                    [&](Site site, const GramStatistics&, const linalg::CrossGram& cross) {
+                      EXPECT_EQ(cross.tokens, 120);
+                      crosses.push_back(cross.gram);
+                      if (site == Site::kAttentionInput) change(second, Role::kValue);
+                      if (site == Site::kMlpInput) change(second, Role::kUp);
+                    });
+  const at::Tensor embedded = embed(model.embedding(), some_tokens().ids);
+  const auto inputs = [&](const Block& before, const Block& block) {
+    const at::Tensor x = BlockRunner(config, before, rope).forward(embedded);
+    const BlockRunner runner(config, block, rope);
+    const at::Tensor a = runner.attention_input(x).clone(), mixed = runner.attention(a, nullptr);
+    const at::Tensor m = runner.mlp_input(runner.add_attention(x, mixed));
+    return std::array<at::Tensor, 4>{a, mixed.clone(), m.clone(), runner.gated(m).clone()};
+  };
+  const auto unchanged = inputs(model.block(0), model.block(1)), changed = inputs(first, second);
+  for (const Site site : kSites) {
+    const at::Tensor d = unchanged[index_of(site)].flatten(0, 1).to(at::kDouble);
+    const at::Tensor c = changed[index_of(site)].flatten(0, 1).to(at::kDouble);
+    const at::Tensor expected = d.t().mm(c);
+    EXPECT_LE((crosses[index_of(site)] - expected).abs().max().item<double>(),
+              1e-5 * expected.abs().max().item<double>())
+        << to_string(site);
+  }
+}
+
+TEST(BlockStream, DenseStreamChangesNoStatisticAndNoBitByBatchOrThreads) {
+  const Model model = random_model();
+  std::vector<std::vector<at::Tensor>> found;
+  Block changed = model.block(0);
+  changed[Role::kOutput].weight = DenseWeight{dense(changed[Role::kOutput].weight) * 0.5};
+  for (const auto& [batch, threads] : {std::pair{1, 1}, {4, 2}, {5, 1}}) {
+    set_threads(threads);
+    BlockStream stream(model, some_tokens(), {.batch = batch, .dense_stream = true});
+    stream.advance(changed, model.block(0));
+    found.emplace_back();
+    const Block block = model.block(1);
+    stream.sequential(block, block, {},
+                      [&](Site, const GramStatistics& own, const linalg::CrossGram& cross) {
+                        found.back().push_back(own.gram.clone());
+                        found.back().push_back(cross.gram);
+                      });
+  }
+  for (const auto& one : found) {
+    for (std::size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], found[0][i])) << i;
+  }
+  BlockStream alone(model, some_tokens(), {});
+  alone.advance(changed);
+  const std::vector<at::Tensor> own = grams(alone, model.block(1));
+  for (std::size_t site = 0; site < 4; ++site) {
+    EXPECT_TRUE(at::equal(own[site], found[0][2 * site])) << site;
+  }
+}
+
+TEST(BlockStream, RefusesDenseVisitsWithoutADenseStream) {
+  const Model model = random_model();
+  BlockStream plain(model, some_tokens(), {}), both(model, some_tokens(), {.dense_stream = true});
+  const Block block = model.block(0);
+  EXPECT_THROW(plain.sequential(block, block, {},
+                                [](Site, const GramStatistics&, const linalg::CrossGram&) {}),
+               std::logic_error);
+  EXPECT_THROW(both.advance(block), std::logic_error);
+}
+
+// A change of layers that come before the site is seen, as structured pruning makes them.
+TEST(BlockStream, AChangeBeforeTheSiteIsComputedAgain) {
+  const Model model = random_model();
+  BlockStream stream(model, some_tokens(), {});
+  Block block = model.block(0);
+  std::vector<at::Tensor> seen;
+  stream.sequential(block, {}, [&](Site site, const GramStatistics& statistics) {
+    seen.push_back(statistics.gram.clone());
+    const auto halve = [&](Role role) {
+      block[role].weight = DenseWeight{dense(block[role].weight) * 0.5};
+    };
+    if (site == Site::kOutputInput) halve(Role::kValue);
+    if (site == Site::kMlpInput) halve(Role::kOutput);
+  });
+  EXPECT_TRUE(at::equal(seen[3], grams(stream, block)[3]));
 }
 
 TEST(BlockStream, StoredStatisticsAreReusedAndNeverStale) {

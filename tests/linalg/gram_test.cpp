@@ -12,6 +12,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
+#include "compress/linalg/cross_gram.h"
 
 namespace attar::linalg {
 namespace {
@@ -129,6 +130,60 @@ TEST(Gram, RefusesRowsOfAnotherWidthOrType) {
   EXPECT_THROW(sums.add(activations(3, 9)), BadInput);
   EXPECT_THROW(sums.add(activations(3, 8).to(at::kDouble)), BadInput);
   EXPECT_THROW(GramAccumulator(0), BadInput);
+}
+
+CrossGram crossed(const at::Tensor& dense, const at::Tensor& changed,
+                  const std::vector<std::int64_t>& cuts) {
+  CrossAccumulator sums(dense.size(1), changed.size(1));
+  std::int64_t at = 0;
+  for (std::size_t i = 0; at < dense.size(0); ++i) {
+    const std::int64_t count = std::min(cuts[i % cuts.size()], dense.size(0) - at);
+    sums.add(dense.narrow(0, at, count), changed.narrow(0, at, count));
+    at += count;
+  }
+  return sums.finish();
+}
+
+// The bound of GramOf.AgreesWithDoubleProducts; the two sides may differ in width.
+TEST(CrossGram, AgreesWithDoubleProducts) {
+  set_up_numerics();
+  const at::Tensor dense = activations(2100, 37), changed = activations(2100, 20).cos();
+  const CrossGram sums = crossed(dense, changed, {2100});
+  const at::Tensor a = dense.to(at::kDouble), b = changed.to(at::kDouble);
+  const at::Tensor bound =
+      8 * std::sqrt(2100.0) * 5.96e-8 * a.square().sum(0).sqrt().outer(b.square().sum(0).sqrt());
+  EXPECT_TRUE(((sums.gram - a.t().mm(b)).abs() <= bound).all().item<bool>());
+  EXPECT_EQ(sums.tokens, 2100);
+}
+
+TEST(CrossGram, HasTheSameBitsHoweverRowsAreBatchedAndThreadsCounted) {
+  set_up_numerics();
+  const at::Tensor dense = activations(9000, 48), changed = activations(9000, 32).cos();
+  const int before = threads();
+  set_threads(1);
+  const CrossGram whole = crossed(dense, changed, {9000});
+  set_threads(2);
+  EXPECT_TRUE(crossed(dense, changed, {1, 700, 2048, 3}).gram.equal(whole.gram));
+  set_threads(before);
+}
+
+TEST(CrossGram, LeavesOutATokenThatIsNotFiniteOnEitherSide) {
+  set_up_numerics();
+  at::Tensor dense = activations(1030, 8), changed = activations(1030, 5).cos();
+  dense[3][2] = std::numeric_limits<float>::quiet_NaN();
+  changed[1027][0] = std::numeric_limits<float>::infinity();
+  const CrossGram sums = crossed(dense, changed, {100});
+  dense[3].zero_();
+  changed[1027].zero_();
+  EXPECT_TRUE(sums.gram.equal(crossed(dense, changed, {100}).gram));
+  EXPECT_EQ(sums.dropped, 2);
+  EXPECT_EQ(sums.tokens, 1030);
+}
+
+TEST(CrossGram, RefusesSidesOfDifferentTokens) {
+  CrossAccumulator sums(4, 4);
+  EXPECT_THROW(sums.add(activations(3, 4), activations(2, 4)), BadInput);
+  EXPECT_THROW(sums.add(activations(3, 5), activations(3, 4)), BadInput);
 }
 
 }  // namespace
