@@ -2,14 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
-#include <ATen/ops/rsqrt.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
@@ -18,11 +15,11 @@
 #include <numbers>
 
 #include "compress/core/errors.h"
+#include "compress/core/gradients.h"
 #include "compress/kernels/gated_activation/gated_activation.h"
 #include "compress/kernels/rms_norm/rms_norm.h"
 
 namespace attar {
-namespace {
 
 kernels::Activation kernel_activation(Activation activation) {
   switch (activation) {
@@ -38,6 +35,8 @@ kernels::Activation kernel_activation(Activation activation) {
   throw std::logic_error("kernel_activation: unknown activation");
 }
 
+namespace {
+
 // Wave lengths stretched as Llama 3.1 does: long ones by `factor`, short ones not, a ramp between.
 at::Tensor llama3_frequencies(const at::Tensor& frequencies, const Rope& rope) {
   const auto context = static_cast<double>(rope.original_positions);
@@ -49,35 +48,6 @@ at::Tensor llama3_frequencies(const at::Tensor& frequencies, const Rope& rope) {
                            (rope.high_frequency_factor - rope.low_frequency_factor);
   const at::Tensor ramp = (1 - share) * stretched + share * frequencies;
   return at::where(wave > longest, stretched, at::where(wave < shortest, frequencies, ramp));
-}
-
-// [B, T, heads, head_dim] rotated, differentiable; positions start at 0.
-at::Tensor rotate(const at::Tensor& x, const RopeTable& rope) {
-  const std::int64_t length = x.size(1), half = x.size(3) / 2;
-  const at::Tensor cos = rope.cos.narrow(0, 0, length).unsqueeze(1);
-  const at::Tensor sin = rope.sin.narrow(0, 0, length).unsqueeze(1);
-  const at::Tensor low = x.narrow(3, 0, half), high = x.narrow(3, half, half);
-  return at::cat({low * cos - high * sin, high * cos + low * sin}, 3);
-}
-
-at::Tensor differentiable_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  return x * at::rsqrt(x.square().mean(-1, /*keepdim=*/true) + eps) * weight;
-}
-
-at::Tensor differentiable_activation(const at::Tensor& x, Activation activation) {
-  switch (activation) {
-    case Activation::kSilu:
-      return x * x.sigmoid();
-    case Activation::kGeluTanh: {
-      const double c = std::sqrt(2.0 / std::numbers::pi);
-      return 0.5 * x * (1 + (c * (x + 0.044715 * x.pow(3))).tanh());
-    }
-    case Activation::kGelu:
-      return 0.5 * x * (1 + (x / std::numbers::sqrt2).erf());
-    case Activation::kRelu:
-      return x.clamp_min(0);
-  }
-  throw std::logic_error("differentiable_activation: unknown activation");
 }
 
 }  // namespace
@@ -122,38 +92,23 @@ at::Tensor gated_activation_into(at::Tensor out, const at::Tensor& gate, const a
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  if (x.requires_grad() || weight.requires_grad()) return differentiable_norm(x, weight, eps);
+  if (x.requires_grad() || weight.requires_grad()) return rms_norm_with_gradient(x, weight, eps);
   return rms_norm_into(at::empty(x.sizes(), x.options()), x, weight, eps);
 }
 
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activation activation) {
   if (gate.requires_grad() || up.requires_grad()) {
-    return differentiable_activation(gate, activation) * up;
+    return gated_activation_with_gradient(gate, up, activation);
   }
   return gated_activation_into(at::empty(gate.sizes(), gate.options()), gate, up, activation);
 }
 
 at::Tensor block_forward(const ModelConfig& config, const Block& block, const RopeTable& rope,
                          const at::Tensor& x) {
-  const std::int64_t batch = x.size(0), length = x.size(1);
-  const auto heads = [&](const at::Tensor& y, std::int64_t count) {
-    return y.reshape({batch, length, count, config.head_dim});
-  };
-  const auto repeated = [&](const at::Tensor& y) {  // [B, heads, T, head_dim]
-    return y.repeat_interleave(config.heads / config.kv_heads, 2).transpose(1, 2);
-  };
   const at::Tensor normed = rms_norm(x, block.attention_norm, config.norm_eps);
-  const at::Tensor q = rotate(heads(block[Role::kQuery].forward(normed), config.heads), rope);
-  const at::Tensor k = rotate(heads(block[Role::kKey].forward(normed), config.kv_heads), rope);
-  const at::Tensor v = heads(block[Role::kValue].forward(normed), config.kv_heads);
-  const at::Tensor scores = q.transpose(1, 2).matmul(repeated(k).transpose(2, 3)) /
-                            std::sqrt(static_cast<double>(config.head_dim));
-  const at::Tensor hidden =
-      at::ones({length, length}, at::kBool).triu(1);  // true: the key comes later
-  const at::Tensor weights =
-      scores.masked_fill(hidden, -std::numeric_limits<float>::infinity()).softmax(-1);
-  const at::Tensor mixed =
-      weights.matmul(repeated(v)).transpose(1, 2).reshape({batch, length, config.q_width()});
+  const at::Tensor mixed = attention_with_gradient(
+      block[Role::kQuery].forward(normed), block[Role::kKey].forward(normed),
+      block[Role::kValue].forward(normed), rope, {config.heads, config.kv_heads, config.head_dim});
   const at::Tensor h = x + block[Role::kOutput].forward(mixed);
   const at::Tensor mlp = rms_norm(h, block.mlp_norm, config.norm_eps);
   const at::Tensor gate = block[Role::kGate].forward(mlp);

@@ -13,6 +13,10 @@
 
 namespace attar {
 
+namespace kernels {
+enum class Activation : std::uint8_t;
+}
+
 // cos and sin of every position, [positions, head_dim / 2] float32, computed as transformers does.
 struct RopeTable {
   at::Tensor cos;
@@ -28,6 +32,8 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activa
 at::Tensor rms_norm_into(at::Tensor out, const at::Tensor& x, const at::Tensor& weight, double eps);
 at::Tensor gated_activation_into(at::Tensor out, const at::Tensor& gate, const at::Tensor& up,
                                  Activation activation);
+
+kernels::Activation kernel_activation(Activation activation);
 
 // A block's function with gradients with respect to x and the block's tensors. [B, T, hidden].
 at::Tensor block_forward(const ModelConfig& config, const Block& block, const RopeTable& rope,

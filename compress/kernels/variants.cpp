@@ -17,15 +17,23 @@ void rms_norm_rows(const RmsNorm&, std::int64_t, std::int64_t);
 template <class S>
 void add_rms_norm_rows(const AddRmsNorm&, std::int64_t, std::int64_t);
 template <class S>
+void rms_norm_gradient_rows(const RmsNormGradient&, std::int64_t, std::int64_t);
+template <class S>
 void rotate_rows(const Rotate&, std::int64_t, std::int64_t);
 template <class S>
 void gated_activation_rows(const GatedActivation&, std::int64_t, std::int64_t);
 template <class S>
+void gated_activation_gradient_rows(const GatedActivationGradient&, std::int64_t, std::int64_t);
+template <class S>
 void attend_task(const CausalAttention&, const AttentionTask&);
+template <class S>
+void weigh_attention(const AttentionWeights&);
 template <class S>
 void log_softmax_stats_rows(const LogSoftmaxStats&, std::int64_t, std::int64_t);
 template <class S>
 void divergence_rows(const Divergence&, std::int64_t, std::int64_t);
+template <class S>
+void response_loss_row(const ResponseLoss&, std::int64_t, float*);
 template <class S>
 void f16_to_f32_all(const void*, float*, std::int64_t);
 template <class S>
@@ -45,11 +53,15 @@ constexpr Variant variant_of(std::string_view name, bool (*supported)()) {
           .supported = supported,
           .rms_norm = rms_norm_rows<S>,
           .add_rms_norm = add_rms_norm_rows<S>,
+          .rms_norm_gradient = rms_norm_gradient_rows<S>,
           .rotate = rotate_rows<S>,
           .gated_activation = gated_activation_rows<S>,
+          .gated_activation_gradient = gated_activation_gradient_rows<S>,
           .causal_attention = attend_task<S>,
+          .attention_weights = weigh_attention<S>,
           .log_softmax_stats = log_softmax_stats_rows<S>,
           .divergence = divergence_rows<S>,
+          .response_loss = response_loss_row<S>,
           .f16_to_f32 = f16_to_f32_all<S>,
           .bf16_to_f32 = bf16_to_f32_all<S>,
           .f32_to_f16 = f32_to_f16_all<S>,

@@ -17,11 +17,15 @@ namespace attar::kernels {
 
 struct RmsNorm;
 struct AddRmsNorm;
+struct RmsNormGradient;
 struct Rotate;
 struct GatedActivation;
+struct GatedActivationGradient;
 struct CausalAttention;
+struct AttentionWeights;
 struct LogSoftmaxStats;
 struct Divergence;
+struct ResponseLoss;
 struct AffineCodes;
 struct AttentionTask;
 
@@ -32,11 +36,16 @@ struct Variant {
 
   void (*rms_norm)(const RmsNorm&, std::int64_t begin, std::int64_t end);
   void (*add_rms_norm)(const AddRmsNorm&, std::int64_t begin, std::int64_t end);
+  void (*rms_norm_gradient)(const RmsNormGradient&, std::int64_t begin, std::int64_t end);
   void (*rotate)(const Rotate&, std::int64_t begin, std::int64_t end);
   void (*gated_activation)(const GatedActivation&, std::int64_t begin, std::int64_t end);
+  void (*gated_activation_gradient)(const GatedActivationGradient&, std::int64_t begin,
+                                    std::int64_t end);
   void (*causal_attention)(const CausalAttention&, const AttentionTask&);
+  void (*attention_weights)(const AttentionWeights&);
   void (*log_softmax_stats)(const LogSoftmaxStats&, std::int64_t begin, std::int64_t end);
   void (*divergence)(const Divergence&, std::int64_t begin, std::int64_t end);
+  void (*response_loss)(const ResponseLoss&, std::int64_t row, float* scratch);
   void (*f16_to_f32)(const void* source, float* out, std::int64_t count);
   void (*bf16_to_f32)(const void* source, float* out, std::int64_t count);
   void (*f32_to_f16)(const float* source, void* out, std::int64_t count);

@@ -11,6 +11,7 @@
 #include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
+#include "tests/support/plain_block.h"
 #include "tests/support/random_model.h"
 
 namespace attar {
@@ -28,13 +29,16 @@ class BlockForward : public ::testing::TestWithParam<bool> {
   at::Tensor x = normal({3, 21, config.hidden}, "x");
 };
 
-// The kernels and the differentiable path are one function.
-TEST_P(BlockForward, EqualsTheDifferentiablePath) {
+// Plain operations in double, the runner and the differentiable path are one function.
+TEST_P(BlockForward, EqualsPlainOperationsWithGradientsAndWithout) {
   const at::Tensor fast = BlockRunner(config, block, rope).forward(x);
   at::Tensor leaf = x.clone().requires_grad_(true);
-  const at::Tensor slow = block_forward(config, block, rope, leaf);
-  EXPECT_TRUE(slow.requires_grad());
-  EXPECT_LE((fast - slow.detach()).abs().max().item<double>(), 2e-5);
+  const at::Tensor learning = block_forward(config, block, rope, leaf);
+  EXPECT_TRUE(learning.requires_grad());
+  const at::Tensor slow = testing::plain_forward(config, testing::plain_block(block, at::kDouble),
+                                                 rope, x.to(at::kDouble));
+  EXPECT_LE((fast - slow).abs().max().item<double>(), 2e-5);
+  EXPECT_LE((learning.detach() - slow).abs().max().item<double>(), 2e-5);
 }
 
 TEST_P(BlockForward, SequencesOfABatchDoNotSeeEachOther) {

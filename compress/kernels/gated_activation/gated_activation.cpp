@@ -10,4 +10,10 @@ void gated_activation(const GatedActivation& call, const Variant& variant) {
   });
 }
 
+void gated_activation_gradient(const GatedActivationGradient& call, const Variant& variant) {
+  for_row_ranges(call.rows, call.columns, [&](std::int64_t begin, std::int64_t end) {
+    variant.gated_activation_gradient(call, begin, end);
+  });
+}
+
 }  // namespace attar::kernels

@@ -33,4 +33,19 @@ struct GatedActivation {
 };
 void gated_activation(const GatedActivation& call, const Variant& variant = active_variant());
 
+// The gradient of act(gate) * up: gate_gradient = gradient * up * act'(gate), up_gradient =
+// gradient * act(gate). relu' (0) = 0.
+struct GatedActivationGradient {
+  const float* gate;      // [rows, columns]
+  const float* up;        // [rows, columns]
+  const float* gradient;  // [rows, columns], of the output
+  float* gate_gradient;   // [rows, columns]; may be gate or gradient
+  float* up_gradient;     // [rows, columns]; may be up
+  std::int64_t rows;
+  std::int64_t columns;
+  Activation activation;
+};
+void gated_activation_gradient(const GatedActivationGradient& call,
+                               const Variant& variant = active_variant());
+
 }  // namespace attar::kernels

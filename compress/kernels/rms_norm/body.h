@@ -71,4 +71,65 @@ void add_rms_norm_rows(const AddRmsNorm& call, std::int64_t begin, std::int64_t 
   }
 }
 
+// Sum of a b c over a row.
+template <class S>
+ATTAR_INLINE float triple_sum(const float* a, const float* b, const float* c,
+                              std::int64_t columns) {
+  constexpr int W = S::kWidth;
+  typename S::Floats sums[2] = {S::broadcast(0), S::broadcast(0)};
+  std::int64_t i = 0;
+  for (int turn = 0; i + W <= columns; i += W, turn ^= 1) {
+    const auto product = S::mul(S::load(a + i), S::load(b + i));
+    sums[turn] = S::mul_add(product, S::load(c + i), sums[turn]);
+  }
+  if (i < columns) {
+    const std::int64_t rest = columns - i;
+    const auto product = S::mul(S::load_first(a + i, rest, 0.0f), S::load_first(b + i, rest, 0.0f));
+    sums[0] = S::mul_add(product, S::load_first(c + i, rest, 0.0f), sums[0]);
+  }
+  return S::sum(S::add(sums[0], sums[1]));
+}
+
+// begin and end count parts of kPartRows rows.
+template <class S>
+void rms_norm_gradient_rows(const RmsNormGradient& call, std::int64_t begin, std::int64_t end) {
+  constexpr int W = S::kWidth;
+  const std::int64_t n = call.columns;
+  for (std::int64_t part = begin; part < end; ++part) {
+    float* sums = call.weight_parts + part * n;
+    for (std::int64_t c = 0; c < n; ++c) sums[c] = 0;
+    const std::int64_t first = part * RmsNormGradient::kPartRows;
+    const std::int64_t past = first + RmsNormGradient::kPartRows;
+    for (std::int64_t r = first; r < (past < call.rows ? past : call.rows); ++r) {
+      const float* x = call.x + r * n;
+      const float* g = call.gradient + r * n;
+      float* out = call.x_gradient + r * n;
+      const double shifted = static_cast<double>(mean_square<S>(x, n) + call.eps);
+      const double inverse = 1.0 / __builtin_sqrt(shifted);
+      const double along = static_cast<double>(triple_sum<S>(x, g, call.weight, n)) * inverse *
+                           inverse * inverse / static_cast<double>(n);
+      const auto scale = S::broadcast(static_cast<float>(inverse));
+      const auto back = S::broadcast(static_cast<float>(-along));
+      for (std::int64_t c = 0; c < n; c += W) {
+        const std::int64_t left = n - c;
+        const bool whole = left >= W;
+        const auto load = [&](const float* from) {
+          return whole ? S::load(from + c) : S::load_first(from + c, left, 0.0f);
+        };
+        const auto value = load(x), gradient = load(g);
+        const auto straight = S::mul(S::mul(load(call.weight), gradient), scale);
+        const auto x_gradient = S::mul_add(value, back, straight);
+        const auto sum = S::mul_add(S::mul(value, scale), gradient, load(sums));
+        if (whole) {
+          S::store(out + c, x_gradient);
+          S::store(sums + c, sum);
+        } else {
+          S::store_first(out + c, x_gradient, left);
+          S::store_first(sums + c, sum, left);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace attar::kernels

@@ -15,4 +15,11 @@ void add_rms_norm(const AddRmsNorm& call, const Variant& variant) {
   });
 }
 
+void rms_norm_gradient(const RmsNormGradient& call, const Variant& variant) {
+  constexpr std::int64_t kRows = RmsNormGradient::kPartRows;
+  for_row_ranges(
+      (call.rows + kRows - 1) / kRows, kRows * call.columns,
+      [&](std::int64_t begin, std::int64_t end) { variant.rms_norm_gradient(call, begin, end); });
+}
+
 }  // namespace attar::kernels

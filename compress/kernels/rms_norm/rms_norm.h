@@ -32,4 +32,21 @@ struct AddRmsNorm {
 };
 void add_rms_norm(const AddRmsNorm& call, const Variant& variant = active_variant());
 
+// The gradient of RmsNorm. With r = 1 / sqrt(mean x^2 + eps):
+//   x_gradient = r (w g) - x r^3 / columns * sum(w g x)
+// The weight's gradient, sum over rows of g x r, comes in parts of kPartRows rows each, so that
+// their sum in order does not depend on threads.
+struct RmsNormGradient {
+  static constexpr std::int64_t kPartRows = 64;
+  const float* x;         // [rows, columns]
+  const float* weight;    // [columns]
+  const float* gradient;  // [rows, columns], of the output
+  float* x_gradient;      // [rows, columns]; may be gradient
+  float* weight_parts;    // [ceil(rows / kPartRows), columns]
+  std::int64_t rows;
+  std::int64_t columns;
+  float eps;
+};
+void rms_norm_gradient(const RmsNormGradient& call, const Variant& variant = active_variant());
+
 }  // namespace attar::kernels

@@ -1,0 +1,246 @@
+#include "compress/train/student.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "compress/core/errors.h"
+
+namespace attar {
+namespace {
+
+// Adds rows to rows of `total` in their order; threads share the columns.
+void add_rows(const at::Tensor& ids, const at::Tensor& rows, const at::Tensor& total) {
+  const at::Tensor flat = ids.flatten().contiguous(), from = rows.contiguous();
+  const std::int64_t count = flat.numel(), columns = total.size(1);
+  const auto* id = flat.const_data_ptr<std::int64_t>();
+  const float* source = from.const_data_ptr<float>();
+  float* out = total.mutable_data_ptr<float>();
+  at::parallel_for(0, columns, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = 0; r < count; ++r) {
+      float* to = out + id[r] * columns;
+      const float* row = source + r * columns;
+      for (std::int64_t c = begin; c < end; ++c) to[c] += row[c];
+    }
+  });
+}
+
+// A leaf of one's own: never the bytes of a file.
+at::Tensor leaf_of(const at::Tensor& value) {
+  return value.detach()
+      .to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)
+      .contiguous()
+      .requires_grad_(true);
+}
+
+}  // namespace
+
+std::size_t Student::learn(std::string name, at::Tensor& value, bool decays) {
+  value = leaf_of(value);
+  parameters_.push_back({.name = std::move(name), .value = value, .decays = decays});
+  return parameters_.size() - 1;
+}
+
+void Student::learn(const std::string& name, Weight& weight, const Learning& learning,
+                    std::vector<std::size_t>& members) {
+  const auto factors = [&](LowRankWeight& low_rank, const std::string& part) {
+    members.push_back(learn(name + part + ".a", low_rank.a, true));
+    members.push_back(learn(name + part + ".b", low_rank.b, true));
+  };
+  if (auto* sum = std::get_if<CorrectedWeight>(&weight)) {
+    if (learning.corrections) factors(sum->correction, ".correction");
+    return;
+  }
+  if (!learning.weights) return;
+  if (auto* sparse = std::get_if<SparseWeight>(&weight)) {
+    weight = DenseWeight{dense(*sparse)};
+    auto& values = std::get<DenseWeight>(weight).values;
+    members.push_back(learn(name, values, true));
+    parameters_.back().keep = values.detach().ne(0).to(at::kFloat);
+  } else if (auto* plain = std::get_if<DenseWeight>(&weight)) {
+    members.push_back(learn(name, plain->values, true));
+  } else if (auto* low_rank = std::get_if<LowRankWeight>(&weight)) {
+    factors(*low_rank, "");
+  }
+}
+
+Student::Student(const Model& model, const Learning& learning)
+    : config_(model.config()),
+      embedding_(model.embedding()),
+      head_(model.head()),
+      final_norm_(model.final_norm()) {
+  parameters_.reserve(static_cast<std::size_t>(config_.layers) * 24 + 3);
+  const bool plain = std::holds_alternative<DenseWeight>(embedding_);
+  if (learning.embedding && plain) {
+    embedding_index_ =
+        learn("model.embed_tokens.weight", std::get<DenseWeight>(embedding_).values, true);
+  }
+  for (std::int64_t i = 0; i < config_.layers; ++i) {
+    const std::string name = "model.layers." + std::to_string(i) + ".";
+    Block block = model.block(i);
+    std::vector<std::size_t> members;
+    if (learning.norms) {
+      members.push_back(learn(name + "input_layernorm.weight", block.attention_norm, false));
+      members.push_back(learn(name + "post_attention_layernorm.weight", block.mlp_norm, false));
+    }
+    for (const Role role : kRoles) {
+      const std::string layer = name + std::string(short_name(role));
+      learn(layer + ".weight", block[role].weight, learning, members);
+      if (learning.norms && block[role].bias.defined()) {
+        members.push_back(learn(layer + ".bias", block[role].bias, false));
+      }
+    }
+    blocks_.push_back(std::move(block));
+    members_.push_back(std::move(members));
+    model.source().done_with_block(i);
+  }
+  if (learning.norms) norm_index_ = learn("model.norm.weight", final_norm_, false);
+  if (config_.tied_head) {
+    head_ = embedding_;
+    head_index_ = embedding_index_;
+  } else if (learning.embedding && std::holds_alternative<DenseWeight>(head_)) {
+    head_index_ = learn("lm_head.weight", std::get<DenseWeight>(head_).values, true);
+  }
+  head_values_ = dense(head_).detach();
+  require<UsageError>(!parameters_.empty(), "train",
+                      "nothing of this model learns: its weights are quantized and norms and "
+                      "embedding are held; add a correction first (lowrank.correct, train.lora)");
+}
+
+const RopeTable& Student::rope(std::int64_t length) const {
+  require<UsageError>(length <= config_.max_positions, "train", "length must be at most the ",
+                      config_.max_positions, " positions of the model, got ", length);
+  if (!rope_.cos.defined() || rope_.cos.size(0) < length) rope_ = rope_table(config_, length);
+  return rope_;
+}
+
+at::Tensor Student::head_gradient() const {
+  return head_index_ == kNone ? at::Tensor() : parameters_[head_index_].gradient;
+}
+
+Activations Student::forward(const at::Tensor& ids, bool recompute) const {
+  const RopeTable& table = rope(ids.size(1));
+  Activations kept;
+  kept.ids = ids;
+  at::Tensor x;
+  {
+    const at::NoGradGuard none;
+    x = embed(embedding_, ids);
+  }
+  for (const Block& block : blocks_) {
+    x = x.detach().requires_grad_(true);
+    kept.inputs.push_back(x);
+    if (recompute) {
+      const at::NoGradGuard none;
+      x = block_forward(config_, block, table, x);
+      kept.outputs.emplace_back();
+    } else {
+      x = block_forward(config_, block, table, x);
+      kept.outputs.push_back(x);
+    }
+  }
+  kept.inputs.push_back(x.detach().requires_grad_(true));
+  kept.normed = rms_norm(kept.inputs.back(), final_norm_, config_.norm_eps);
+  return kept;
+}
+
+std::vector<at::Tensor> Student::block_leaves(std::int64_t index) const {
+  std::vector<at::Tensor> leaves;
+  for (const std::size_t member : members_[static_cast<std::size_t>(index)]) {
+    leaves.push_back(parameters_[member].value);
+  }
+  return leaves;
+}
+
+void Student::add_block_gradients(std::int64_t index, const std::vector<at::Tensor>& gradients) {
+  const at::NoGradGuard none;
+  const auto& members = members_[static_cast<std::size_t>(index)];
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    if (gradients[i].defined()) parameters_[members[i]].gradient.add_(gradients[i]);
+  }
+}
+
+void Student::backward(Activations& activations, const at::Tensor& gradient,
+                       const std::function<void(std::int64_t, at::Tensor&)>& add_own) {
+  const auto through = [](const at::Tensor& output, std::vector<at::Tensor> leaves,
+                          const at::Tensor& input, const at::Tensor& back) {
+    leaves.push_back(input);
+    return torch::autograd::grad({output}, leaves, {back}, /*retain_graph=*/false,
+                                 /*create_graph=*/false, /*allow_unused=*/true);
+  };
+  const RopeTable& table = rope(activations.ids.size(1));
+  std::vector<at::Tensor> leaves;
+  if (norm_index_ != kNone) leaves.push_back(parameters_[norm_index_].value);
+  auto found = through(activations.normed, leaves, activations.inputs.back(), gradient);
+  activations.normed = at::Tensor();
+  at::Tensor back = found.back();
+  const at::NoGradGuard none;
+  if (norm_index_ != kNone) parameters_[norm_index_].gradient.add_(found.front());
+  for (std::int64_t i = config_.layers; i-- > 0;) {
+    if (add_own) add_own(i + 1, back);
+    const auto at = static_cast<std::size_t>(i);
+    {
+      const at::AutoGradMode with(true);
+      at::Tensor& output = activations.outputs[at];
+      if (!output.defined()) {
+        output = block_forward(config_, blocks_[at], table, activations.inputs[at]);
+      }
+      found = through(output, block_leaves(i), activations.inputs[at], back);
+      output = at::Tensor();
+    }
+    back = found.back();
+    found.pop_back();
+    add_block_gradients(i, found);
+    activations.inputs[at + 1] = at::Tensor();
+  }
+  if (add_own) add_own(0, back);
+  if (embedding_index_ != kNone) {
+    add_rows(activations.ids, back, parameters_[embedding_index_].gradient);
+  }
+}
+
+at::Tensor Student::settled(const at::Tensor& value, bool averaged) const {
+  if (!value.defined()) return value;
+  if (averaged && value.requires_grad()) {
+    for (const Parameter& p : parameters_) {
+      if (p.value.is_same(value) && p.average.defined()) return p.average;
+    }
+  }
+  return value.detach();
+}
+
+Weight Student::settled(const Weight& weight, bool averaged) const {
+  if (const auto* plain = std::get_if<DenseWeight>(&weight)) {
+    for (const Parameter& p : parameters_) {
+      if (p.keep.defined() && p.value.is_same(plain->values)) {
+        return to_sparse(settled(plain->values, averaged) * p.keep);
+      }
+    }
+    return DenseWeight{settled(plain->values, averaged)};
+  }
+  if (const auto* low_rank = std::get_if<LowRankWeight>(&weight)) {
+    return LowRankWeight{settled(low_rank->b, averaged), settled(low_rank->a, averaged)};
+  }
+  if (const auto* sum = std::get_if<CorrectedWeight>(&weight)) {
+    return CorrectedWeight{
+        sum->base, {settled(sum->correction.b, averaged), settled(sum->correction.a, averaged)}};
+  }
+  return weight;
+}
+
+Block Student::block(std::int64_t index, bool averaged) const {
+  Block block = blocks_[static_cast<std::size_t>(index)];
+  block.attention_norm = settled(block.attention_norm, averaged);
+  block.mlp_norm = settled(block.mlp_norm, averaged);
+  for (const Role role : kRoles) {
+    block[role].weight = settled(block[role].weight, averaged);
+    block[role].bias = settled(block[role].bias, averaged);
+  }
+  return block;
+}
+
+Weight Student::embedding(bool averaged) const { return settled(embedding_, averaged); }
+Weight Student::head_weight(bool averaged) const { return settled(head_, averaged); }
+at::Tensor Student::final_norm(bool averaged) const { return settled(final_norm_, averaged); }
+
+}  // namespace attar

@@ -1,0 +1,90 @@
+// A model whose weights learn: leaves in float32, run block by block, so that the gradient of one
+// block is worked out, added up and forgotten before that of the block below.
+//
+// Shapes: B sequences of T tokens; hidden states [B, T, hidden] float32.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <vector>
+
+#include "compress/core/forward.h"
+#include "compress/core/model.h"
+#include "compress/train/adamw.h"
+
+namespace attar {
+
+// What of a model learns. Codes of quantized weights never do.
+struct Learning {
+  bool weights = true;  // linear layers: dense values, kept values of sparse ones, low-rank factors
+  bool corrections = true;  // the low-rank part of corrected weights (LoRA); their base never
+  bool norms = true;        // and biases
+  bool embedding = true;    // and a head of its own
+};
+
+// What one pass of a micro-batch leaves for its gradient.
+struct Activations {
+  at::Tensor ids;                   // [B, T]
+  std::vector<at::Tensor> inputs;   // [layers + 1]: of each block and of the final norm
+  std::vector<at::Tensor> outputs;  // [layers], with their graphs; undefined: computed again
+  at::Tensor normed;                // [B, T, hidden], with its graph
+};
+
+class Student {
+ public:
+  Student(const Model& model, const Learning& learning);
+
+  const ModelConfig& config() const { return config_; }
+  std::vector<Parameter>& parameters() { return parameters_; }
+
+  // With `recompute`, blocks are run again for their gradient instead of keeping what they made:
+  // the same bits, less memory, a third more time.
+  Activations forward(const at::Tensor& ids, bool recompute) const;
+
+  // Adds to the parameters' gradients. `gradient` [B, T, hidden] is that of `normed`;
+  // `add_own(i, total)` may add a further gradient of inputs[i] to `total` in place, for i = layers
+  // down to 0. The activations are used up.
+  void backward(Activations& activations, const at::Tensor& gradient,
+                const std::function<void(std::int64_t, at::Tensor&)>& add_own = {});
+
+  // [vocabulary, hidden]: what logits are made with, and where its gradient is added up (undefined
+  // when it does not learn).
+  at::Tensor head() const { return head_values_; }
+  at::Tensor head_gradient() const;
+
+  // A block as it is, its tensors leaves: losses on parts of a block differentiate through it.
+  const Block& learning_block(std::int64_t index) const {
+    return blocks_[static_cast<std::size_t>(index)];
+  }
+  const RopeTable& rope(std::int64_t length) const;
+  // Adds gradients of parameters, in the order of `block_leaves(index)`; undefined ones are zero.
+  std::vector<at::Tensor> block_leaves(std::int64_t index) const;
+  void add_block_gradients(std::int64_t index, const std::vector<at::Tensor>& gradients);
+
+  // The model as it has become, or its averaged weights where there are any; without gradients.
+  Block block(std::int64_t index, bool averaged) const;
+  Weight embedding(bool averaged) const;
+  at::Tensor final_norm(bool averaged) const;
+  Weight head_weight(bool averaged) const;
+
+ private:
+  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+
+  std::size_t learn(std::string name, at::Tensor& value, bool decays);
+  void learn(const std::string& name, Weight& weight, const Learning& learning,
+             std::vector<std::size_t>& members);
+  at::Tensor settled(const at::Tensor& value, bool averaged) const;
+  Weight settled(const Weight& weight, bool averaged) const;
+
+  ModelConfig config_;
+  std::vector<Parameter> parameters_;
+  std::vector<Block> blocks_;
+  std::vector<std::vector<std::size_t>> members_;  // [layers]: parameters of each block
+  Weight embedding_, head_;
+  at::Tensor final_norm_, head_values_;
+  std::size_t embedding_index_ = kNone, head_index_ = kNone, norm_index_ = kNone;
+  mutable RopeTable rope_;
+};
+
+}  // namespace attar

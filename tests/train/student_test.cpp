@@ -1,0 +1,168 @@
+#include "compress/train/student.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/zeros_like.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "compress/core/numerics.h"
+#include "compress/train/trainer.h"
+#include "tests/support/plain_block.h"
+#include "tests/support/random_model.h"
+
+namespace attar {
+namespace {
+
+using testing::normal;
+using testing::random_model;
+using testing::small_config;
+
+Batch some_batch(std::int64_t size, std::int64_t length, std::int64_t vocabulary) {
+  const at::Tensor all =
+      (normal({size, length + 1}, "ids").abs() * 1000).to(at::kLong) % vocabulary;
+  Batch batch{all.narrow(1, 0, length).contiguous(), all.narrow(1, 1, length).clone(), {}};
+  batch.targets[0][3] = -1;  // does not count
+  for (std::int64_t i = 0; i < size; ++i) batch.windows.push_back(i);
+  return batch;
+}
+
+std::vector<Parameter> gradients_of(const Model& model, const Batch& batch, bool recompute = false,
+                                    const Learning& learning = {}) {
+  Student student(model, learning);
+  prepare(student.parameters(), {});
+  NextToken(recompute).add_gradient(student, batch, 1.0 / static_cast<double>(batch.counted()));
+  return student.parameters();
+}
+
+// Gradients of the plain loss in float64 by LibTorch's own derivatives, by parameter name.
+std::map<std::string, at::Tensor> plain_gradients(const Model& model, const Batch& batch) {
+  const ModelConfig& config = model.config();
+  const RopeTable rope = rope_table(config, 64);
+  std::map<std::string, at::Tensor> leaves;
+  const auto leaf = [&](const std::string& name, at::Tensor& value) {
+    if (!value.defined()) return;
+    value = value.detach().to(at::kDouble).requires_grad_(true);
+    leaves[name] = value;
+  };
+  at::Tensor embedding = dense(model.embedding()), norm = model.final_norm();
+  leaf("model.embed_tokens.weight", embedding);
+  leaf("model.norm.weight", norm);
+  at::Tensor x = at::embedding(embedding, batch.ids);
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    testing::PlainBlock block = testing::plain_block(model.block(i), at::kDouble);
+    const std::string name = "model.layers." + std::to_string(i) + ".";
+    leaf(name + "input_layernorm.weight", block.attention_norm);
+    leaf(name + "post_attention_layernorm.weight", block.mlp_norm);
+    for (const Role role : kRoles) {
+      const std::string layer = name + std::string(short_name(role));
+      leaf(layer + ".weight", block.weights[index_of(role)]);
+      leaf(layer + ".bias", block.biases[index_of(role)]);
+    }
+    x = testing::plain_forward(config, block, rope, x);
+  }
+  const at::Tensor logits =
+      testing::plain_norm(x, norm, config.norm_eps).matmul(embedding.t()).flatten(0, 1);
+  const at::Tensor targets = batch.targets.flatten(), counts = targets.ge(0);
+  const at::Tensor picked =
+      at::log_softmax(logits, -1).gather(1, targets.clamp_min(0).unsqueeze(1)).squeeze(1);
+  const at::Tensor loss = -(picked * counts).sum() / counts.sum();
+  std::vector<at::Tensor> inputs;
+  for (const auto& [name, value] : leaves) inputs.push_back(value);
+  const auto found = torch::autograd::grad({loss}, inputs);
+  std::size_t at = 0;
+  for (auto& [name, value] : leaves) value = found[at++];
+  return leaves;
+}
+
+class StudentOf : public ::testing::TestWithParam<bool> {};
+
+TEST_P(StudentOf, GradientsEqualPlainOnesInDouble) {
+  const Model model = random_model(GetParam());
+  const Batch batch = some_batch(3, 21, model.config().vocabulary);
+  const auto expected = plain_gradients(model, batch);
+  const auto got = gradients_of(model, batch);
+  ASSERT_EQ(got.size(), expected.size());
+  for (const Parameter& p : got) {
+    const at::Tensor& want = expected.at(p.name);
+    const double scale = want.norm().item<double>();
+    ASSERT_GT(scale, 0) << p.name;
+    // Some twenty rounded operations lie between a weight and the loss.
+    EXPECT_LE((p.gradient.to(at::kDouble) - want).norm().item<double>(), 3e-6 * scale) << p.name;
+  }
+}
+
+TEST_P(StudentOf, ThreadsAndRecomputingChangeNoBit) {
+  const Model model = random_model(GetParam());
+  const Batch batch = some_batch(5, 70, model.config().vocabulary);
+  set_threads(1);
+  const auto one = gradients_of(model, batch);
+  set_threads(2);
+  const auto two = gradients_of(model, batch), again = gradients_of(model, batch, true);
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    EXPECT_TRUE(at::equal(one[i].gradient, two[i].gradient)) << one[i].name;
+    EXPECT_TRUE(at::equal(one[i].gradient, again[i].gradient)) << one[i].name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Biases, StudentOf, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "with" : "without"; });
+
+// A weight in parts has the gradient of the dense weight, carried to its parts by the chain rule.
+TEST(Student, LearnsFactorsCorrectionsAndWhatASparseWeightKeeps) {
+  Model model = random_model();
+  const ModelConfig& config = model.config();
+  Block block = model.block(1);
+  const LowRankWeight factors{normal({config.hidden, 5}, "b", 0.1),
+                              normal({5, config.q_width()}, "a", 0.1)};
+  const LowRankWeight correction{normal({config.ffn, 3}, "cb", 0.1),
+                                 normal({3, config.hidden}, "ca", 0.1)};
+  const at::Tensor gate = dense(block[Role::kGate].weight), down = dense(block[Role::kDown].weight);
+  const at::Tensor keep = normal(down.sizes().vec(), "keep").gt(0).to(at::kFloat);
+  block[Role::kOutput].weight = factors;
+  block[Role::kGate].weight = CorrectedWeight{DenseWeight{gate}, correction};
+  block[Role::kDown].weight = to_sparse(down * keep);
+  model.put_block(1, block);
+  const Batch batch = some_batch(2, 20, config.vocabulary);
+  const auto plain = plain_gradients(model, batch);
+  const auto want = [&](const char* layer) {
+    return plain.at(std::string("model.layers.1.") + layer + ".weight").to(at::kFloat);
+  };
+  std::map<std::string, at::Tensor> got;
+  Student student(model, {});
+  prepare(student.parameters(), {});
+  NextToken(false).add_gradient(student, batch, 1.0 / static_cast<double>(batch.counted()));
+  for (const Parameter& p : student.parameters()) got[p.name] = p.gradient.clone();
+  const auto near = [](const at::Tensor& a, const at::Tensor& b) {
+    return (a - b).norm().item<double>() <= 1e-5 * b.norm().item<double>();
+  };
+  const std::string o = "model.layers.1.self_attn.o_proj.weight";
+  EXPECT_TRUE(near(got.at(o + ".b"), want("self_attn.o_proj").matmul(factors.a.t())));
+  EXPECT_TRUE(near(got.at(o + ".a"), factors.b.t().matmul(want("self_attn.o_proj"))));
+  const std::string g = "model.layers.1.mlp.gate_proj.weight";
+  EXPECT_TRUE(near(got.at(g + ".correction.b"), want("mlp.gate_proj").matmul(correction.a.t())));
+  EXPECT_TRUE(near(got.at(g + ".correction.a"), correction.b.t().matmul(want("mlp.gate_proj"))));
+  EXPECT_FALSE(got.contains(g)) << "the base of a corrected weight is held";
+  adamw_step(student.parameters(), {}, 0.01, 0);
+  const Block after = student.block(1, false);
+  EXPECT_EQ(kind_of(after[Role::kDown].weight), "sparse");
+  const at::Tensor moved = dense(after[Role::kDown].weight);
+  EXPECT_TRUE(at::equal(moved.eq(0), keep.eq(0)));
+  EXPECT_FALSE(at::equal(moved, down * keep));
+  EXPECT_EQ(kind_of(after[Role::kGate].weight), "corrected");
+}
+
+TEST(Student, HoldsWhatIsNotToLearn) {
+  const auto learns = [](const Learning& learning) {
+    Student student(random_model(), learning);
+    return student.parameters().size();
+  };
+  EXPECT_EQ(learns({.weights = false, .embedding = false}), 3u * 2 + 1);
+  EXPECT_EQ(learns({.norms = false, .embedding = false}), 3u * 7);
+  EXPECT_EQ(learns({}), 3u * 9 + 2);
+}
+
+}  // namespace
+}  // namespace attar
