@@ -123,8 +123,11 @@ void BlockLane::refresh(const Block& block) {
     stage_ = Stage::kNothing;  // the attention output was overwritten
   }
   if (same_widths(*entered_, block) && same_norms(*entered_, block)) {
-    for (const Role role : kRoles) {
-      if (!same_tensors((*entered_)[role], block[role])) runner_->refresh(block, role);
+    for (const Site site : kSites) {
+      const bool same = std::all_of(kRoles.begin(), kRoles.end(), [&](Role role) {
+        return site_of(role) != site || same_tensors((*entered_)[role], block[role]);
+      });
+      if (!same) runner_->prepare(block, site);
     }
   } else {
     runner_.emplace(config_, block, rope_);

@@ -1,9 +1,7 @@
 #include "compress/core/block_runner.h"
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
@@ -15,32 +13,16 @@
 namespace attar {
 namespace {
 
-// out = x W^T + bias, rows of x [..., I] in one product.
-at::Tensor multiply_into(at::Tensor out, const at::Tensor& x, const at::Tensor& weight,
-                         const at::Tensor& bias) {
-  at::Tensor flat = out.flatten(0, -2);
-  const at::Tensor rows = x.flatten(0, -2);
-  if (bias.defined()) {
-    at::addmm_out(flat, bias, rows, weight.t());
-  } else {
-    at::mm_out(flat, rows, weight.t());
-  }
-  return out;
-}
-
-at::Tensor joined(std::initializer_list<at::Tensor> parts) {
-  return at::cat(std::vector<at::Tensor>(parts), 0).contiguous();
-}
-
 // Biases of layers whose weights are joined; undefined when none has one.
-at::Tensor joined_bias(std::initializer_list<const Linear*> layers) {
+at::Tensor joined_bias(const Block& block, std::initializer_list<Role> roles) {
   bool any = false;
-  for (const Linear* layer : layers) any = any || layer->bias.defined();
+  for (const Role role : roles) any = any || block[role].bias.defined();
   if (!any) return {};
   std::vector<at::Tensor> parts;
-  for (const Linear* layer : layers) {
-    parts.push_back(layer->bias.defined() ? layer->bias
-                                          : at::zeros({shape_of(layer->weight).out}, at::kFloat));
+  for (const Role role : roles) {
+    const Linear& layer = block[role];
+    parts.push_back(layer.bias.defined() ? layer.bias.to(at::kFloat)
+                                         : at::zeros({shape_of(layer.weight).out}, at::kFloat));
   }
   return at::cat(parts, 0);
 }
@@ -64,47 +46,30 @@ BlockRunner::BlockRunner(const ModelConfig& config, const Block& block, const Ro
       memory_(std::move(memory)),
       attention_norm_(block.attention_norm.to(at::kFloat).contiguous()),
       mlp_norm_(block.mlp_norm.to(at::kFloat).contiguous()) {
-  const auto values = [&](Role role) { return dense(block[role].weight); };
-  qkv_ = joined({values(Role::kQuery), values(Role::kKey), values(Role::kValue)});
-  output_ = values(Role::kOutput).contiguous();
-  gate_up_ = joined({values(Role::kGate), values(Role::kUp)});
-  down_ = values(Role::kDown).contiguous();
-  qkv_bias_ = joined_bias({&block[Role::kQuery], &block[Role::kKey], &block[Role::kValue]});
-  output_bias_ = block[Role::kOutput].bias;
-  gate_up_bias_ = joined_bias({&block[Role::kGate], &block[Role::kUp]});
-  down_bias_ = block[Role::kDown].bias;
+  for (const Site site : kSites) prepare(block, site);
 }
 
-void BlockRunner::refresh(const Block& block, Role role) {
-  const at::Tensor values = dense(block[role].weight);
-  const std::int64_t q = config_.q_width(), kv = config_.kv_width();
-  switch (role) {
-    case Role::kQuery:
-      qkv_.narrow(0, 0, q).copy_(values);
-      return;
-    case Role::kKey:
-      qkv_.narrow(0, q, kv).copy_(values);
-      return;
-    case Role::kValue:
-      qkv_.narrow(0, q + kv, kv).copy_(values);
-      return;
-    case Role::kOutput:
-      output_ = values.contiguous();
-      return;
-    case Role::kGate:
-      gate_up_.narrow(0, 0, config_.ffn).copy_(values);
-      return;
-    case Role::kUp:
-      gate_up_.narrow(0, config_.ffn, config_.ffn).copy_(values);
-      return;
-    case Role::kDown:
-      down_ = values.contiguous();
-      return;
+void BlockRunner::prepare(const Block& block, Site site) {
+  const auto join = [&](Joined& joined, std::initializer_list<Role> roles) {
+    std::vector<at::Tensor> parts;
+    for (const Role role : roles) parts.push_back(dense(block[role].weight));
+    joined = {PreparedWeight(parts), joined_bias(block, roles)};
+  };
+  switch (site) {
+    case Site::kAttentionInput:
+      return join(qkv_, {Role::kQuery, Role::kKey, Role::kValue});
+    case Site::kOutputInput:
+      return join(output_, {Role::kOutput});
+    case Site::kMlpInput:
+      return join(gate_up_, {Role::kGate, Role::kUp});
+    case Site::kDownInput:
+      return join(down_, {Role::kDown});
   }
 }
 
 std::int64_t BlockRunner::prepared_bytes() const {
-  return 4 * (qkv_.numel() + output_.numel() + gate_up_.numel() + down_.numel());
+  return qkv_.weight.bytes() + output_.weight.bytes() + gate_up_.weight.bytes() +
+         down_.weight.bytes();
 }
 
 at::Tensor BlockRunner::attention_input(const at::Tensor& x) const {
@@ -113,9 +78,9 @@ at::Tensor BlockRunner::attention_input(const at::Tensor& x) const {
 }
 
 at::Tensor BlockRunner::project(const at::Tensor& normed) const {
-  const auto out =
-      memory_->take(ForwardMemory::kProjected, {normed.size(0), normed.size(1), qkv_.size(0)});
-  return multiply_into(out, normed, qkv_, qkv_bias_);
+  const auto out = memory_->take(ForwardMemory::kProjected,
+                                 {normed.size(0), normed.size(1), qkv_.weight.outputs()});
+  return qkv_.weight.multiply_into(out, normed, qkv_.bias);
 }
 
 // Rotates q and k of `length` rows of q | k | v in place.
@@ -208,7 +173,7 @@ at::Tensor BlockRunner::attention_branches(const at::Tensor& normed, const KeyVa
 
 at::Tensor BlockRunner::add_attention(const at::Tensor& x, const at::Tensor& mixed) const {
   const auto out = memory_->take(ForwardMemory::kHidden, x.sizes());
-  return multiply_into(out, mixed, output_, output_bias_).add_(x);
+  return output_.weight.multiply_into(out, mixed, output_.bias, x.contiguous());
 }
 
 at::Tensor BlockRunner::mlp_input(const at::Tensor& h) const {
@@ -218,16 +183,16 @@ at::Tensor BlockRunner::mlp_input(const at::Tensor& h) const {
 
 at::Tensor BlockRunner::gated(const at::Tensor& normed) const {
   const std::int64_t batch = normed.size(0), length = normed.size(1), ffn = config_.ffn;
-  const at::Tensor both =
-      multiply_into(memory_->take(ForwardMemory::kGateUp, {batch, length, 2 * ffn}), normed,
-                    gate_up_, gate_up_bias_);
+  const at::Tensor both = gate_up_.weight.multiply_into(
+      memory_->take(ForwardMemory::kGateUp, {batch, length, 2 * ffn}), normed, gate_up_.bias);
   return gated_activation_into(memory_->take(ForwardMemory::kGated, {batch, length, ffn}),
                                both.narrow(-1, 0, ffn), both.narrow(-1, ffn, ffn),
                                config_.activation);
 }
 
 at::Tensor BlockRunner::add_mlp(const at::Tensor& h, const at::Tensor& gated) const {
-  return multiply_into(at::empty(h.sizes(), h.options()), gated, down_, down_bias_).add_(h);
+  return down_.weight.multiply_into(at::empty(h.sizes(), h.options()), gated, down_.bias,
+                                    h.contiguous());
 }
 
 at::Tensor BlockRunner::finish(const at::Tensor& x, const at::Tensor& mixed) const {

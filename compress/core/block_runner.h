@@ -12,6 +12,7 @@
 #include <span>
 
 #include "compress/core/forward.h"
+#include "compress/core/prepared_weight.h"
 
 namespace attar {
 
@@ -64,8 +65,8 @@ class BlockRunner {
   at::Tensor forward_branches(const at::Tensor& x, const KeyValues& prefix,
                               std::span<const std::int64_t> lengths) const;
 
-  // Takes the changed weight of one linear layer over into the prepared copy.
-  void refresh(const Block& block, Role role);
+  // Takes the changed weights of the linear layers that read `site` over into the prepared copy.
+  void prepare(const Block& block, Site site);
 
   std::int64_t prepared_bytes() const;
 
@@ -79,8 +80,12 @@ class BlockRunner {
   RopeTable rope_;
   std::shared_ptr<ForwardMemory> memory_;
   at::Tensor attention_norm_, mlp_norm_;
-  at::Tensor qkv_, output_, gate_up_, down_;  // [O, I] float32
-  at::Tensor qkv_bias_, output_bias_, gate_up_bias_, down_bias_;
+  // Layers that read one input, joined; no layer has a bias where `bias` is undefined.
+  struct Joined {
+    PreparedWeight weight;
+    at::Tensor bias;
+  };
+  Joined qkv_, output_, gate_up_, down_;
 };
 
 }  // namespace attar

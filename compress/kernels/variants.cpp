@@ -1,5 +1,11 @@
 #include "compress/kernels/variants.h"
 
+#ifdef ATTAR_HAVE_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -45,6 +51,9 @@ void f32_to_bf16_all(const float*, void*, std::int64_t);
 template <class S>
 void dequantize_affine_rows(const AffineCodes&, std::int64_t, std::int64_t);
 
+int amx_split_pack(const SplitPack&, std::int64_t);
+void amx_split_product(const SplitProduct&, const SplitTask&);
+
 namespace {
 
 template <class S>
@@ -82,7 +91,37 @@ bool has_avx512() {
 }
 #endif
 
+#ifdef ATTAR_HAVE_AMX
+// Linux hands out the tile registers on request, to a process once for all of its threads.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+bool has_amx() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const bool tiles = (d >> 24 & 1) != 0 && (d >> 22 & 1) != 0;  // AMX-TILE, AMX-BF16
+  if (!tiles || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
+  const bool conversions = (a >> 5 & 1) != 0;  // AVX512-BF16
+  static const bool permitted = conversions && may_use_tiles();
+  return permitted;
+}
+
+// The kernels of AVX-512, and products of matrices.
+constexpr Variant with_tiles(Variant variant) {
+  variant.name = "amx";
+  variant.supported = has_amx;
+  variant.split_pack = amx_split_pack;
+  variant.split_product = amx_split_product;
+  return variant;
+}
+#endif
+
 constexpr Variant kVariants[] = {
+#ifdef ATTAR_HAVE_AMX
+    with_tiles(variant_of<Avx512>("avx512", has_avx512)),
+#endif
 #ifdef ATTAR_HAVE_AVX512
     variant_of<Avx512>("avx512", has_avx512),
 #endif

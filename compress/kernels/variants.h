@@ -2,7 +2,7 @@
 //
 // Every kernel is a free function `kernel(call, variant = active_variant())`. Tests and benchmarks
 // walk variants(); everybody else leaves the default. The environment variable ATTAR_ISA
-// (portable | avx2 | avx512) forces one.
+// (portable | avx2 | avx512 | amx) forces one.
 //
 // Common promises of all kernels: fp32 arithmetic; plain pointers without alignment demands; a
 // row's bits depend on that row's data alone, never on the number of threads, on the rows beside
@@ -28,6 +28,9 @@ struct Divergence;
 struct ResponseLoss;
 struct AffineCodes;
 struct AttentionTask;
+struct SplitPack;
+struct SplitProduct;
+struct SplitTask;
 
 // Each entry works on the rows [begin, end) of its call, on one thread.
 struct Variant {
@@ -51,6 +54,9 @@ struct Variant {
   void (*f32_to_f16)(const float* source, void* out, std::int64_t count);
   void (*f32_to_bf16)(const float* source, void* out, std::int64_t count);
   void (*dequantize_affine)(const AffineCodes&, std::int64_t begin, std::int64_t end);
+  // Null where the processor has no tile instructions.
+  int (*split_pack)(const SplitPack&, std::int64_t panel) = nullptr;
+  void (*split_product)(const SplitProduct&, const SplitTask&) = nullptr;
 };
 
 // All variants of this build, best first; the last one runs anywhere.

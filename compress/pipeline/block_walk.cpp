@@ -1,7 +1,6 @@
 #include "compress/pipeline/block_walk.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 
 #include <cmath>
 
@@ -17,16 +16,17 @@ constexpr std::int64_t kHeadRows = 256;  // of logits at a time
 class HeadScorer {
  public:
   HeadScorer(const Model& original, const Model& changed)
-      : original_(dense(original.head())),
-        changed_(original.shared_source() == changed.shared_source() ? original_
-                                                                     : dense(changed.head())) {}
+      : original_({dense(original.head())}),
+        changed_(original.shared_source() == changed.shared_source()
+                     ? original_
+                     : PreparedWeight({dense(changed.head())})) {}
 
   void score(const at::Tensor& teacher_rows, const at::Tensor& student_rows,
              const std::int64_t* targets, eval::WindowDivergence& window) {
-    const std::int64_t rows = teacher_rows.size(0), vocabulary = original_.size(0);
+    const std::int64_t rows = teacher_rows.size(0), vocabulary = original_.outputs();
     at::Tensor teacher = rows_of(teacher_logits_, rows), student = rows_of(student_logits_, rows);
-    at::mm_out(teacher, teacher_rows, original_.t());
-    at::mm_out(student, student_rows, changed_.t());
+    original_.multiply_into(teacher, teacher_rows);
+    changed_.multiply_into(student, student_rows);
     const auto* teacher_data = teacher.const_data_ptr<float>();
     const auto* student_data = student.const_data_ptr<float>();
     std::vector<kernels::LogitStats> teacher_stats(static_cast<std::size_t>(rows));
@@ -52,11 +52,11 @@ class HeadScorer {
 
  private:
   at::Tensor rows_of(at::Tensor& held, std::int64_t rows) const {
-    if (!held.defined()) held = at::empty({kHeadRows, original_.size(0)}, at::kFloat);
+    if (!held.defined()) held = at::empty({kHeadRows, original_.outputs()}, at::kFloat);
     return held.narrow(0, 0, rows);
   }
 
-  at::Tensor original_, changed_;               // [vocabulary, hidden]
+  PreparedWeight original_, changed_;           // [vocabulary, hidden]
   at::Tensor teacher_logits_, student_logits_;  // [kHeadRows, vocabulary], used again
 };
 

@@ -2,8 +2,6 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <numeric>
@@ -36,11 +34,12 @@ void reserve(Transformer::State& state, const ModelConfig& config, std::int64_t 
 
 LogitsHead::LogitsHead(const Model& model)
     : norm_(model.final_norm().to(at::kFloat).contiguous()),
-      head_(dense(model.head()).contiguous()),
+      head_({dense(model.head())}),
       eps_(model.config().norm_eps) {}
 
 at::Tensor LogitsHead::logits(const at::Tensor& hidden) const {
-  return at::linear(rms_norm(hidden, norm_, eps_), head_);
+  return head_.multiply_into(at::empty({hidden.size(0), vocabulary()}, at::kFloat),
+                             rms_norm(hidden, norm_, eps_));
 }
 
 std::vector<kernels::LogitStats> LogitsHead::statistics(
@@ -54,7 +53,7 @@ std::vector<kernels::LogitStats> LogitsHead::statistics(
       chunk_ = at::empty({count, vocabulary()}, at::kFloat);
     }
     at::Tensor chunk = chunk_.narrow(0, 0, count);
-    at::mm_out(chunk, rms_norm(hidden.narrow(0, first, count), norm_, eps_), head_.t());
+    head_.multiply_into(chunk, rms_norm(hidden.narrow(0, first, count), norm_, eps_));
     kernels::log_softmax_stats({chunk.const_data_ptr<float>(), count, vocabulary(), vocabulary(),
                                 targets.empty() ? nullptr : targets.data() + first,
                                 found.data() + first});

@@ -29,11 +29,11 @@ class LogitsHead {
   std::vector<kernels::LogitStats> statistics(const at::Tensor& hidden,
                                               std::span<const std::int64_t> targets) const;
 
-  std::int64_t vocabulary() const { return head_.size(0); }
+  std::int64_t vocabulary() const { return head_.outputs(); }
 
  private:
-  at::Tensor norm_;  // [hidden]
-  at::Tensor head_;  // [vocabulary, hidden] float32
+  at::Tensor norm_;      // [hidden]
+  PreparedWeight head_;  // [vocabulary, hidden]
   double eps_;
   mutable at::Tensor chunk_;  // [rows, vocabulary]: the logits of the last chunk, used again
 };

@@ -87,7 +87,7 @@ TEST_P(BlockForward, ThreadsChangeNoBit) {
   EXPECT_TRUE(at::equal(runner.forward(x), one));
 }
 
-TEST_P(BlockForward, StepsMakeTheWholeAndRefreshTakesAChangeOver) {
+TEST_P(BlockForward, StepsMakeTheWholeAndPreparingAgainTakesAChangeOver) {
   BlockRunner runner(config, block, rope);
   const at::Tensor h =
       runner.add_attention(x, runner.attention(runner.attention_input(x), nullptr));
@@ -95,7 +95,7 @@ TEST_P(BlockForward, StepsMakeTheWholeAndRefreshTakesAChangeOver) {
   Block changed = block;
   for (const Role role : kRoles) {
     changed[role].weight = DenseWeight{dense(block[role].weight) * 0.5};
-    runner.refresh(changed, role);
+    runner.prepare(changed, site_of(role));
     EXPECT_TRUE(at::equal(runner.forward(x), BlockRunner(config, changed, rope).forward(x)))
         << to_string(role);
   }

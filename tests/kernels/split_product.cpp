@@ -1,0 +1,206 @@
+#include "compress/kernels/split_product/split_product.h"
+
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+
+#include "tests/kernels/each_variant.h"
+
+namespace attar::kernels {
+namespace {
+
+// Variants without tile instructions leave products to the BLAS: nothing to test there.
+std::vector<const Variant*> variants_with_tiles() {
+  std::vector<const Variant*> found;
+  for (const Variant* variant : runnable_variants()) {
+    if (has_split_product(*variant)) found.push_back(variant);
+  }
+  return found;
+}
+
+class SplitProductOf : public EachVariant {
+ protected:
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  using Packed = std::unique_ptr<void, Free>;
+
+  Packed blank(std::int64_t columns, std::int64_t inner, int pieces) const {
+    const auto bytes = static_cast<std::size_t>(split_bytes(columns, inner, pieces));
+    Packed memory(std::aligned_alloc(64, bytes));
+    std::memset(memory.get(), 0, bytes);
+    return memory;
+  }
+  Packed packed(const Array<float>& w, std::int64_t columns, std::int64_t inner, int pieces) const {
+    Packed memory = blank(columns, inner, pieces);
+    split_pack({w.data(), 0, columns, inner, pieces, memory.get()}, variant());
+    return memory;
+  }
+};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SplitProductOf);
+INSTANTIATE_TEST_SUITE_P(Isa, SplitProductOf, testing::ValuesIn(variants_with_tiles()),
+                         [](const auto& info) { return std::string(info.param->name); });
+
+// Each of the six products of pieces is one more rounding of the chain, at most 6 * inner in all;
+// the three products left out come to 2 * 2^-24 + 2^-32 of the whole.
+double bound(std::int64_t inner, double sum_of_magnitudes) {
+  return (6 * static_cast<double>(inner) + 8) * kUnit * sum_of_magnitudes + 1e-30;
+}
+
+TEST_P(SplitProductOf, AgreesWithDoubleArithmeticForEveryShape) {
+  for (const std::int64_t rows : {1, 15, 16, 17, 33, 100}) {
+    for (const std::int64_t inner : {1, 31, 32, 33, 130}) {
+      for (const std::int64_t columns : {1, 16, 17, 32, 70}) {
+        const std::int64_t stride = inner + 3, out_stride = columns + 5;
+        const auto x = normal(rows * stride, 1), w = normal(columns * inner, 2);
+        const auto bias = normal(columns, 3), added = normal(rows * out_stride, 4);
+        Array<float> out = added;  // padding must stay
+        const Packed weights = packed(w, columns, inner, 3);
+        split_product({x.data(), stride, rows, inner, weights.get(), columns, 3, bias.data(),
+                       added.data(), out.data(), out_stride},
+                      variant());
+        for (std::int64_t r = 0; r < rows; ++r) {
+          for (std::int64_t c = 0; c < out_stride; ++c) {
+            const float got = out[r * out_stride + c];
+            if (c >= columns) {
+              ASSERT_EQ(got, added[r * out_stride + c]) << "written past the end of a row";
+              continue;
+            }
+            const double more = added[r * out_stride + c];
+            double sum = bias[c] + more, size = std::abs(bias[c]) + std::abs(more);
+            for (std::int64_t k = 0; k < inner; ++k) {
+              const double term = double{x[r * stride + k]} * w[c * inner + k];
+              sum += term;
+              size += std::abs(term);
+            }
+            ASSERT_NEAR(got, sum, bound(inner, size))
+                << rows << " x " << inner << " x " << columns << " at " << r << ", " << c;
+          }
+        }
+        ASSERT_TRUE(out.guards_hold());
+      }
+    }
+  }
+}
+
+TEST_P(SplitProductOf, IsAsExactAsAChainOfFloat32) {
+  constexpr std::int64_t kRows = 32, kInner = 1536, kColumns = 32;
+  const auto x = normal(kRows * kInner, 1), w = normal(kColumns * kInner, 2);
+  Array<float> out(kRows * kColumns);
+  const Packed weights = packed(w, kColumns, kInner, 3);
+  split_product({x.data(), kInner, kRows, kInner, weights.get(), kColumns, 3, nullptr, nullptr,
+                 out.data(), kColumns},
+                variant());
+  double ours = 0, plain = 0;
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    for (std::int64_t c = 0; c < kColumns; ++c) {
+      double exact = 0;
+      float chain = 0;
+      for (std::int64_t k = 0; k < kInner; ++k) {
+        exact += double{x[r * kInner + k]} * w[c * kInner + k];
+        chain = std::fma(x[r * kInner + k], w[c * kInner + k], chain);
+      }
+      ours += std::pow(out[r * kColumns + c] - exact, 2);
+      plain += std::pow(chain - exact, 2);
+    }
+  }
+  EXPECT_LE(std::sqrt(ours), 1.25 * std::sqrt(plain));
+}
+
+TEST_P(SplitProductOf, ARowHasTheSameBitsAloneAndAmongOthersOnAnyNumberOfThreads) {
+  constexpr std::int64_t kRows = 131, kInner = 100, kColumns = 200;
+  const auto x = normal(kRows * kInner, 1), w = normal(kColumns * kInner, 2);
+  const Packed weights = packed(w, kColumns, kInner, 3);
+  const auto multiply = [&](std::int64_t first, std::int64_t rows, float* out) {
+    split_product({x.data() + first * kInner, kInner, rows, kInner, weights.get(), kColumns, 3,
+                   nullptr, nullptr, out, kColumns},
+                  variant());
+  };
+  Array<float> together(kRows * kColumns), alone = together;
+  with_threads(3, [&] { multiply(0, kRows, together.data()); });
+  for (const std::int64_t step : {1, 7, 40}) {
+    with_threads(step == 7 ? 2 : 1, [&] {
+      for (std::int64_t r = 0; r < kRows; r += step) {
+        multiply(r, std::min(step, kRows - r), alone.data() + r * kColumns);
+      }
+    });
+    EXPECT_TRUE(alone.same_bits(together)) << step << " rows at a time";
+  }
+}
+
+TEST_P(SplitProductOf, Float16NeedsTwoPiecesAndBfloat16OneAndMoreChangeNoBit) {
+  constexpr std::int64_t kRows = 20, kInner = 96, kColumns = 40;
+  const auto x = normal(kRows * kInner, 1);
+  for (int needed = 1; needed <= 3; ++needed) {
+    auto w = normal(kColumns * kInner, 2);
+    for (std::int64_t i = 0; i < w.size() && needed < 3; ++i) {
+      std::uint32_t bits;
+      std::memcpy(&bits, &w[i], 4);
+      bits &= needed == 1 ? 0xffff0000u : 0xffffe000u;  // 8 or 11 significant bits
+      std::memcpy(&w[i], &bits, 4);
+    }
+    Array<float> expected(kRows * kColumns);
+    for (int pieces = 3; pieces >= needed; --pieces) {
+      const Packed weights = blank(kColumns, kInner, pieces);
+      EXPECT_EQ(split_pack({w.data(), 0, kColumns, kInner, pieces, weights.get()}, variant()),
+                needed);
+      Array<float> out(kRows * kColumns);
+      split_product({x.data(), kInner, kRows, kInner, weights.get(), kColumns, pieces, nullptr,
+                     nullptr, out.data(), kColumns},
+                    variant());
+      if (pieces == 3) expected = out;
+      EXPECT_TRUE(out.same_bits(expected)) << pieces << " pieces where " << needed << " suffice";
+    }
+  }
+}
+
+TEST_P(SplitProductOf, PartsPackedOneAfterTheOtherAreTheWhole) {
+  constexpr std::int64_t kInner = 70, kColumns = 90;
+  const auto w = normal(kColumns * kInner, 1);
+  const Packed whole = packed(w, kColumns, kInner, 3), parts = blank(kColumns, kInner, 3);
+  std::int64_t first = 0;
+  for (const std::int64_t count : {5, 40, 1, 44}) {
+    split_pack({w.data() + first * kInner, first, count, kInner, 3, parts.get()}, variant());
+    first += count;
+  }
+  EXPECT_EQ(std::memcmp(whole.get(), parts.get(),
+                        static_cast<std::size_t>(split_bytes(kColumns, kInner, 3))),
+            0);
+}
+
+TEST_P(SplitProductOf, WhatIsNotFiniteStaysInItsRow) {
+  constexpr std::int64_t kInner = 64, kColumns = 33;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  float loud = nan;  // a NaN whose bits are all ones
+  const std::uint32_t ones = 0x7fffffffu;
+  std::memcpy(&loud, &ones, 4);
+  const Packed weights = packed(normal(kColumns * kInner, 2), kColumns, kInner, 3);
+  for (const float bad : {nan, loud, std::numeric_limits<float>::infinity()}) {
+    auto x = normal(3 * kInner, 1);
+    x[kInner + 5] = bad;
+    Array<float> out(3 * kColumns);
+    split_product({x.data(), kInner, 3, kInner, weights.get(), kColumns, 3, nullptr, nullptr,
+                   out.data(), kColumns},
+                  variant());
+    for (std::int64_t i = 0; i < out.size(); ++i) {
+      EXPECT_EQ(std::isfinite(out[i]), i / kColumns != 1) << "element " << i;
+    }
+  }
+}
+
+TEST_P(SplitProductOf, RefusesWeightsThatItCannotRead) {
+  const auto x = normal(32, 1);
+  float out[1];
+  const Packed weights = blank(1, 32, 1);
+  const auto multiply = [&](const void* from, int pieces, const Variant& with) {
+    split_product({x.data(), 32, 1, 32, from, 1, pieces, nullptr, nullptr, out, 1}, with);
+  };
+  EXPECT_THROW(multiply(weights.get(), 0, variant()), std::invalid_argument);
+  EXPECT_THROW(multiply(weights.get(), 4, variant()), std::invalid_argument);
+  EXPECT_THROW(multiply(static_cast<const char*>(weights.get()) + 2, 1, variant()),
+               std::invalid_argument);
+  EXPECT_THROW(multiply(weights.get(), 1, variants().back()), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace attar::kernels
