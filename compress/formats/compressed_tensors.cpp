@@ -1,11 +1,13 @@
 #include "compress/formats/compressed_tensors.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include "compress/core/errors.h"
+#include "compress/formats/tensor_view.h"
 
 namespace attar {
 namespace {
@@ -76,6 +78,10 @@ std::optional<std::string> compressed_tensors_misfit(const QuantScheme& scheme,
   return why.str();
 }
 
+at::ScalarType stored_scale_type(const QuantScheme& scheme) {
+  return scheme.zero_point == ZeroPoint::kInteger ? at::kFloat : scheme.scale_type;
+}
+
 PackedWeight pack(const QuantizedWeight& weight) {
   const int bits = weight.scheme.bits;
   require(bits == 2 || bits == 4 || bits == 8, "compressed-tensors", "bits must be 2, 4 or 8, got ",
@@ -83,7 +89,7 @@ PackedWeight pack(const QuantizedWeight& weight) {
   const at::Tensor codes = weight.codes.contiguous();
   PackedWeight packed;
   packed.packed = pack_rows(codes, bits);
-  packed.scale = weight.scale.to(weight.scheme.scale_type).contiguous();
+  packed.scale = weight.scale.to(stored_scale_type(weight.scheme)).contiguous();
   packed.shape = at::tensor(at::ArrayRef<std::int64_t>{codes.size(0), codes.size(1)}, at::kLong);
   if (weight.scheme.zero_point == ZeroPoint::kInteger) {
     const at::Tensor zeros = weight.zero.to(at::kByte).t().contiguous();
@@ -110,6 +116,10 @@ QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
                          unpack_rows(packed.packed.contiguous(), scheme.bits, in),
                          packed.scale.to(at::kFloat).contiguous(),
                          {}};
+  const at::Tensor rounded = weight.scale.to(scheme.scale_type).to(at::kFloat);
+  require(at::allclose(rounded, weight.scale, 0, 0, /*equal_nan=*/true), where,
+          "weight_scale holds values beyond ", long_name(scheme.scale_type),
+          ", which quantization_config names as their type; correct or remove its scale_type");
   const bool asymmetric = scheme.zero_point == ZeroPoint::kInteger;
   require(packed.zero_point.defined() == asymmetric, where, "weight_zero_point ",
           asymmetric ? "is missing, but the scheme is asymmetric"

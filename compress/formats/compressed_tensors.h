@@ -1,7 +1,7 @@
 // compressed-tensors "pack-quantized" (FORMATS 2.1): integer weights of Linear modules.
 //
 //   X.weight_packed      I32 [O, I * bits / 32]   codes, 32 / bits a word, least significant first
-//   X.weight_scale       F16 | BF16 [O, G]
+//   X.weight_scale       F16 | BF16 | F32 [O, G]; F32 where the grid is asymmetric
 //   X.weight_shape       I64 [2] = O, I
 //   X.weight_zero_point  I32 [O * bits / 32, G]   packed along O; asymmetric only
 //
@@ -24,16 +24,23 @@ namespace attar {
 std::optional<std::string> compressed_tensors_misfit(const QuantScheme& scheme,
                                                      const WeightShape& shape, bool two_bits);
 
+// The type of weight_scale in the file. transformers (5.23) multiplies codes of an asymmetric grid
+// by the scale in the scale's own type, so a weight of 4 bits and a scale of 11 would lose bits
+// there. Stored as float32 the same scales give everybody the same weights, for 16 bits a group.
+// Symmetric scales stay as scheme.scale_type: they are widened before that product.
+at::ScalarType stored_scale_type(const QuantScheme& scheme);
+
 struct PackedWeight {
   at::Tensor packed;      // [O, I * bits / 32] int32
-  at::Tensor scale;       // [O, G] of scheme.scale_type (float32 scales as float32)
+  at::Tensor scale;       // [O, G] of stored_scale_type
   at::Tensor shape;       // [2] int64
   at::Tensor zero_point;  // [ceil(O * bits / 32), G] int32, undefined when symmetric
 };
 
 PackedWeight pack(const QuantizedWeight& weight);
 
-// The inverse. Throws BadInput naming `where` when shapes or types disagree.
+// The inverse. Throws BadInput naming `where` when shapes or types disagree, or when a scale is not
+// of scheme.scale_type.
 QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
                        std::string_view where);
 
@@ -45,8 +52,10 @@ bool any_asymmetric(const std::map<std::string, QuantScheme>& layers);
 nlohmann::ordered_json quantization_config(const std::map<std::string, QuantScheme>& layers,
                                            const std::vector<std::string>& dense);
 
-// Reads it back: the scheme of a module, or nothing when it is in `ignore`. `scale_type` is filled
-// from the tensors by the caller. Throws BadInput for what attar does not read.
+// Reads it back: the scheme of a module, or nothing when it is in `ignore`. `scale_type` is what
+// float32 scales were rounded to (key "scale_type", written by attar; float32 without it); where a
+// file holds narrower ones the caller sets their type. Throws BadInput for what attar does not
+// read.
 using SchemeOf = std::function<std::optional<QuantScheme>(std::string_view module)>;
 SchemeOf schemes_from_config(const nlohmann::json& quantization_config, std::string_view where);
 

@@ -4,6 +4,7 @@
 #include "compress/core/errors.h"
 #include "compress/families/json_keys.h"
 #include "compress/formats/compressed_tensors.h"
+#include "compress/formats/tensor_view.h"
 
 namespace attar {
 namespace {
@@ -77,6 +78,27 @@ std::vector<std::string> names_below(const JsonKeys& keys, std::string_view key)
   return names;
 }
 
+// What the scales are rounded to that the file holds as float32, if it is one type and not float32.
+std::optional<at::ScalarType> type_of_widened_scales(
+    const std::map<std::string, QuantScheme>& layers) {
+  std::set<at::ScalarType> types;
+  for (const auto& [name, scheme] : layers) {
+    if (stored_scale_type(scheme) == at::kFloat) types.insert(scheme.scale_type);
+  }
+  if (types.size() != 1 || *types.begin() == at::kFloat) return std::nullopt;
+  return *types.begin();
+}
+
+at::ScalarType scale_type_in(const JsonKeys& config) {
+  if (!config.has("scale_type")) return at::kFloat;
+  const std::string name = config.string("scale_type");
+  for (const at::ScalarType type : {at::kHalf, at::kBFloat16, at::kFloat}) {
+    if (name == long_name(type)) return type;
+  }
+  throw BadInput(message(config.where(), "scale_type '", name,
+                         "' is not supported; supported: float16, bfloat16, float32"));
+}
+
 }  // namespace
 
 bool any_asymmetric(const std::map<std::string, QuantScheme>& layers) {
@@ -90,7 +112,7 @@ nlohmann::ordered_json quantization_config(const std::map<std::string, QuantSche
   std::vector<std::pair<QuantScheme, std::vector<std::string>>> groups;
   for (const auto& [name, scheme] : layers) {
     QuantScheme key = scheme;
-    key.scale_type = at::kHalf;  // the config does not tell it
+    key.scale_type = at::kFloat;  // not the group's to tell
     const auto same = std::find_if(groups.begin(), groups.end(),
                                    [&](const auto& group) { return group.first == key; });
     if (same == groups.end()) {
@@ -120,6 +142,7 @@ nlohmann::ordered_json quantization_config(const std::map<std::string, QuantSche
   // that expects their zero points unpacked, and fails; told so, it dequantizes while loading, but
   // with one scheme for all layers. Other programs ignore the key.
   if (!mixed && any_asymmetric(layers)) config["dequantize"] = true;
+  if (const auto type = type_of_widened_scales(layers)) config["scale_type"] = long_name(*type);
   return config;
 }
 
@@ -136,9 +159,11 @@ SchemeOf schemes_from_config(const nlohmann::json& config, std::string_view wher
   std::map<std::string, QuantScheme, std::less<>> by_name;
   std::optional<QuantScheme> every_linear;
   const JsonKeys groups = keys.below("config_groups");
+  const at::ScalarType scale_type = scale_type_in(keys);
   for (const auto& [name, value] : groups.object().items()) {
     const JsonKeys group = groups.below(name);
-    const QuantScheme scheme = scheme_from(group);
+    QuantScheme scheme = scheme_from(group);
+    scheme.scale_type = scale_type;
     for (std::string& target : names_below(group, "targets")) {
       if (target == "Linear") {
         every_linear = scheme;

@@ -97,12 +97,13 @@ class Builder {
     part.tensors.push_back(
         {module + ".weight_packed", io::ElementType::i32, {out, (in * bits + 31) / 32}});
     part.tensors.push_back(
-        {module + ".weight_scale", element_type_of(scheme.scale_type), {out, groups}});
+        {module + ".weight_scale", element_type_of(stored_scale_type(scheme)), {out, groups}});
     part.tensors.push_back({module + ".weight_shape", io::ElementType::i64, {2}});
     if (scheme.zero_point == ZeroPoint::kInteger) {
       part.tensors.push_back(
           {module + ".weight_zero_point", io::ElementType::i32, {(out * bits + 31) / 32, groups}});
     }
+    widened_ += stored_scale_type(scheme) != scheme.scale_type ? 1 : 0;
     layout_.packed.emplace(module, scheme);
     layout_.units.back().parts.push_back(std::move(part));
   }
@@ -125,6 +126,11 @@ class Builder {
     require<DoesNotFit>(!layout_.packed.empty(), "export compressed-tensors",
                         "no layer has codes that this format holds; quantize with 4 or 8 bits and "
                         "integer zeros first, or export as huggingface");
+    if (widened_ > 0) {
+      layout_.notes.push_back("scales of " + std::to_string(widened_) +
+                              " asymmetric layers are stored as float32, 16 bits a group more: "
+                              "transformers computes those weights in the type of the scale");
+    }
     if (grids() > 1 && any_asymmetric(layout_.packed)) {
       layout_.notes.push_back(
           "several grids, some asymmetric: transformers 5.23 with compressed-tensors 0.20 cannot "
@@ -148,6 +154,7 @@ class Builder {
   const ExportOptions& options_;
   HuggingFaceLayout layout_;
   int regrided_ = 0;
+  int widened_ = 0;
 };
 
 }  // namespace

@@ -104,13 +104,15 @@ class Source final : public HuggingFaceSource {
   at::Tensor view(const std::string& tensor) const { return view_of(tensors_.at(tensor)); }
   at::Tensor plain(const std::string& module) const { return view(module + ".weight"); }
 
-  // The grid of a module with the type that its scales have in the file.
+  // The grid of a module; the type of its scales is the file's, or narrower where the configuration
+  // says what float32 scales were rounded to.
   std::optional<QuantScheme> scheme_of(const std::string& module) const {
     if (!schemes_ || module == family_.huggingface.embedding) return std::nullopt;
     std::optional<QuantScheme> scheme = schemes_(module);
     if (!scheme) return std::nullopt;
     const io::TensorView& scale = tensors_.at(module + ".weight_scale");
-    scheme->scale_type = scalar_type_of(scale.type, folder_.string() + ": " + scale.name);
+    const at::ScalarType type = scalar_type_of(scale.type, folder_.string() + ": " + scale.name);
+    if (type != at::kFloat) scheme->scale_type = type;
     return scheme;
   }
 

@@ -94,6 +94,35 @@ TEST(CompressedTensorsConfig, ComesBackAsTheSchemesThatWentIn) {
   EXPECT_EQ(two("c"), std::nullopt);
 }
 
+// transformers multiplies in the type of the scale (python_exports_load compares the logits).
+TEST(CompressedTensors, StoresScalesOfAsymmetricGridsAsFloat32AndSaysWhatTheyWereRoundedTo) {
+  const QuantScheme asymmetric{4, 32, ZeroPoint::kInteger, at::kHalf};
+  const QuantScheme symmetric{4, 32, ZeroPoint::kSymmetric, at::kHalf};
+  const at::Tensor values = testing::random_values({16, 64}, 3);
+  const PackedWeight wide = pack(testing::round_to_nearest(values, asymmetric));
+  EXPECT_EQ(wide.scale.scalar_type(), at::kFloat);
+  EXPECT_EQ(pack(testing::round_to_nearest(values, symmetric)).scale.scalar_type(), at::kHalf);
+  const auto type_of = [](const nlohmann::json& config) {
+    return schemes_from_config(config, "test")("a")->scale_type;
+  };
+  nlohmann::json config = quantization_config({{"a", asymmetric}}, {});
+  EXPECT_EQ(type_of(config), at::kHalf);
+  config.erase("scale_type");  // as other programs write float32 scales
+  EXPECT_EQ(type_of(config), at::kFloat);
+  EXPECT_FALSE(quantization_config({{"a", symmetric}}, {}).contains("scale_type"));
+}
+
+TEST(CompressedTensors, RefusesScalesThatAreNotOfTheTypeTheConfigurationNames) {
+  const QuantScheme scheme{4, 32, ZeroPoint::kInteger, at::kHalf};
+  PackedWeight packed =
+      pack(testing::round_to_nearest(testing::random_values({16, 64}, 3), scheme));
+  packed.scale = packed.scale * 1.0001F;
+  const std::string message =
+      message_of<BadInput>([&] { unpack(packed, scheme, "folder: layer"); });
+  EXPECT_NE(message.find("folder: layer"), std::string::npos);
+  EXPECT_NE(message.find("beyond float16"), std::string::npos) << message;
+}
+
 TEST(CompressedTensorsConfig, SaysWhatItDoesNotRead) {
   const QuantScheme four{4, 32, ZeroPoint::kInteger, at::kHalf};
   const nlohmann::json good = quantization_config({{"a", four}}, {});
@@ -107,6 +136,7 @@ TEST(CompressedTensorsConfig, SaysWhatItDoesNotRead) {
             std::string::npos);
   EXPECT_NE(refused("/config_groups/group_0/weights/strategy", "block").find("group, channel"),
             std::string::npos);
+  EXPECT_NE(refused("/scale_type", "float8").find("float16, bfloat16, float32"), std::string::npos);
   EXPECT_NE(refused("/ignore", {"re:.*mlp.*"}).find("pattern"), std::string::npos);
   EXPECT_NE(
       refused("/config_groups/group_0/input_activations", {{"num_bits", 8}}).find("activations"),

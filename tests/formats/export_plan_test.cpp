@@ -58,8 +58,8 @@ TEST_F(ExportPlans, SayTypeAndBytesOfEveryTensor) {
   for (const TensorExport& tensor : packed.tensors) {
     if (tensor.layer != "model.layers.0.mlp.down_proj") continue;
     EXPECT_EQ(tensor.type, "W4 g32 asymmetric");
-    // codes, three float16 scales and three 4-bit zeros a row, the shape
-    EXPECT_EQ(tensor.bytes, 64 * 96 / 2 + 64 * 3 * 2 + 64 * 3 / 2 + 16);
+    // codes, three float32 scales and three 4-bit zeros a row, the shape
+    EXPECT_EQ(tensor.bytes, 64 * 96 / 2 + 64 * 3 * 4 + 64 * 3 / 2 + 16);
   }
 }
 
