@@ -43,7 +43,7 @@ void BlockLane::advance(const Block& block) { pending_.push_back(block); }
 // exception, and a later one recomputes.
 void BlockLane::catch_up(const RunContext& run) {
   while (!pending_.empty()) {
-    const BlockRunner runner(config_, pending_.front(), rope_);
+    BlockRunner& runner = prepared(pending_.front());
     const bool half_done = attended_ && same_attention(*attended_, pending_.front());
     for_batches(run, [&](std::int64_t first, std::int64_t count) {
       at::Tensor rows = activations_.narrow(0, first, count);
@@ -51,7 +51,7 @@ void BlockLane::catch_up(const RunContext& run) {
         const at::Tensor h = scratch_.narrow(0, first, count);
         rows.copy_(runner.add_mlp(h, runner.gated(runner.mlp_input(h))));
       } else {
-        rows.copy_(runner.forward(rows));
+        runner.advance(rows);
       }
     });
     attended_.reset();
@@ -64,7 +64,16 @@ void BlockLane::enter(const Block& block, const RunContext& run) {
   attended_.reset();
   entered_ = block;
   stage_ = Stage::kNothing;
-  runner_.emplace(config_, block, rope_);
+  prepared(block);
+}
+
+BlockRunner& BlockLane::prepared(const Block& block) {
+  if (runner_) {
+    runner_->take(block);
+  } else {
+    runner_.emplace(config_, block, rope_);
+  }
+  return *runner_;
 }
 
 void BlockLane::reach(Site site, const RunContext& run) {
@@ -139,7 +148,6 @@ void BlockLane::leave() {
   if (stage_ == Stage::kHidden) attended_ = entered_;
   stage_ = Stage::kNothing;
   entered_.reset();
-  runner_.reset();
 }
 
 }  // namespace attar

@@ -27,7 +27,7 @@ class BlockLane {
 
   // Stands before `block`: runs what is pending, prepares the weights.
   void enter(const Block& block, const RunContext& run);
-  bool entered() const { return runner_.has_value(); }
+  bool entered() const { return entered_.has_value(); }
 
   // Computes what the inputs at `site` need from before. Then, batch by batch and for all of them,
   // `inputs` [count, T, width] (valid until the next call), then `visited`.
@@ -49,6 +49,7 @@ class BlockLane {
   enum class Stage { kNothing, kMixed, kHidden };  // what scratch_ holds of the entered block
 
   void catch_up(const RunContext& run);
+  BlockRunner& prepared(const Block& block);
 
   ModelConfig config_;
   RopeTable rope_;
@@ -60,7 +61,7 @@ class BlockLane {
   std::deque<Block> pending_;      // final blocks whose outputs nobody has needed yet
   std::optional<Block> entered_;   // as it was when what is in memory was computed
   std::optional<Block> attended_;  // scratch_ holds activations_ after the attention of this block
-  std::optional<BlockRunner> runner_;
+  std::optional<BlockRunner> runner_;  // of one block after the other, in the same memory
 };
 
 }  // namespace attar

@@ -2,32 +2,15 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 #include <cmath>
 
 #include "compress/core/errors.h"
+#include "compress/core/numerics.h"
 #include "compress/kernels/causal_attention/causal_attention.h"
 #include "compress/kernels/rotate/rotate.h"
 
 namespace attar {
-namespace {
-
-// Biases of layers whose weights are joined; undefined when none has one.
-at::Tensor joined_bias(const Block& block, std::initializer_list<Role> roles) {
-  bool any = false;
-  for (const Role role : roles) any = any || block[role].bias.defined();
-  if (!any) return {};
-  std::vector<at::Tensor> parts;
-  for (const Role role : roles) {
-    const Linear& layer = block[role];
-    parts.push_back(layer.bias.defined() ? layer.bias.to(at::kFloat)
-                                         : at::zeros({shape_of(layer.weight).out}, at::kFloat));
-  }
-  return at::cat(parts, 0);
-}
-
-}  // namespace
 
 at::Tensor ForwardMemory::take(Slot slot, at::IntArrayRef shape) {
   const std::int64_t count = c10::multiply_integers(shape);
@@ -41,35 +24,34 @@ at::Tensor ForwardMemory::take(Slot slot, at::IntArrayRef shape) {
 
 BlockRunner::BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope,
                          std::shared_ptr<ForwardMemory> memory)
-    : config_(config),
-      rope_(rope),
-      memory_(std::move(memory)),
-      attention_norm_(block.attention_norm.to(at::kFloat).contiguous()),
-      mlp_norm_(block.mlp_norm.to(at::kFloat).contiguous()) {
+    : config_(config), rope_(rope), memory_(std::move(memory)) {
+  take(block);
+}
+
+void BlockRunner::take(const Block& block) {
+  attention_norm_ = block.attention_norm.to(at::kFloat).contiguous();
+  mlp_norm_ = block.mlp_norm.to(at::kFloat).contiguous();
   for (const Site site : kSites) prepare(block, site);
 }
 
 void BlockRunner::prepare(const Block& block, Site site) {
-  const auto join = [&](Joined& joined, std::initializer_list<Role> roles) {
-    std::vector<at::Tensor> parts;
-    for (const Role role : roles) parts.push_back(dense(block[role].weight));
-    joined = {PreparedWeight(parts), joined_bias(block, roles)};
+  const auto part = [&](Role role) {
+    return PreparedWeight::Part{&block[role].weight, block[role].bias};
   };
   switch (site) {
     case Site::kAttentionInput:
-      return join(qkv_, {Role::kQuery, Role::kKey, Role::kValue});
+      return qkv_.assign({part(Role::kQuery), part(Role::kKey), part(Role::kValue)});
     case Site::kOutputInput:
-      return join(output_, {Role::kOutput});
+      return output_.assign({part(Role::kOutput)});
     case Site::kMlpInput:
-      return join(gate_up_, {Role::kGate, Role::kUp});
+      return gate_up_.assign({part(Role::kGate), part(Role::kUp)});
     case Site::kDownInput:
-      return join(down_, {Role::kDown});
+      return down_.assign({part(Role::kDown)});
   }
 }
 
 std::int64_t BlockRunner::prepared_bytes() const {
-  return qkv_.weight.bytes() + output_.weight.bytes() + gate_up_.weight.bytes() +
-         down_.weight.bytes();
+  return qkv_.bytes() + output_.bytes() + gate_up_.bytes() + down_.bytes();
 }
 
 at::Tensor BlockRunner::attention_input(const at::Tensor& x) const {
@@ -78,9 +60,20 @@ at::Tensor BlockRunner::attention_input(const at::Tensor& x) const {
 }
 
 at::Tensor BlockRunner::project(const at::Tensor& normed) const {
-  const auto out = memory_->take(ForwardMemory::kProjected,
-                                 {normed.size(0), normed.size(1), qkv_.weight.outputs()});
-  return qkv_.weight.multiply_into(out, normed, qkv_.bias);
+  const auto out =
+      memory_->take(ForwardMemory::kProjected, {normed.size(0), normed.size(1), qkv_.outputs()});
+  return qkv_.multiply_into(out, normed);
+}
+
+// The same straight from x, the norm included.
+at::Tensor BlockRunner::norm_and_project(const at::Tensor& x) const {
+  if (!qkv_.split() || !x.is_contiguous()) return project(attention_input(x));
+  at::Tensor out = memory_->take(ForwardMemory::kProjected, {x.size(0), x.size(1), qkv_.outputs()});
+  kernels::split_product({x.const_data_ptr<float>(), config_.hidden, x.size(0) * x.size(1),
+                          qkv_.layer(), nullptr, out.mutable_data_ptr<float>(), qkv_.outputs(),
+                          attention_norm_.const_data_ptr<float>(),
+                          static_cast<float>(config_.norm_eps)});
+  return out;
 }
 
 // Rotates q and k of `length` rows of q | k | v in place.
@@ -108,14 +101,17 @@ void BlockRunner::mix(std::span<const kernels::AttentionSequence> sequences,
 }
 
 at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) const {
-  const std::int64_t batch = normed.size(0), length = normed.size(1);
+  return attend(project(normed), cache);
+}
+
+at::Tensor BlockRunner::attend(at::Tensor qkv, KeyValues* cache) const {
+  const std::int64_t batch = qkv.size(0), length = qkv.size(1);
   const std::int64_t q_width = config_.q_width(), kv_width = config_.kv_width();
   const std::int64_t width = q_width + 2 * kv_width;
   const std::int64_t before = cache ? cache->length : 0;
   require(!cache || (batch == 1 && before + length <= cache->keys.size(0)), "attention",
           "a cache continues one sequence within its capacity");
 
-  at::Tensor qkv = project(normed);
   auto* base = qkv.mutable_data_ptr<float>();
   for (std::int64_t b = 0; b < batch; ++b) turn(base + b * length * width, length, before);
 
@@ -144,10 +140,14 @@ at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) co
 
 at::Tensor BlockRunner::attention_branches(const at::Tensor& normed, const KeyValues& prefix,
                                            std::span<const std::int64_t> lengths) const {
+  return attend_branches(project(normed), prefix, lengths);
+}
+
+at::Tensor BlockRunner::attend_branches(at::Tensor qkv, const KeyValues& prefix,
+                                        std::span<const std::int64_t> lengths) const {
   const std::int64_t q_width = config_.q_width(), kv_width = config_.kv_width();
   const std::int64_t width = q_width + 2 * kv_width, before = prefix.length;
-  at::Tensor qkv = project(normed);
-  at::Tensor mixed = memory_->take(ForwardMemory::kMixed, {1, normed.size(1), q_width});
+  at::Tensor mixed = memory_->take(ForwardMemory::kMixed, {1, qkv.size(1), q_width});
   auto* base = qkv.mutable_data_ptr<float>();
 
   std::vector<at::Tensor> kept;  // keys and values of each branch, prefix first
@@ -173,7 +173,7 @@ at::Tensor BlockRunner::attention_branches(const at::Tensor& normed, const KeyVa
 
 at::Tensor BlockRunner::add_attention(const at::Tensor& x, const at::Tensor& mixed) const {
   const auto out = memory_->take(ForwardMemory::kHidden, x.sizes());
-  return output_.weight.multiply_into(out, mixed, output_.bias, x.contiguous());
+  return output_.multiply_into(out, mixed, x.contiguous());
 }
 
 at::Tensor BlockRunner::mlp_input(const at::Tensor& h) const {
@@ -183,30 +183,53 @@ at::Tensor BlockRunner::mlp_input(const at::Tensor& h) const {
 
 at::Tensor BlockRunner::gated(const at::Tensor& normed) const {
   const std::int64_t batch = normed.size(0), length = normed.size(1), ffn = config_.ffn;
-  const at::Tensor both = gate_up_.weight.multiply_into(
-      memory_->take(ForwardMemory::kGateUp, {batch, length, 2 * ffn}), normed, gate_up_.bias);
+  const at::Tensor both = gate_up_.multiply_into(
+      memory_->take(ForwardMemory::kGateUp, {batch, length, 2 * ffn}), normed);
   return gated_activation_into(memory_->take(ForwardMemory::kGated, {batch, length, ffn}),
                                both.narrow(-1, 0, ffn), both.narrow(-1, ffn, ffn),
                                config_.activation);
 }
 
 at::Tensor BlockRunner::add_mlp(const at::Tensor& h, const at::Tensor& gated) const {
-  return down_.weight.multiply_into(at::empty(h.sizes(), h.options()), gated, down_.bias,
-                                    h.contiguous());
+  return down_.multiply_into(at::empty(h.sizes(), h.options()), gated, h.contiguous());
 }
 
-at::Tensor BlockRunner::finish(const at::Tensor& x, const at::Tensor& mixed) const {
-  const at::Tensor h = add_attention(x, mixed);
-  return add_mlp(h, gated(mlp_input(h)));
+// Whether the rest of a block runs for a few rows at a time; with fewer rows than threads can share
+// that way, each product is shared out by itself.
+bool BlockRunner::finishes_in_one(const at::Tensor& x) const {
+  constexpr std::int64_t kPanel = 32;
+  return down_.split() && x.is_contiguous() && down_.inputs() % kPanel == 0 &&
+         x.size(0) * x.size(1) >= kPanel * threads();
+}
+
+void BlockRunner::finish_into(at::Tensor out, const at::Tensor& x, const at::Tensor& mixed) const {
+  if (!finishes_in_one(x) || !out.is_contiguous()) {
+    const at::Tensor h = add_attention(x, mixed);
+    down_.multiply_into(out, gated(mlp_input(h)), h);
+    return;
+  }
+  kernels::split_finish({x.const_data_ptr<float>(), mixed.const_data_ptr<float>(),
+                         x.size(0) * x.size(1), output_.layer(), mlp_norm_.const_data_ptr<float>(),
+                         static_cast<float>(config_.norm_eps), gate_up_.layer(),
+                         kernel_activation(config_.activation), down_.layer(),
+                         out.mutable_data_ptr<float>()});
 }
 
 at::Tensor BlockRunner::forward(const at::Tensor& x, KeyValues* cache) const {
-  return finish(x, attention(attention_input(x), cache));
+  at::Tensor out = at::empty(x.sizes(), x.options());
+  finish_into(out, x, attend(norm_and_project(x), cache));
+  return out;
+}
+
+void BlockRunner::advance(at::Tensor x) const {
+  finish_into(x, x, attend(norm_and_project(x), nullptr));
 }
 
 at::Tensor BlockRunner::forward_branches(const at::Tensor& x, const KeyValues& prefix,
                                          std::span<const std::int64_t> lengths) const {
-  return finish(x, attention_branches(attention_input(x), prefix, lengths));
+  at::Tensor out = at::empty(x.sizes(), x.options());
+  finish_into(out, x, attend_branches(norm_and_project(x), prefix, lengths));
+  return out;
 }
 
 }  // namespace attar

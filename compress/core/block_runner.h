@@ -40,7 +40,7 @@ class ForwardMemory {
   std::array<at::Tensor, kSlots> slots_;
 };
 
-// A block made ready to run many times: weights as dense float32, q|k|v and gate|up joined so that
+// A block made ready to run many times: weights prepared, q|k|v and gate|up joined so that
 // each input is multiplied once. The six steps are what a true-sequential pass needs; `forward` is
 // all of them. A step's result lives in `memory`, until the same step is called again; the last
 // step's and `forward`'s are the caller's. Holds no gradients: training calls `block_forward`.
@@ -65,6 +65,11 @@ class BlockRunner {
   at::Tensor forward_branches(const at::Tensor& x, const KeyValues& prefix,
                               std::span<const std::int64_t> lengths) const;
 
+  // `forward` in place, without a cache: x [B, T, hidden], contiguous, becomes the outputs.
+  void advance(at::Tensor x) const;
+
+  // Becomes the runner of another block of the model, in the same memory.
+  void take(const Block& block);
   // Takes the changed weights of the linear layers that read `site` over into the prepared copy.
   void prepare(const Block& block, Site site);
 
@@ -74,18 +79,19 @@ class BlockRunner {
   at::Tensor project(const at::Tensor& normed) const;  // q | k | v, not rotated
   void turn(float* rows, std::int64_t length, std::int64_t first_position) const;
   void mix(std::span<const kernels::AttentionSequence> sequences, std::int64_t kv_stride) const;
-  at::Tensor finish(const at::Tensor& x, const at::Tensor& mixed) const;  // o, then the MLP
+  at::Tensor norm_and_project(const at::Tensor& x) const;
+  at::Tensor attend(at::Tensor qkv, KeyValues* cache) const;
+  at::Tensor attend_branches(at::Tensor qkv, const KeyValues& prefix,
+                             std::span<const std::int64_t> lengths) const;
+  bool finishes_in_one(const at::Tensor& x) const;
+  // o, then the MLP; `out` may be x.
+  void finish_into(at::Tensor out, const at::Tensor& x, const at::Tensor& mixed) const;
 
   ModelConfig config_;
   RopeTable rope_;
   std::shared_ptr<ForwardMemory> memory_;
   at::Tensor attention_norm_, mlp_norm_;
-  // Layers that read one input, joined; no layer has a bias where `bias` is undefined.
-  struct Joined {
-    PreparedWeight weight;
-    at::Tensor bias;
-  };
-  Joined qkv_, output_, gate_up_, down_;
+  PreparedWeight qkv_, output_, gate_up_, down_;  // q|k|v and gate|up joined
 };
 
 }  // namespace attar

@@ -4,46 +4,83 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "compress/core/errors.h"
-#include "compress/kernels/split_product/split_product.h"
 
 namespace attar {
+namespace {
 
-PreparedWeight::PreparedWeight(const std::vector<at::Tensor>& parts) {
-  inputs_ = parts.front().size(1);
-  for (const at::Tensor& part : parts) {
-    require(part.dim() == 2 && part.size(1) == inputs_, "weight",
-            "layers that are multiplied together must read one input of ", inputs_, ", got ",
-            part.sizes());
-    outputs_ += part.size(0);
+at::Tensor joined_bias(const std::vector<PreparedWeight::Part>& parts) {
+  const bool any =
+      std::any_of(parts.begin(), parts.end(), [](const auto& part) { return part.bias.defined(); });
+  if (!any) return {};
+  std::vector<at::Tensor> biases;
+  for (const PreparedWeight::Part& part : parts) {
+    biases.push_back(part.bias.defined() ? part.bias.to(at::kFloat)
+                                         : at::zeros({shape_of(*part.weight).out}, at::kFloat));
   }
-  if (!kernels::has_split_product()) {
-    values_ = parts.size() == 1 ? parts.front().contiguous() : at::cat(parts, 0);
+  return at::cat(biases, 0);
+}
+
+// The values as they are stored, where the kernels read that type.
+at::Tensor stored_values(const Weight& weight) {
+  const auto* plain = std::get_if<DenseWeight>(&weight);
+  if (!plain) return dense(weight).contiguous();
+  const at::ScalarType type = plain->values.scalar_type();
+  const bool known = type == at::kFloat || type == at::kHalf || type == at::kBFloat16;
+  return (known ? plain->values : dense(weight)).contiguous();
+}
+
+kernels::SplitSource source_of(at::ScalarType type) {
+  return type == at::kHalf       ? kernels::SplitSource::f16
+         : type == at::kBFloat16 ? kernels::SplitSource::bf16
+                                 : kernels::SplitSource::f32;
+}
+
+}  // namespace
+
+void PreparedWeight::assign(const std::vector<Part>& parts) {
+  inputs_ = shape_of(*parts.front().weight).in;
+  outputs_ = 0;
+  for (const Part& part : parts) {
+    const WeightShape shape = shape_of(*part.weight);
+    require(shape.in == inputs_, "weight", "layers that are multiplied together must read ",
+            inputs_, " inputs, got ", shape.in);
+    outputs_ += shape.out;
+  }
+  bias_ = joined_bias(parts);
+  if (kernels::has_split_product()) {
+    // Two pieces hold every float16 and nearly every value of a 4-bit grid.
+    if (!pack(parts, 2)) pack(parts, 3);
     return;
   }
-  // Two pieces hold every float16 and nearly every value of a 4-bit grid.
-  if (!pack(parts, 2)) pack(parts, 3);
+  std::vector<at::Tensor> values;
+  for (const Part& part : parts) values.push_back(dense(*part.weight));
+  values_ = at::Tensor();
+  values_ = values.size() == 1 ? values.front().contiguous() : at::cat(values, 0);
 }
 
 // False if so many pieces do not hold the values exactly.
-bool PreparedWeight::pack(const std::vector<at::Tensor>& parts, int pieces) {
+bool PreparedWeight::pack(const std::vector<Part>& parts, int pieces) {
   constexpr std::int64_t kPanel = 32;
   const std::int64_t bytes = kernels::split_bytes(outputs_, inputs_, pieces);
   const std::int64_t padded = outputs_ % kPanel == 0 ? 0 : kernels::split_bytes(1, inputs_, pieces);
-  values_ = at::Tensor();
-  values_ = at::empty({bytes}, at::kByte);
+  if (!values_.defined() || values_.numel() != bytes || values_.use_count() > 1) {
+    values_ = at::Tensor();
+    values_ = at::empty({bytes}, at::kByte);
+  }
   pieces_ = pieces;
   auto* weights = values_.mutable_data_ptr<std::uint8_t>();
   std::memset(weights + bytes - padded, 0, static_cast<std::size_t>(padded));
   std::int64_t first = 0;
-  for (const at::Tensor& part : parts) {
-    const at::Tensor rows = part.to(at::kFloat).contiguous();
-    const int needed = kernels::split_pack(
-        {rows.const_data_ptr<float>(), first, rows.size(0), inputs_, pieces, weights});
+  for (const Part& part : parts) {
+    const at::Tensor rows = stored_values(*part.weight);
+    const int needed = kernels::split_pack({rows.const_data_ptr(), source_of(rows.scalar_type()),
+                                            first, rows.size(0), inputs_, pieces, weights});
     if (needed > pieces) return false;
     first += rows.size(0);
   }
@@ -54,22 +91,25 @@ std::int64_t PreparedWeight::bytes() const {
   return values_.defined() ? static_cast<std::int64_t>(values_.nbytes()) : 0;
 }
 
+kernels::SplitLayer PreparedWeight::layer() const {
+  return {values_.const_data_ptr(), inputs_, outputs_, pieces_,
+          bias_.defined() ? bias_.const_data_ptr<float>() : nullptr};
+}
+
 at::Tensor PreparedWeight::multiply_into(at::Tensor out, const at::Tensor& x,
-                                         const at::Tensor& bias, const at::Tensor& added) const {
+                                         const at::Tensor& added) const {
   at::Tensor flat = out.flatten(0, -2);
   at::Tensor rows = x.flatten(0, -2);
-  if (pieces_ == 0) {
-    if (bias.defined()) {
-      at::addmm_out(flat, bias, rows, values_.t());
+  if (!split()) {
+    if (bias_.defined()) {
+      at::addmm_out(flat, bias_, rows, values_.t());
     } else {
       at::mm_out(flat, rows, values_.t());
     }
     return added.defined() ? out.add_(added) : out;
   }
   if (rows.stride(1) != 1) rows = rows.contiguous();
-  kernels::split_product({rows.const_data_ptr<float>(), rows.stride(0), rows.size(0), inputs_,
-                          values_.const_data_ptr(), outputs_, pieces_,
-                          bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+  kernels::split_product({rows.const_data_ptr<float>(), rows.stride(0), rows.size(0), layer(),
                           added.defined() ? added.const_data_ptr<float>() : nullptr,
                           flat.mutable_data_ptr<float>(), outputs_});
   return out;

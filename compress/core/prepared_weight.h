@@ -7,31 +7,44 @@
 #include <cstdint>
 #include <vector>
 
+#include "compress/core/weight.h"
+#include "compress/kernels/split_product/split_product.h"
+
 namespace attar {
 
-// W [O, I]. A row of a product depends on that row of x alone, to the bit.
+// W [O, I] and a bias. A row of a product depends on that row of x alone, to the bit.
 class PreparedWeight {
  public:
   PreparedWeight() = default;
-  // Layers that read the same input, one below the other: float32 [O_i, I] each.
-  explicit PreparedWeight(const std::vector<at::Tensor>& parts);
+  explicit PreparedWeight(const Weight& weight) { assign({{&weight, {}}}); }
+
+  struct Part {
+    const Weight* weight;  // [O_i, I]
+    at::Tensor bias;       // [O_i] or undefined
+  };
+  // Layers that read the same input, one below the other. Memory that fits is used again.
+  void assign(const std::vector<Part>& parts);
 
   std::int64_t outputs() const { return outputs_; }
   std::int64_t inputs() const { return inputs_; }
   std::int64_t bytes() const;
 
-  // out [..., O] = x [..., I] W^T + bias [O] + added [..., O]; the last two may be undefined, and
-  // `added` may be `out`. float32, `out` and `added` contiguous.
-  at::Tensor multiply_into(at::Tensor out, const at::Tensor& x, const at::Tensor& bias = {},
-                           const at::Tensor& added = {}) const;
+  // Whether products run on tile instructions; then `layer` is what their kernels take.
+  bool split() const { return pieces_ > 0; }
+  kernels::SplitLayer layer() const;
+
+  // out [..., O] = x [..., I] W^T + bias + added [..., O]; `added` may be undefined, or `out`.
+  // float32, `out` and `added` contiguous.
+  at::Tensor multiply_into(at::Tensor out, const at::Tensor& x, const at::Tensor& added = {}) const;
 
  private:
-  bool pack(const std::vector<at::Tensor>& parts, int pieces);
+  bool pack(const std::vector<Part>& parts, int pieces);
 
   std::int64_t outputs_ = 0;
   std::int64_t inputs_ = 0;
   int pieces_ = 0;     // 0: values_ is dense
   at::Tensor values_;  // [O, I] float32, or packed bytes
+  at::Tensor bias_;    // [O] float32, undefined where no part has one
 };
 
 }  // namespace attar

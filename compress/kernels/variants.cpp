@@ -53,6 +53,7 @@ void dequantize_affine_rows(const AffineCodes&, std::int64_t, std::int64_t);
 
 int amx_split_pack(const SplitPack&, std::int64_t);
 void amx_split_product(const SplitProduct&, const SplitTask&);
+void amx_split_finish(const SplitFinish&, const SplitTask&);
 
 namespace {
 
@@ -114,6 +115,7 @@ constexpr Variant with_tiles(Variant variant) {
   variant.supported = has_amx;
   variant.split_pack = amx_split_pack;
   variant.split_product = amx_split_product;
+  variant.split_finish = amx_split_finish;
   return variant;
 }
 #endif

@@ -30,6 +30,7 @@ struct AffineCodes;
 struct AttentionTask;
 struct SplitPack;
 struct SplitProduct;
+struct SplitFinish;
 struct SplitTask;
 
 // Each entry works on the rows [begin, end) of its call, on one thread.
@@ -57,6 +58,7 @@ struct Variant {
   // Null where the processor has no tile instructions.
   int (*split_pack)(const SplitPack&, std::int64_t panel) = nullptr;
   void (*split_product)(const SplitProduct&, const SplitTask&) = nullptr;
+  void (*split_finish)(const SplitFinish&, const SplitTask&) = nullptr;
 };
 
 // All variants of this build, best first; the last one runs anywhere.

@@ -16,10 +16,10 @@ constexpr std::int64_t kHeadRows = 256;  // of logits at a time
 class HeadScorer {
  public:
   HeadScorer(const Model& original, const Model& changed)
-      : original_({dense(original.head())}),
+      : original_(original.head()),
         changed_(original.shared_source() == changed.shared_source()
                      ? original_
-                     : PreparedWeight({dense(changed.head())})) {}
+                     : PreparedWeight(changed.head())) {}
 
   void score(const at::Tensor& teacher_rows, const at::Tensor& student_rows,
              const std::int64_t* targets, eval::WindowDivergence& window) {
@@ -68,11 +68,16 @@ BlockWalk::BlockWalk(const Model& model, const at::Tensor& ids)
       hidden_(embed(model.embedding(), ids)) {}
 
 void BlockWalk::step() {
-  const BlockRunner runner(model_.config(), model_.block(next_), rope_);
-  for (std::int64_t window = 0; window < hidden_.size(0); ++window) {
-    at::Tensor rows = hidden_.narrow(0, window, 1);
-    rows.copy_(runner.forward(rows));
+  const Block block = model_.block(next_);
+  if (runner_) {
+    runner_->take(block);
+  } else {
+    runner_.emplace(model_.config(), block, rope_);
   }
+  for (std::int64_t window = 0; window < hidden_.size(0); ++window) {
+    runner_->advance(hidden_.narrow(0, window, 1));
+  }
+  if (next_ + 1 == model_.config().layers) runner_.reset();
   model_.source().done_with_block(next_++);
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -30,6 +31,7 @@ class BlockWalk {
   RopeTable rope_;
   at::Tensor hidden_;  // [N, T, hidden]
   std::int64_t next_ = 0;
+  std::optional<BlockRunner> runner_;  // of one block after the other
 };
 
 // Called before each block ("block") and each window of the head ("window"); may throw to stop.

@@ -34,7 +34,7 @@ void reserve(Transformer::State& state, const ModelConfig& config, std::int64_t 
 
 LogitsHead::LogitsHead(const Model& model)
     : norm_(model.final_norm().to(at::kFloat).contiguous()),
-      head_({dense(model.head())}),
+      head_(model.head()),
       eps_(model.config().norm_eps) {}
 
 at::Tensor LogitsHead::logits(const at::Tensor& hidden) const {

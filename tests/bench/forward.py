@@ -5,7 +5,8 @@
 
 calibration: hidden states only (transformers: the model without its head).
 evaluation:  the log-probability of every next token (transformers: logits, log_softmax, gather).
-Prints medians and their ratio, and how far the two sums of log-probabilities lie apart.
+Prints medians and their ratio, and how far the two sums of log-probabilities lie apart. On a machine
+with other work to do, the ratio of processor seconds says more than that of the clock on the wall.
 """
 
 import argparse
@@ -23,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def transformers_round(model, ids, what):
-    since = time.perf_counter()
+    since, processor_since = time.perf_counter(), time.process_time()
     total = 0.0
     with torch.no_grad():
         for row in ids.split(4):
@@ -32,7 +33,7 @@ def transformers_round(model, ids, what):
                 continue
             logits = model(row, use_cache=False).logits[:, :-1].log_softmax(-1)
             total += logits.gather(2, row[:, 1:, None]).double().sum().item()
-    return time.perf_counter() - since, total
+    return time.perf_counter() - since, time.process_time() - processor_since, total
 
 
 def main():
@@ -66,19 +67,23 @@ def main():
             return tuple(map(float, attar.stdout.readline().split()))
 
         for what in ("calibration", "evaluation"):
-            seconds = {"attar": [], "transformers": []}
+            rounds = {"attar": [], "transformers": []}
             for turn in range(arguments.rounds + 1):
-                ours, sum_ours = attar_round(what)
-                theirs, sum_theirs = transformers_round(model, ids, what)
+                ours = attar_round(what)
+                theirs = transformers_round(model, ids, what)
                 if turn > 0:  # the first warms up
-                    seconds["attar"].append(ours)
-                    seconds["transformers"].append(theirs)
-            median = {name: statistics.median(values) for name, values in seconds.items()}
-            print(f"{what:12} attar {count / median['attar']:7.0f} tokens/s, transformers "
-                  f"{count / median['transformers']:7.0f} tokens/s, ratio "
-                  f"{median['transformers'] / median['attar']:.2f}"
-                  + (f", sums of log-probabilities {sum_ours:.3f} and {sum_theirs:.3f}"
-                     if what == "evaluation" else ""))
+                    rounds["attar"].append(ours)
+                    rounds["transformers"].append(theirs)
+            wall, processor = ({name: statistics.median(r[i] for r in values)
+                                for name, values in rounds.items()} for i in (0, 1))
+            each = sorted(t[0] / a[0] for a, t in zip(rounds["attar"], rounds["transformers"]))
+            print(f"{what:12} attar {count / wall['attar']:7.0f} tokens/s, transformers "
+                  f"{count / wall['transformers']:7.0f} tokens/s, ratio of medians "
+                  f"{wall['transformers'] / wall['attar']:.2f} (rounds {each[0]:.2f} to "
+                  f"{each[-1]:.2f}), of processor seconds "
+                  f"{processor['transformers'] / processor['attar']:.2f}"
+                  + (f"; sums of log-probabilities {ours[2]:.3f} and {theirs[2]:.3f}"
+                     if what == "evaluation" else ""), flush=True)
         attar.stdin.close()
         attar.wait()
 

@@ -1,5 +1,6 @@
 // Runs attar's forward pass when asked, for tests/bench/forward.py, which takes turns with another
-// program: each line "calibration" or "evaluation" on stdin is answered by the seconds it took.
+// program: each line "calibration" or "evaluation" on stdin is answered by the seconds that it
+// took, the processor seconds of all threads, and the sum of the log-probabilities.
 //
 //   forward_rounds MODEL TOKENS SEQUENCES LENGTH THREADS     (TOKENS: int64 ids in a raw file)
 //
@@ -9,6 +10,7 @@
 #include <malloc.h>
 
 #include <chrono>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <string>
@@ -29,13 +31,15 @@ at::Tensor read_ids(const std::string& path, std::int64_t sequences, std::int64_
   return ids;
 }
 
+// Each block is read and prepared when its turn comes, as a calibration stream does.
 at::Tensor hidden_states(const Model& model, const RopeTable& rope, const at::Tensor& ids) {
   at::Tensor hidden = embed(model.embedding(), ids);
+  BlockRunner runner(model.config(), model.block(0), rope);
   for (std::int64_t block = 0; block < model.config().layers; ++block) {
-    const BlockRunner runner(model.config(), model.block(block), rope);
+    if (block > 0) runner.take(model.block(block));
     for (std::int64_t first = 0; first < ids.size(0); first += 4) {
       at::Tensor rows = hidden.narrow(0, first, std::min<std::int64_t>(4, ids.size(0) - first));
-      rows.copy_(runner.forward(rows));
+      runner.advance(rows);
     }
   }
   return hidden;
@@ -54,16 +58,22 @@ double log_likelihood(const LogitsHead& head, const at::Tensor& hidden, const at
   return sum;
 }
 
+double processor_seconds() {
+  return static_cast<double>(std::clock()) / static_cast<double>(CLOCKS_PER_SEC);
+}
+
 void serve(const std::string& path, const at::Tensor& ids) {
   const Model model(open_model(path));
   const RopeTable rope = rope_table(model.config(), ids.size(1));
   const LogitsHead head(model);
   for (std::string line; std::getline(std::cin, line);) {
     const auto since = std::chrono::steady_clock::now();
+    const double processor_since = processor_seconds();
     const at::Tensor hidden = hidden_states(model, rope, ids);
     const double sum = line == "evaluation" ? log_likelihood(head, hidden, ids) : 0;
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - since;
-    std::cout << seconds.count() << ' ' << sum << std::endl;
+    std::cout << seconds.count() << ' ' << processor_seconds() - processor_since << ' ' << sum
+              << std::endl;
   }
 }
 

@@ -101,6 +101,20 @@ TEST_P(BlockForward, StepsMakeTheWholeAndPreparingAgainTakesAChangeOver) {
   }
 }
 
+// Enough rows for the second half of a block to run for a few of them at a time.
+TEST_P(BlockForward, InPlaceAndInAnotherBlocksMemoryItIsTheSame) {
+  const at::Tensor rows = normal({4, 50, config.hidden}, "rows");
+  const at::Tensor expected = BlockRunner(config, block, rope).forward(rows);
+  BlockRunner runner(config, random_model(GetParam()).block(0), rope);
+  runner.take(block);
+  at::Tensor moved = rows.clone();
+  runner.advance(moved);
+  EXPECT_TRUE(at::equal(moved, expected));
+  const at::Tensor h =
+      runner.add_attention(rows, runner.attention(runner.attention_input(rows), nullptr));
+  EXPECT_TRUE(at::equal(runner.add_mlp(h, runner.gated(runner.mlp_input(h))), expected));
+}
+
 INSTANTIATE_TEST_SUITE_P(Biases, BlockForward, ::testing::Bool(),
                          [](const auto& info) { return info.param ? "with" : "without"; });
 

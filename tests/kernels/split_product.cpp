@@ -4,6 +4,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "compress/kernels/rms_norm/rms_norm.h"
 #include "tests/kernels/each_variant.h"
 
 namespace attar::kernels {
@@ -33,7 +34,7 @@ class SplitProductOf : public EachVariant {
   }
   Packed packed(const Array<float>& w, std::int64_t columns, std::int64_t inner, int pieces) const {
     Packed memory = blank(columns, inner, pieces);
-    split_pack({w.data(), 0, columns, inner, pieces, memory.get()}, variant());
+    split_pack({w.data(), SplitSource::f32, 0, columns, inner, pieces, memory.get()}, variant());
     return memory;
   }
 };
@@ -56,8 +57,13 @@ TEST_P(SplitProductOf, AgreesWithDoubleArithmeticForEveryShape) {
         const auto bias = normal(columns, 3), added = normal(rows * out_stride, 4);
         Array<float> out = added;  // padding must stay
         const Packed weights = packed(w, columns, inner, 3);
-        split_product({x.data(), stride, rows, inner, weights.get(), columns, 3, bias.data(),
-                       added.data(), out.data(), out_stride},
+        split_product({x.data(),
+                       stride,
+                       rows,
+                       {weights.get(), inner, columns, 3, bias.data()},
+                       added.data(),
+                       out.data(),
+                       out_stride},
                       variant());
         for (std::int64_t r = 0; r < rows; ++r) {
           for (std::int64_t c = 0; c < out_stride; ++c) {
@@ -88,8 +94,13 @@ TEST_P(SplitProductOf, IsAsExactAsAChainOfFloat32) {
   const auto x = normal(kRows * kInner, 1), w = normal(kColumns * kInner, 2);
   Array<float> out(kRows * kColumns);
   const Packed weights = packed(w, kColumns, kInner, 3);
-  split_product({x.data(), kInner, kRows, kInner, weights.get(), kColumns, 3, nullptr, nullptr,
-                 out.data(), kColumns},
+  split_product({x.data(),
+                 kInner,
+                 kRows,
+                 {weights.get(), kInner, kColumns, 3, nullptr},
+                 nullptr,
+                 out.data(),
+                 kColumns},
                 variant());
   double ours = 0, plain = 0;
   for (std::int64_t r = 0; r < kRows; ++r) {
@@ -112,8 +123,13 @@ TEST_P(SplitProductOf, ARowHasTheSameBitsAloneAndAmongOthersOnAnyNumberOfThreads
   const auto x = normal(kRows * kInner, 1), w = normal(kColumns * kInner, 2);
   const Packed weights = packed(w, kColumns, kInner, 3);
   const auto multiply = [&](std::int64_t first, std::int64_t rows, float* out) {
-    split_product({x.data() + first * kInner, kInner, rows, kInner, weights.get(), kColumns, 3,
-                   nullptr, nullptr, out, kColumns},
+    split_product({x.data() + first * kInner,
+                   kInner,
+                   rows,
+                   {weights.get(), kInner, kColumns, 3, nullptr},
+                   nullptr,
+                   out,
+                   kColumns},
                   variant());
   };
   Array<float> together(kRows * kColumns), alone = together;
@@ -142,11 +158,17 @@ TEST_P(SplitProductOf, Float16NeedsTwoPiecesAndBfloat16OneAndMoreChangeNoBit) {
     Array<float> expected(kRows * kColumns);
     for (int pieces = 3; pieces >= needed; --pieces) {
       const Packed weights = blank(kColumns, kInner, pieces);
-      EXPECT_EQ(split_pack({w.data(), 0, kColumns, kInner, pieces, weights.get()}, variant()),
+      EXPECT_EQ(split_pack({w.data(), SplitSource::f32, 0, kColumns, kInner, pieces, weights.get()},
+                           variant()),
                 needed);
       Array<float> out(kRows * kColumns);
-      split_product({x.data(), kInner, kRows, kInner, weights.get(), kColumns, pieces, nullptr,
-                     nullptr, out.data(), kColumns},
+      split_product({x.data(),
+                     kInner,
+                     kRows,
+                     {weights.get(), kInner, kColumns, pieces, nullptr},
+                     nullptr,
+                     out.data(),
+                     kColumns},
                     variant());
       if (pieces == 3) expected = out;
       EXPECT_TRUE(out.same_bits(expected)) << pieces << " pieces where " << needed << " suffice";
@@ -160,12 +182,75 @@ TEST_P(SplitProductOf, PartsPackedOneAfterTheOtherAreTheWhole) {
   const Packed whole = packed(w, kColumns, kInner, 3), parts = blank(kColumns, kInner, 3);
   std::int64_t first = 0;
   for (const std::int64_t count : {5, 40, 1, 44}) {
-    split_pack({w.data() + first * kInner, first, count, kInner, 3, parts.get()}, variant());
+    split_pack({w.data() + first * kInner, SplitSource::f32, first, count, kInner, 3, parts.get()},
+               variant());
     first += count;
   }
   EXPECT_EQ(std::memcmp(whole.get(), parts.get(),
                         static_cast<std::size_t>(split_bytes(kColumns, kInner, 3))),
             0);
+}
+
+// The steps of a block's second half, each over all rows; then all of them for a few rows at a
+// time.
+TEST_P(SplitProductOf, FinishingABlockInOneGivesTheBitsOfTheSteps) {
+  constexpr std::int64_t kRows = 141, kHidden = 40, kMixed = 48, kWidth = 96;
+  constexpr float kEps = 1e-5f;
+  const auto x = normal(kRows * kHidden, 1), mixed = normal(kRows * kMixed, 2);
+  const auto norm = normal(kHidden, 3), biases = normal(2 * kWidth, 4);
+  const Packed output = packed(normal(kHidden * kMixed, 5), kHidden, kMixed, 3);
+  const Packed gate_up = packed(normal(2 * kWidth * kHidden, 6), 2 * kWidth, kHidden, 3);
+  const Packed down = packed(normal(kHidden * kWidth, 7), kHidden, kWidth, 3);
+  for (const float* bias : {static_cast<const float*>(nullptr), biases.data()}) {
+    const SplitLayer output_layer{output.get(), kMixed, kHidden, 3, bias};
+    const SplitLayer gate_up_layer{gate_up.get(), kHidden, 2 * kWidth, 3, bias};
+    const SplitLayer down_layer{down.get(), kWidth, kHidden, 3, bias};
+    Array<float> h(kRows * kHidden), normed = h, both(kRows * 2 * kWidth), gated(kRows * kWidth);
+    Array<float> expected = h, projected = both, fused = x;
+    split_product({mixed.data(), kMixed, kRows, output_layer, x.data(), h.data(), kHidden},
+                  variant());
+    rms_norm({h.data(), norm.data(), normed.data(), kRows, kHidden, kEps}, variant());
+    split_product({normed.data(), kHidden, kRows, gate_up_layer, nullptr, both.data(), 2 * kWidth},
+                  variant());
+    gated_activation({both.data(), both.data() + kWidth, gated.data(), kRows, kWidth, 2 * kWidth,
+                      2 * kWidth, kWidth, Activation::silu},
+                     variant());
+    split_product({gated.data(), kWidth, kRows, down_layer, h.data(), expected.data(), kHidden},
+                  variant());
+    for (const int threads : {1, 2}) {
+      fused = x;
+      with_threads(threads, [&] {
+        split_finish({fused.data(), mixed.data(), kRows, output_layer, norm.data(), kEps,
+                      gate_up_layer, Activation::silu, down_layer, fused.data()},
+                     variant());
+      });
+      EXPECT_TRUE(fused.same_bits(expected)) << threads << " threads";
+    }
+    // The norm inside of a product.
+    split_product({h.data(), kHidden, kRows, gate_up_layer, nullptr, projected.data(), 2 * kWidth,
+                   norm.data(), kEps},
+                  variant());
+    EXPECT_TRUE(projected.same_bits(both));
+  }
+}
+
+TEST_P(SplitProductOf, PacksHalvesAsTheFloatsThatTheyStandFor) {
+  constexpr std::int64_t kInner = 70, kColumns = 33;
+  const auto w = normal(kColumns * kInner, 1);
+  const auto count = static_cast<std::size_t>(w.size());
+  const auto compare = [&](SplitSource type, auto narrow, auto widen) {
+    std::vector<std::uint16_t> halves(count);
+    narrow(w.data(), halves.data(), w.size());
+    Array<float> floats(w.size());
+    widen(halves.data(), floats.data(), w.size());
+    const Packed expected = packed(floats, kColumns, kInner, 2), got = blank(kColumns, kInner, 2);
+    split_pack({halves.data(), type, 0, kColumns, kInner, 2, got.get()}, variant());
+    EXPECT_EQ(std::memcmp(expected.get(), got.get(),
+                          static_cast<std::size_t>(split_bytes(kColumns, kInner, 2))),
+              0);
+  };
+  compare(SplitSource::f16, variant().f32_to_f16, variant().f16_to_f32);
+  compare(SplitSource::bf16, variant().f32_to_bf16, variant().bf16_to_f32);
 }
 
 TEST_P(SplitProductOf, WhatIsNotFiniteStaysInItsRow) {
@@ -179,8 +264,13 @@ TEST_P(SplitProductOf, WhatIsNotFiniteStaysInItsRow) {
     auto x = normal(3 * kInner, 1);
     x[kInner + 5] = bad;
     Array<float> out(3 * kColumns);
-    split_product({x.data(), kInner, 3, kInner, weights.get(), kColumns, 3, nullptr, nullptr,
-                   out.data(), kColumns},
+    split_product({x.data(),
+                   kInner,
+                   3,
+                   {weights.get(), kInner, kColumns, 3, nullptr},
+                   nullptr,
+                   out.data(),
+                   kColumns},
                   variant());
     for (std::int64_t i = 0; i < out.size(); ++i) {
       EXPECT_EQ(std::isfinite(out[i]), i / kColumns != 1) << "element " << i;
@@ -193,7 +283,7 @@ TEST_P(SplitProductOf, RefusesWeightsThatItCannotRead) {
   float out[1];
   const Packed weights = blank(1, 32, 1);
   const auto multiply = [&](const void* from, int pieces, const Variant& with) {
-    split_product({x.data(), 32, 1, 32, from, 1, pieces, nullptr, nullptr, out, 1}, with);
+    split_product({x.data(), 32, 1, {from, 32, 1, pieces, nullptr}, nullptr, out, 1}, with);
   };
   EXPECT_THROW(multiply(weights.get(), 0, variant()), std::invalid_argument);
   EXPECT_THROW(multiply(weights.get(), 4, variant()), std::invalid_argument);

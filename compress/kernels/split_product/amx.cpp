@@ -1,7 +1,16 @@
+#include "compress/kernels/rms_norm/rms_norm.h"
 #include "compress/kernels/split_product/split_product.h"
 #include "compress/kernels/split_product/tiles.h"
 
 namespace attar::kernels {
+
+// Instantiated where the kernels of AVX-512 are.
+struct Avx512;
+template <class S>
+void rms_norm_rows(const RmsNorm&, std::int64_t, std::int64_t);
+template <class S>
+void gated_activation_rows(const GatedActivation&, std::int64_t, std::int64_t);
+
 namespace {
 
 // 16 x 16 words, turned.
@@ -31,6 +40,21 @@ ATTAR_INLINE void transpose(__m512i (&row)[16]) {
   }
 }
 
+// Up to 32 values from `at` on, zeros after them.
+ATTAR_INLINE Floats32 load_weights(const SplitPack& call, std::int64_t at, std::int64_t count) {
+  if (call.type == SplitSource::f32) {
+    return load32(static_cast<const float*>(call.values) + at, count);
+  }
+  const auto* from = static_cast<const std::uint16_t*>(call.values) + at;
+  const __m256i low = _mm256_maskz_loadu_epi16(lanes_below(count), from);
+  const __m256i high = _mm256_maskz_loadu_epi16(lanes_below(count - 16), from + 16);
+  if (call.type == SplitSource::f16) return {_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)};
+  const auto widened = [](__m256i half) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  };
+  return {widened(low), widened(high)};
+}
+
 // One tile of weights, outputs [first, first + 16) by 32 inputs. Outputs outside of `written` stay.
 int pack_tile(const SplitPack& call, std::int64_t first, std::int64_t block, std::uint16_t* tile) {
   Floats32 left[16];
@@ -39,8 +63,8 @@ int pack_tile(const SplitPack& call, std::int64_t first, std::int64_t block, std
     const std::int64_t row = first + c - call.first;
     const bool there = row >= 0 && row < call.count;
     written = static_cast<__mmask16>(written | (there ? 1u << c : 0u));
-    left[c] = load32(call.values + (there ? row * call.inner + block * kPanel : 0),
-                     there ? call.inner - block * kPanel : 0);
+    left[c] = load_weights(call, there ? row * call.inner + block * kPanel : 0,
+                           there ? call.inner - block * kPanel : 0);
   }
   int needed = 1;
   for (int piece = 0; piece < 3; ++piece) {
@@ -60,53 +84,112 @@ int pack_tile(const SplitPack& call, std::int64_t first, std::int64_t block, std
   return needed;
 }
 
-// out = sums + bias + added for up to 32 x 32 of them.
-ATTAR_INLINE void write_sums(const SplitProduct& call, const float* sums, std::int64_t row,
+// Where the sums of a product go: out = sums + bias + added.
+struct Output {
+  std::int64_t columns;
+  const float* bias;
+  const float* added;
+  float* out;  // as are the rows of `added`, `stride` floats apart
+  std::int64_t stride;
+};
+
+// Up to 32 x 32 sums, the first of them at `row` and `column`.
+ATTAR_INLINE void write_sums(const Output& to, const float* sums, std::int64_t row,
                              std::int64_t rows, std::int64_t column) {
-  const __mmask16 low = lanes_below(call.columns - column);
-  const __mmask16 high = lanes_below(call.columns - column - 16);
+  const __mmask16 low = lanes_below(to.columns - column);
+  const __mmask16 high = lanes_below(to.columns - column - 16);
   const auto bias = [&](__mmask16 lanes, std::int64_t at) {
-    return call.bias ? _mm512_maskz_loadu_ps(lanes, call.bias + column + at) : _mm512_setzero_ps();
+    return to.bias ? _mm512_maskz_loadu_ps(lanes, to.bias + column + at) : _mm512_setzero_ps();
   };
   const __m512 low_bias = bias(low, 0), high_bias = bias(high, 16);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const std::int64_t at = (row + r) * call.out_stride + column;
+    const std::int64_t at = (row + r) * to.stride + column;
     __m512 left = _mm512_load_ps(sums + r * 32), right = _mm512_load_ps(sums + r * 32 + 16);
-    if (call.bias) {
+    if (to.bias) {
       left = _mm512_add_ps(left, low_bias);
       right = _mm512_add_ps(right, high_bias);
     }
-    if (call.added) {
-      left = _mm512_add_ps(left, _mm512_maskz_loadu_ps(low, call.added + at));
-      right = _mm512_add_ps(right, _mm512_maskz_loadu_ps(high, call.added + at + 16));
+    if (to.added) {
+      left = _mm512_add_ps(left, _mm512_maskz_loadu_ps(low, to.added + at));
+      right = _mm512_add_ps(right, _mm512_maskz_loadu_ps(high, to.added + at + 16));
     }
-    _mm512_mask_storeu_ps(call.out + at, low, left);
-    _mm512_mask_storeu_ps(call.out + at + 16, high, right);
+    _mm512_mask_storeu_ps(to.out + at, low, left);
+    _mm512_mask_storeu_ps(to.out + at + 16, high, right);
   }
 }
 
-template <int pieces>
-void multiply_task(const SplitProduct& call, const SplitTask& task) {
-  const TileRegisters registers;
-  alignas(64) float sums[kPanel * kPanel];
-  auto* x = static_cast<std::uint16_t*>(task.scratch);
-  const auto* weights = static_cast<const std::uint16_t*>(call.weights);
-  const std::int64_t blocks = panels_of(call.inner);
-  const auto rows_at = [&](std::int64_t row) {
-    return task.row_end - row < kPanel ? task.row_end - row : kPanel;
-  };
-  const auto panel_at = [&](std::int64_t row) {
-    return x + (row - task.row_begin) / kPanel * blocks * 3 * kPieceSize;
-  };
-  for (std::int64_t row = task.row_begin; row < task.row_end; row += kPanel) {
-    split_panel(call.x + row * call.x_stride, call.x_stride, rows_at(row), call.inner,
-                panel_at(row));
+// Up to kTaskRows rows in pieces.
+struct SplitRows {
+  std::uint16_t* pieces;
+  std::int64_t rows;
+  std::int64_t blocks;  // of 32 inputs
+
+  std::uint16_t* panel(std::int64_t row) const {
+    return pieces + row / kPanel * blocks * 3 * kPieceSize;
   }
-  for (std::int64_t panel = task.panel_begin; panel < task.panel_end; ++panel) {
-    for (std::int64_t row = task.row_begin; row < task.row_end; row += kPanel) {
-      multiply_rows<pieces>(panel_at(row), rows_at(row),
-                            weights + panel * blocks * pieces * kPieceSize, blocks, sums);
-      write_sums(call, sums, row, rows_at(row), panel * kPanel);
+  std::int64_t count(std::int64_t row) const { return rows - row < kPanel ? rows - row : kPanel; }
+};
+
+// sums of the 32 rows from `row` on with one panel of a layer.
+ATTAR_INLINE void multiply(const SplitRows& x, std::int64_t row, const SplitLayer& layer,
+                           std::int64_t panel, float* sums) {
+  const auto* weights = static_cast<const std::uint16_t*>(layer.weights) +
+                        panel * x.blocks * layer.pieces * kPieceSize;
+  switch (layer.pieces) {
+    case 1:
+      return multiply_rows<1>(x.panel(row), x.count(row), weights, x.blocks, sums);
+    case 2:
+      return multiply_rows<2>(x.panel(row), x.count(row), weights, x.blocks, sums);
+    default:
+      return multiply_rows<3>(x.panel(row), x.count(row), weights, x.blocks, sums);
+  }
+}
+
+void multiply_panels(const SplitRows& x, const SplitLayer& layer, std::int64_t begin,
+                     std::int64_t end, const Output& to) {
+  alignas(64) float sums[kPanel * kPanel];
+  for (std::int64_t panel = begin; panel < end; ++panel) {
+    for (std::int64_t row = 0; row < x.rows; row += kPanel) {
+      multiply(x, row, layer, panel, sums);
+      write_sums(to, sums, row, x.count(row), panel * kPanel);
+    }
+  }
+}
+
+// Rows, or their norms, into pieces; strip holds one panel of norms.
+void split(const float* from, std::int64_t stride, std::int64_t inner, const SplitRows& x,
+           const float* norm, float eps, float* strip) {
+  for (std::int64_t row = 0; row < x.rows; row += kPanel) {
+    const float* rows = from + row * stride;
+    if (norm) {
+      rms_norm_rows<Avx512>({rows, norm, strip, x.count(row), inner, eps}, 0, x.count(row));
+      rows = strip;
+    }
+    split_panel(rows, norm ? inner : stride, x.count(row), inner, x.panel(row));
+  }
+}
+
+// act(gate) * up of all rows into pieces, 32 columns at a time.
+void gate_and_split(const SplitFinish& call, const SplitRows& x, const SplitRows& gated) {
+  alignas(64) float gate[kPanel * kPanel], up[kPanel * kPanel];
+  const std::int64_t width = call.down.inner;
+  const auto add_bias = [&](float* sums, std::int64_t rows, std::int64_t column) {
+    if (!call.gate_up.bias) return;
+    write_sums({kPanel, call.gate_up.bias + column, nullptr, sums, kPanel}, sums, 0, rows, 0);
+  };
+  for (std::int64_t panel = 0; panel < width / kPanel; ++panel) {
+    for (std::int64_t row = 0; row < x.rows; row += kPanel) {
+      const std::int64_t rows = x.count(row);
+      multiply(x, row, call.gate_up, panel, gate);
+      multiply(x, row, call.gate_up, width / kPanel + panel, up);
+      add_bias(gate, rows, panel * kPanel);
+      add_bias(up, rows, width + panel * kPanel);
+      gated_activation_rows<Avx512>(
+          {gate, up, gate, rows, kPanel, kPanel, kPanel, kPanel, call.activation}, 0, rows);
+      for (std::int64_t r = 0; r < (rows + 15) / 16 * 16; ++r) {
+        split_into(load32(gate + r * kPanel, r < rows ? kPanel : 0),
+                   row_in_panel(gated.panel(row), panel, r));
+      }
     }
   }
 }
@@ -128,14 +211,37 @@ int amx_split_pack(const SplitPack& call, std::int64_t panel) {
 }
 
 void amx_split_product(const SplitProduct& call, const SplitTask& task) {
-  switch (call.pieces) {
-    case 1:
-      return multiply_task<1>(call, task);
-    case 2:
-      return multiply_task<2>(call, task);
-    default:
-      return multiply_task<3>(call, task);
-  }
+  const TileRegisters registers;
+  const std::int64_t inner = call.layer.inner, rows = task.row_end - task.row_begin;
+  const SplitRows x{reinterpret_cast<std::uint16_t*>(task.scratch), rows, panels_of(inner)};
+  auto* strip = reinterpret_cast<float*>(task.scratch + pieces_bytes(rows, inner));
+  split(call.x + task.row_begin * call.x_stride, call.x_stride, inner, x, call.norm, call.eps,
+        strip);
+  const std::int64_t at = task.row_begin * call.out_stride;
+  multiply_panels(x, call.layer, task.panel_begin, task.panel_end,
+                  {call.layer.columns, call.layer.bias, call.added ? call.added + at : nullptr,
+                   call.out + at, call.out_stride});
+}
+
+void amx_split_finish(const SplitFinish& call, const SplitTask& task) {
+  const TileRegisters registers;
+  const std::int64_t rows = task.row_end - task.row_begin;
+  const std::int64_t hidden = call.output.columns, mixed = call.output.inner;
+  auto* strip = reinterpret_cast<float*>(task.scratch);
+  float* h = strip + strip_bytes(hidden) / 4;
+  auto* pieces = reinterpret_cast<std::uint16_t*>(h + strip_bytes(hidden) / 4 * panels_of(rows));
+  const SplitRows gated{pieces, rows, panels_of(call.down.inner)};
+  pieces += pieces_bytes(rows, call.down.inner) / 2;
+
+  const SplitRows attended{pieces, rows, panels_of(mixed)};
+  split(call.mixed + task.row_begin * mixed, mixed, mixed, attended, nullptr, 0, nullptr);
+  multiply_panels(attended, call.output, 0, panels_of(hidden),
+                  {hidden, call.output.bias, call.x + task.row_begin * hidden, h, hidden});
+  const SplitRows normed{pieces, rows, panels_of(hidden)};
+  split(h, hidden, hidden, normed, call.norm, call.eps, strip);
+  gate_and_split(call, normed, gated);
+  float* out = call.out + task.row_begin * hidden;
+  multiply_panels(gated, call.down, 0, panels_of(hidden), {hidden, call.down.bias, h, out, hidden});
 }
 
 }  // namespace attar::kernels

@@ -23,7 +23,7 @@ struct Free {
 };
 
 // Memory of this thread, kept from call to call.
-void* thread_scratch(std::int64_t bytes) {
+std::uint8_t* thread_scratch(std::int64_t bytes) {
   thread_local std::unique_ptr<void, Free> held;
   thread_local std::size_t size = 0;
   const std::size_t wanted = (static_cast<std::size_t>(bytes) + 4095) / 4096 * 4096;
@@ -34,7 +34,7 @@ void* thread_scratch(std::int64_t bytes) {
     if (!held) throw std::bad_alloc();
     size = wanted;
   }
-  return held.get();
+  return static_cast<std::uint8_t*>(held.get());
 }
 
 void check(bool holds, const std::string& rule, std::int64_t got) {
@@ -48,6 +48,14 @@ void check_weights(const Variant& variant, const void* weights, int pieces) {
   const auto misplaced =
       static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(weights) % kAlignment);
   check(misplaced == 0, "packed weights must be aligned to 64 bytes; bytes past that", misplaced);
+}
+
+int threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
+
+template <class Call>
+std::int64_t rows_of_a_task(const Call& call) {
+  const std::int64_t fitting = kTaskScratch / scratch_bytes(call, kPanel) * kPanel;
+  return std::clamp(fitting, kPanel, kTaskRows);
 }
 
 }  // namespace
@@ -70,23 +78,37 @@ int split_pack(const SplitPack& call, const Variant& variant) {
 }
 
 void split_product(const SplitProduct& call, const Variant& variant) {
-  check_weights(variant, call.weights, call.pieces);
-  if (call.rows <= 0 || call.columns <= 0) return;
-  const std::int64_t fitting = kTaskScratch / split_scratch_bytes(kPanel, call.inner) * kPanel;
-  const std::int64_t row_step = std::clamp(fitting, kPanel, kTaskRows);
-  const std::int64_t blocks = (call.rows + row_step - 1) / row_step;
+  check_weights(variant, call.layer.weights, call.layer.pieces);
+  if (call.rows <= 0 || call.layer.columns <= 0) return;
+  const std::int64_t step = rows_of_a_task(call);
+  const std::int64_t blocks = (call.rows + step - 1) / step;
   // Few rows leave threads idle, unless the outputs are shared out as well.
-  const int threads = omp_in_parallel() ? 1 : omp_get_max_threads();
-  const std::int64_t wanted = threads == 1 ? 1 : 2 * threads;
-  const std::int64_t panels = panels_of(call.columns);
+  const std::int64_t wanted = threads() == 1 ? 1 : 2 * threads();
+  const std::int64_t panels = panels_of(call.layer.columns);
   const std::int64_t ranges = std::clamp((wanted + blocks - 1) / blocks, std::int64_t{1}, panels);
 #pragma omp parallel for schedule(dynamic, 1) if (blocks * ranges > 1)
   for (std::int64_t i = 0; i < blocks * ranges; ++i) {
-    const std::int64_t row = i / ranges * row_step, range = i % ranges;
-    const std::int64_t row_end = std::min(call.rows, row + row_step);
-    variant.split_product(call,
-                          {row, row_end, range * panels / ranges, (range + 1) * panels / ranges,
-                           thread_scratch(split_scratch_bytes(row_end - row, call.inner))});
+    const std::int64_t row = i / ranges * step, range = i % ranges;
+    const std::int64_t end = std::min(call.rows, row + step);
+    variant.split_product(call, {row, end, range * panels / ranges, (range + 1) * panels / ranges,
+                                 thread_scratch(scratch_bytes(call, end - row))});
+  }
+}
+
+void split_finish(const SplitFinish& call, const Variant& variant) {
+  for (const SplitLayer* layer : {&call.output, &call.gate_up, &call.down}) {
+    check_weights(variant, layer->weights, layer->pieces);
+  }
+  check(call.down.inner % kPanel == 0, "the MLP must be a multiple of 32 wide", call.down.inner);
+  check(call.gate_up.columns == 2 * call.down.inner, "gate and up must be as wide as down reads",
+        call.gate_up.columns);
+  std::int64_t step = rows_of_a_task(call);
+  if (call.rows < 2 * step * threads()) step = kPanel;
+  const std::int64_t blocks = (call.rows + step - 1) / step;
+#pragma omp parallel for schedule(dynamic, 1) if (blocks > 1)
+  for (std::int64_t i = 0; i < blocks; ++i) {
+    const std::int64_t row = i * step, end = std::min(call.rows, row + step);
+    variant.split_finish(call, {row, end, 0, 0, thread_scratch(scratch_bytes(call, end - row))});
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "compress/kernels/gated_activation/gated_activation.h"
 #include "compress/kernels/variants.h"
 
 namespace attar::kernels {
@@ -20,10 +21,13 @@ bool has_split_product(const Variant& variant = active_variant());
 // Bytes of a packed matrix of `columns` outputs and `inner` inputs.
 std::int64_t split_bytes(std::int64_t columns, std::int64_t inner, int pieces);
 
+enum class SplitSource : std::uint8_t { f32, f16, bf16 };
+
 // Writes rows of W [columns, inner], the weights of outputs [first, first + count), into a packed
 // matrix. Outputs come in panels of 32: the rest of the last one must be zero.
 struct SplitPack {
-  const float* values;  // [count, inner], contiguous
+  const void* values;  // [count, inner] of `type`, contiguous
+  SplitSource type;
   std::int64_t first;
   std::int64_t count;
   std::int64_t inner;
@@ -34,21 +38,45 @@ struct SplitPack {
 // How many pieces hold these values exactly, 1 .. 3; at most call.pieces have been written.
 int split_pack(const SplitPack& call, const Variant& variant = active_variant());
 
-// out = x W^T + bias + added. Every element is one chain of sums in an order of its own row and
-// column alone.
+// A layer: packed W [columns, inner], 64-byte aligned, and a bias [columns] or nullptr.
+struct SplitLayer {
+  const void* weights;
+  std::int64_t inner;
+  std::int64_t columns;
+  int pieces;
+  const float* bias;
+};
+
+// out = x W^T + bias + added, or norm(x) W^T + ... with `norm`. Every element is one chain of sums
+// in an order of its own row and column alone.
 struct SplitProduct {
   const float* x;         // [rows, inner], rows x_stride floats apart
-  std::int64_t x_stride;  //
-  std::int64_t rows;      //
-  std::int64_t inner;     //
-  const void* weights;    // packed W [columns, inner], 64-byte aligned
-  std::int64_t columns;   //
-  int pieces;             // of weights
-  const float* bias;      // [columns] or nullptr
-  const float* added;     // [rows, columns], rows out_stride floats apart, or nullptr; may be out
-  float* out;             // [rows, columns]
+  std::int64_t x_stride;  // inner, where there is a norm
+  std::int64_t rows;
+  SplitLayer layer;
+  const float* added;  // [rows, columns], rows out_stride floats apart, or nullptr; may be out
+  float* out;          // [rows, columns]
   std::int64_t out_stride;
+  const float* norm = nullptr;  // [inner]: see rms_norm
+  float eps = 0;
 };
 void split_product(const SplitProduct& call, const Variant& variant = active_variant());
+
+// What follows attention in a block, for a few rows at a time that stay in the cache:
+//   h = x + output(mixed),   out = h + down(act(gate(norm(h))) * up(norm(h)))
+// The same bits as step by step. All rows are contiguous; out may be x.
+struct SplitFinish {
+  const float* x;      // [rows, hidden]
+  const float* mixed;  // [rows, output.inner]
+  std::int64_t rows;
+  SplitLayer output;  // to hidden
+  const float* norm;  // [hidden]
+  float eps;
+  SplitLayer gate_up;  // hidden to gate | up, each a multiple of 32 wide
+  Activation activation;
+  SplitLayer down;
+  float* out;  // [rows, hidden]
+};
+void split_finish(const SplitFinish& call, const Variant& variant = active_variant());
 
 }  // namespace attar::kernels

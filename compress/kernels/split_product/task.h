@@ -1,7 +1,9 @@
-// A piece of one product that one thread does at one go.
+// A piece of one product that one thread does at one go, and the memory that it needs.
 #pragma once
 
 #include <cstdint>
+
+#include "compress/kernels/split_product/split_product.h"
 
 namespace attar::kernels {
 
@@ -12,14 +14,28 @@ constexpr std::int64_t panels_of(std::int64_t count) { return (count + kPanel - 
 struct SplitTask {
   std::int64_t row_begin;
   std::int64_t row_end;
-  std::int64_t panel_begin;  // panels of outputs
+  std::int64_t panel_begin;  // panels of outputs, of a product
   std::int64_t panel_end;
-  void* scratch;  // split_scratch_bytes(rows, inner), 64-byte aligned
+  std::uint8_t* scratch;  // 64-byte aligned
 };
 
-// Room for three pieces of `rows` rows.
-constexpr std::int64_t split_scratch_bytes(std::int64_t rows, std::int64_t inner) {
+// Three pieces of `rows` rows.
+constexpr std::int64_t pieces_bytes(std::int64_t rows, std::int64_t inner) {
   return panels_of(rows) * panels_of(inner) * kPanel * kPanel * 3 * 2;
+}
+
+// A panel of rows as float32, in whole cache lines.
+constexpr std::int64_t strip_bytes(std::int64_t columns) { return kPanel * columns * 4; }
+
+constexpr std::int64_t scratch_bytes(const SplitProduct& call, std::int64_t rows) {
+  return pieces_bytes(rows, call.layer.inner) + (call.norm ? strip_bytes(call.layer.inner) : 0);
+}
+
+constexpr std::int64_t scratch_bytes(const SplitFinish& call, std::int64_t rows) {
+  const std::int64_t hidden = call.output.columns;
+  const std::int64_t wider = call.output.inner > hidden ? call.output.inner : hidden;
+  return pieces_bytes(rows, wider) + pieces_bytes(rows, call.down.inner) +
+         strip_bytes(hidden) * (panels_of(rows) + 1);
 }
 
 }  // namespace attar::kernels
