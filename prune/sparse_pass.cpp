@@ -99,10 +99,10 @@ std::vector<PlannedLayer> SparsePass::plan(const ModelConfig& config) const {
   return planned;
 }
 
-void SparsePass::see_later(std::span<const std::vector<PlannedLayer>> plans) {
+void SparsePass::see_later(std::span<const PassPlan> plans) {
   filled_.clear();
-  for (const std::vector<PlannedLayer>& plan : plans) {
-    for (const PlannedLayer& layer : plan) {
+  for (const PassPlan& plan : plans) {
+    for (const PlannedLayer& layer : plan.layers) {
       if (layer.changes && !layer.keeps_zeros) {
         filled_.try_emplace({layer.block, layer.role}, layer.action);
       }

@@ -75,10 +75,10 @@ std::optional<AwqPass::Target> AwqPass::target(std::int64_t block, Role role) co
   return Target{*decision.scheme};
 }
 
-void AwqPass::see_later(std::span<const std::vector<PlannedLayer>> plans) {
+void AwqPass::see_later(std::span<const PassPlan> plans) {
   later_.clear();
-  for (const std::vector<PlannedLayer>& plan : plans) {
-    for (const PlannedLayer& layer : plan) {
+  for (const PassPlan& plan : plans) {
+    for (const PlannedLayer& layer : plan.layers) {
       if (!layer.scheme) continue;
       later_.try_emplace({layer.block, layer.role}, Later{*layer.scheme, layer.compensates});
     }

@@ -119,7 +119,7 @@ class AwqPass final : public BlockwisePass {
   Needs needs() const override { return {.calibration = true}; }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
-  void see_later(std::span<const std::vector<PlannedLayer>> plans) override;
+  void see_later(std::span<const PassPlan> plans) override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
   void run_block(BlockWork& work) const override;
 

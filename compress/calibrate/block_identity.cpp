@@ -94,6 +94,12 @@ bool same_attention(const Block& a, const Block& b) {
   return same_mixing(a, b) && same_tensors(a[Role::kOutput], b[Role::kOutput]);
 }
 
+std::string hash_of(const Weight& weight) {
+  io::Sha256 hash;
+  hash_weight(hash, weight);
+  return hash.hex();
+}
+
 std::string hash_before(Site site, const std::string& context, const Block& block) {
   io::Sha256 hash;
   hash.update(context);

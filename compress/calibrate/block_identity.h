@@ -16,6 +16,8 @@ bool same_tensors(const Linear& a, const Linear& b);
 bool same_mixing(const Block& a, const Block& b);
 bool same_attention(const Block& a, const Block& b);
 
+std::string hash_of(const Weight& weight);
+
 // Hash of everything inside the block that the activations at `site` depend on, on top of
 // `context`, which stands for what went before the block.
 std::string hash_before(Site site, const std::string& context, const Block& block);

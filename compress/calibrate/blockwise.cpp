@@ -16,7 +16,10 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
       outcome->block = original;
       check_finite(outcome->block, index);
       for (const BlockwisePass* pass : passes) {
-        BlockWork work{model.config(),
+        const ModelConfig config =
+            model.config().with(widths_of(outcome->block, model.config().head_dim));
+        BlockWork work{model,
+                       config,
                        index,
                        outcome->block,
                        original,
@@ -29,7 +32,7 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
     }
     model.put_block(index, outcome->block);
     if (stream) stream->advance(outcome->block, original);
-    model.source().done_with_block(index);
+    model.done_with_block(index);
   }
 }
 

@@ -13,12 +13,13 @@
 namespace attar {
 
 struct BlockWork {
-  const ModelConfig& config;
-  std::int64_t index;     // of the block
-  Block& block;           // changed in place
-  const Block& original;  // the same block before the first of the passes that share the stream
-  BlockStream* stream;    // activations entering the block; null when no pass needs them
-  PassReport& report;     // this pass's report of this block
+  const Model& model;         // in work; model.original() is what the run started from
+  const ModelConfig& config;  // of this block as it stands
+  std::int64_t index;         // of the block
+  Block& block;               // changed in place
+  const Block& original;      // the same block before the first of the passes that share the stream
+  BlockStream* stream;        // activations entering the block; null when no pass needs them
+  PassReport& report;         // this pass's report of this block
   const RunContext& context;
 };
 

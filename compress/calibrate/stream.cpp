@@ -24,6 +24,7 @@ namespace {
 std::string hash_of(const Model& model) {
   io::Sha256 hash;
   hash.update(model.source().sha256());
+  if (model.outer_changed()) hash.update(hash_of(model.embedding()));
   return hash.hex();
 }
 

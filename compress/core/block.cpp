@@ -42,11 +42,21 @@ at::Tensor Linear::forward(const at::Tensor& input) const {
   return at::linear(input, dense(weight), bias);
 }
 
-void check(const Block& block, const ModelConfig& config, std::string_view where) {
+BlockWidths widths_of(const Block& block, std::int64_t head_dim) {
+  return {shape_of(block[Role::kGate].weight).out,
+          shape_of(block[Role::kQuery].weight).out / head_dim,
+          shape_of(block[Role::kKey].weight).out / head_dim};
+}
+
+void check(const Block& block, const ModelConfig& model, std::string_view where) {
+  const ModelConfig config = model.with(widths_of(block, model.head_dim));
   for (const at::Tensor* norm : {&block.attention_norm, &block.mlp_norm}) {
     require(norm->defined() && norm->dim() == 1 && norm->size(0) == config.hidden, where,
             "a norm must hold ", config.hidden, " values");
   }
+  require(config.ffn > 0 && config.kv_heads > 0 && config.heads % config.kv_heads == 0, where,
+          "has ", config.heads, " attention heads for ", config.kv_heads, " key-value heads and ",
+          config.ffn, " neurons; there must be some, and the second must divide the first");
   for (const Role role : kRoles) {
     const std::string name = std::string(where) + " " + std::string(short_name(role));
     const Linear& linear = block[role];
@@ -54,7 +64,7 @@ void check(const Block& block, const ModelConfig& config, std::string_view where
     const auto [out, in] = shape_of(linear.weight);
     const LinearShape expected = shape_of(config, role);
     require(out == expected.out && in == expected.in, name, "weight must be [", expected.out, ", ",
-            expected.in, "] by the configuration, got [", out, ", ", in, "]");
+            expected.in, "] beside the block's other layers, got [", out, ", ", in, "]");
     require(!linear.bias.defined() || linear.bias.numel() == out, name, "bias must hold ", out,
             " values");
   }

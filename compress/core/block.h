@@ -28,7 +28,11 @@ struct Block {
   const Linear& operator[](Role role) const { return linears[index_of(role)]; }
 };
 
-// Throws BadInput when a weight or norm disagrees with the configuration.
+// The widths that the block's own weights have.
+BlockWidths widths_of(const Block& block, std::int64_t head_dim);
+
+// Throws BadInput when a weight or norm disagrees with the configuration: another hidden size, or
+// layers of the block that do not fit one another. Its widths may be others than the model's.
 void check(const Block& block, const ModelConfig& config, std::string_view where);
 
 // Throws NumericRefusal naming the first tensor that holds a NaN or an infinity.

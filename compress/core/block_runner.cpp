@@ -29,6 +29,7 @@ BlockRunner::BlockRunner(const ModelConfig& config, const Block& block, const Ro
 }
 
 void BlockRunner::take(const Block& block) {
+  config_ = config_.with(widths_of(block, config_.head_dim));
   attention_norm_ = block.attention_norm.to(at::kFloat).contiguous();
   mlp_norm_ = block.mlp_norm.to(at::kFloat).contiguous();
   for (const Site site : kSites) prepare(block, site);

@@ -1,5 +1,7 @@
 #include "compress/core/config.h"
 
+#include <algorithm>
+
 #include "compress/core/errors.h"
 
 namespace attar {
@@ -23,6 +25,34 @@ std::string_view to_string(Site site) {
   constexpr std::array<std::string_view, 4> kNames = {"attention_input", "o_input", "mlp_input",
                                                       "down_input"};
   return kNames[index_of(site)];
+}
+
+BlockWidths ModelConfig::widths_of(std::int64_t block) const {
+  return uniform() ? BlockWidths{ffn, heads, kv_heads}
+                   : block_widths.at(static_cast<std::size_t>(block));
+}
+
+ModelConfig ModelConfig::with(const BlockWidths& widths) const {
+  ModelConfig one = *this;
+  one.block_widths.clear();
+  one.ffn = widths.ffn;
+  one.heads = widths.heads;
+  one.kv_heads = widths.kv_heads;
+  return one;
+}
+
+ModelConfig ModelConfig::of_block(std::int64_t block) const { return with(widths_of(block)); }
+
+void ModelConfig::set_widths(std::vector<BlockWidths> widths) {
+  ffn = heads = kv_heads = 0;
+  bool equal = true;
+  for (const BlockWidths& block : widths) {
+    ffn = std::max(ffn, block.ffn);
+    heads = std::max(heads, block.heads);
+    kv_heads = std::max(kv_heads, block.kv_heads);
+    equal = equal && block == widths.front();
+  }
+  block_widths = equal ? std::vector<BlockWidths>() : std::move(widths);
 }
 
 Site site_of(Role role) {
@@ -60,6 +90,10 @@ LinearShape shape_of(const ModelConfig& c, Role role) {
   throw std::logic_error("shape_of: unknown role");
 }
 
+LinearShape shape_of(const ModelConfig& config, std::int64_t block, Role role) {
+  return config.uniform() ? shape_of(config, role) : shape_of(config.of_block(block), role);
+}
+
 std::string_view short_name(Role role) {
   constexpr std::array<std::string_view, 7> kNames = {
       "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
@@ -87,6 +121,8 @@ void check(const ModelConfig& c, std::string_view where) {
           c.kv_heads, " and ", c.heads);
   require(c.head_dim % 2 == 0, where, "head size must be even for rotary positions, got ",
           c.head_dim);
+  require(c.uniform() || static_cast<std::int64_t>(c.block_widths.size()) == c.layers, where,
+          "widths of ", c.block_widths.size(), " blocks are given for ", c.layers);
   require(c.norm_eps > 0 && c.norm_eps < 1, where, "norm epsilon must be in (0, 1), got ",
           c.norm_eps);
   require(c.rope.theta > 0 && c.rope.factor > 0, where,

@@ -29,6 +29,14 @@ struct Rope {
   std::vector<float> stored_factors;
 };
 
+// What blocks of one model may differ in.
+struct BlockWidths {
+  std::int64_t ffn = 0;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  bool operator==(const BlockWidths&) const = default;
+};
+
 struct ModelConfig {
   std::string family;  // a name of compress/families
   std::int64_t layers = 0;
@@ -44,6 +52,16 @@ struct ModelConfig {
   Rope rope;
   bool tied_head = false;
   std::optional<std::int64_t> bos, eos;
+  // One entry a block when blocks differ; then ffn, heads and kv_heads are the largest of them.
+  std::vector<BlockWidths> block_widths;
+
+  bool uniform() const { return block_widths.empty(); }
+  BlockWidths widths_of(std::int64_t block) const;
+  // Takes the widths of all blocks over; equal ones make a uniform model.
+  void set_widths(std::vector<BlockWidths> widths);
+  // The same model with the widths of one block for all: what code that works on a block reads.
+  ModelConfig of_block(std::int64_t block) const;
+  ModelConfig with(const BlockWidths& widths) const;
 
   std::int64_t q_width() const { return heads * head_dim; }
   std::int64_t kv_width() const { return kv_heads * head_dim; }
@@ -68,7 +86,9 @@ struct LinearShape {
   std::int64_t out = 0;
   std::int64_t in = 0;
 };
+// Of a uniform model, or of `config.of_block(i)`.
 LinearShape shape_of(const ModelConfig& config, Role role);
+LinearShape shape_of(const ModelConfig& config, std::int64_t block, Role role);
 
 // The name that rules and reports use: the Hugging Face module path of Llama-like models,
 // "model.layers.3.mlp.down_proj". `short_name` is its tail inside the block, "mlp.down_proj".

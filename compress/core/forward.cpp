@@ -103,8 +103,9 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activa
   return gated_activation_into(at::empty(gate.sizes(), gate.options()), gate, up, activation);
 }
 
-at::Tensor block_forward(const ModelConfig& config, const Block& block, const RopeTable& rope,
+at::Tensor block_forward(const ModelConfig& model, const Block& block, const RopeTable& rope,
                          const at::Tensor& x) {
+  const ModelConfig config = model.with(widths_of(block, model.head_dim));
   const at::Tensor normed = rms_norm(x, block.attention_norm, config.norm_eps);
   const at::Tensor mixed = attention_with_gradient(
       block[Role::kQuery].forward(normed), block[Role::kKey].forward(normed),

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "compress/core/block.h"
 #include "compress/core/config.h"
@@ -31,45 +32,85 @@ class ModelSource {
   virtual std::int64_t file_bytes() const = 0;
 };
 
-// Blocks that passes have written.
-class BlockStore {
- public:
-  virtual ~BlockStore() = default;
-  virtual std::optional<Block> read(std::int64_t index) const = 0;
-  virtual void write(std::int64_t index, const Block& block) = 0;
+// What a model holds outside of its blocks.
+struct OuterWeights {
+  Weight embedding;            // [vocabulary, hidden]
+  at::Tensor final_norm;       // [hidden] float32
+  std::optional<Weight> head;  // [vocabulary, hidden]; empty: tied to the embedding
 };
 
-class MemoryBlockStore final : public BlockStore {
+// What passes have written.
+class ModelStore {
+ public:
+  virtual ~ModelStore() = default;
+  virtual std::optional<Block> read(std::int64_t index) const = 0;
+  virtual void write(std::int64_t index, const Block& block) = 0;
+  virtual std::optional<OuterWeights> read_outer() const = 0;
+  virtual void write_outer(const OuterWeights& outer) = 0;
+};
+
+class MemoryModelStore final : public ModelStore {
  public:
   std::optional<Block> read(std::int64_t index) const override;
   void write(std::int64_t index, const Block& block) override { blocks_[index] = block; }
+  std::optional<OuterWeights> read_outer() const override { return outer_; }
+  void write_outer(const OuterWeights& outer) override { outer_ = outer; }
 
  private:
   std::map<std::int64_t, Block> blocks_;
+  std::optional<OuterWeights> outer_;
 };
 
+// Its shape follows from what was written: blocks bring their widths, `put_outer` vocabulary and
+// hidden size, `keep_blocks` the depth.
 class Model {
  public:
   explicit Model(std::shared_ptr<const ModelSource> source,
-                 std::shared_ptr<BlockStore> overlay = std::make_shared<MemoryBlockStore>());
+                 std::shared_ptr<ModelStore> overlay = std::make_shared<MemoryModelStore>());
 
-  const ModelConfig& config() const { return source_->config(); }
+  // A model on top of this one: only `kept` of its blocks in this order (empty: all), and what the
+  // overlay holds already or will be given. This one must stay as it is: the next pass of a recipe
+  // writes there what it changes.
+  Model successor(std::shared_ptr<ModelStore> overlay, std::vector<std::int64_t> kept = {}) const;
+
+  const ModelConfig& config() const { return config_; }
+  // What the run started from.
   const ModelSource& source() const { return *source_; }
   std::shared_ptr<const ModelSource> shared_source() const { return source_; }
-
-  Block block(std::int64_t index) const;
-  void put_block(std::int64_t index, const Block& block);
-  bool changed(std::int64_t index) const { return overlay_->read(index).has_value(); }
-  // The same source with a further overlay on top of nothing: what the run has not changed.
   Model original() const { return Model(source_); }
 
-  Weight embedding() const { return source_->read_embedding(); }
-  at::Tensor final_norm() const { return source_->read_final_norm(); }
-  Weight head() const { return source_->read_head(); }
+  Block block(std::int64_t index) const;
+  Weight embedding() const;
+  at::Tensor final_norm() const;
+  Weight head() const;  // the embedding when tied
+
+  // Throws BadInput when the block does not fit the model's hidden size. Its widths may be new.
+  void put_block(std::int64_t index, const Block& block);
+  // Vocabulary and hidden size are taken from the embedding. Blocks of another hidden size must be
+  // written afterwards.
+  void put_outer(const OuterWeights& outer);
+  // Only these blocks of the model below stay, in this order. Before any block is written.
+  void keep_blocks(std::vector<std::int64_t> blocks);
+  const std::vector<std::int64_t>& kept_blocks() const { return kept_; }  // empty: all
+
+  // Whether a pass wrote this block (or embedding, final norm and head).
+  bool changed(std::int64_t index) const;
+  bool outer_changed() const;
+  // The block of the source that this one was made from.
+  std::int64_t source_block(std::int64_t index) const;
+  // Lets the system drop the pages of the source that a block was read from.
+  void done_with_block(std::int64_t index) const;
 
  private:
+  std::int64_t below(std::int64_t index) const;
+  void take_widths(std::int64_t index, const Block& block);
+  void take_shape(const OuterWeights& outer);
+
   std::shared_ptr<const ModelSource> source_;
-  std::shared_ptr<BlockStore> overlay_;
+  std::shared_ptr<const Model> base_;  // null: the source itself
+  std::shared_ptr<ModelStore> overlay_;
+  ModelConfig config_;
+  std::vector<std::int64_t> kept_;  // block i is block kept_[i] below; empty: i
 };
 
 }  // namespace attar

@@ -25,24 +25,39 @@ void RunContext::check_stop() const {
   }
 }
 
-std::vector<std::vector<PlannedLayer>> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
-                                                   const ModelConfig& config) {
-  std::vector<std::vector<PlannedLayer>> plans(passes.size());
-  for (std::size_t i = passes.size(); i-- > 0;) {
-    passes[i]->see_later(std::span(plans).subspan(i + 1));
-    plans[i] = passes[i]->plan(config);
+std::vector<PlannedLayer> plan_every_layer(const ModelConfig& config, const std::string& action) {
+  std::vector<PlannedLayer> layers;
+  for (std::int64_t block = 0; block < config.layers; ++block) {
+    for (const Role role : kRoles) layers.push_back({block, role, true, "all layers", action});
   }
-  const auto layer_count = static_cast<std::size_t>(config.layers) * kRoles.size();
-  for (std::size_t layer = 0; layer < layer_count; ++layer) {
-    std::optional<std::size_t> rounded_by;
-    for (std::size_t i = 0; i < plans.size(); ++i) {
-      const PlannedLayer& planned = plans[i].at(layer);
-      if (!planned.changes) continue;
-      require<UsageError>(!rounded_by, "passes." + std::to_string(i), passes[i]->name(),
-                          " would change layer '", layer_name(planned.block, planned.role),
-                          "' that passes.", rounded_by.value_or(0),
+  return layers;
+}
+
+std::vector<PassPlan> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
+                                  const ModelConfig& config) {
+  std::vector<PassPlan> plans(passes.size());
+  ModelConfig shape = config;
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    plans[i].before = shape;
+    shape = passes[i]->shape_after(shape);
+    check(shape, "passes." + std::to_string(i) + " " + std::string(passes[i]->name()));
+    plans[i].after = shape;
+  }
+  for (std::size_t i = passes.size(); i-- > 0;) {
+    passes[i]->see_later(std::span<const PassPlan>(plans).subspan(i + 1));
+    plans[i].layers = passes[i]->plan(plans[i].before);
+  }
+  std::map<std::pair<std::int64_t, Role>, std::size_t> rounded_by;
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    for (const PlannedLayer& layer : plans[i].layers) {
+      if (!layer.changes) continue;
+      const auto earlier = rounded_by.find({layer.block, layer.role});
+      require<UsageError>(earlier == rounded_by.end(), "passes." + std::to_string(i),
+                          passes[i]->name(), " would change layer '",
+                          layer_name(layer.block, layer.role), "' that passes.",
+                          earlier == rounded_by.end() ? 0 : earlier->second,
                           " has rounded already; leave it out of one of the two (`skip:`)");
-      if (planned.scheme) rounded_by = i;
+      if (layer.scheme) rounded_by[{layer.block, layer.role}] = i;
     }
   }
   return plans;

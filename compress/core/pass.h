@@ -22,6 +22,7 @@ struct Needs {
   bool teacher = false;      // the unchanged starting model
   // Beside them those of the unchanged model (BlockStream's dense stream); needs calibration too.
   bool dense_stream = false;
+  bool tokenizer = false;  // to read texts of its own
 };
 
 // What a pass will do to one linear layer, known from headers alone.
@@ -81,8 +82,19 @@ struct RunContext {
   void check_stop() const;
 };
 
+// What a pass of a recipe will do, and the model's shape before and after it.
+struct PassPlan {
+  std::vector<PlannedLayer> layers;
+  ModelConfig before;
+  ModelConfig after;
+};
+
+// All layers of a model, changed in one way.
+std::vector<PlannedLayer> plan_every_layer(const ModelConfig& config, const std::string& action);
+
 // One step of a recipe. A pass is made from its options by the registry, plans from the model's
-// shape alone, and runs block by block (compress/calibrate/blockwise.h) or on the whole model.
+// shape alone, and runs block by block (compress/calibrate/blockwise.h) or on the whole model
+// (model_pass.h there).
 class Pass {
  public:
   virtual ~Pass() = default;
@@ -94,15 +106,18 @@ class Pass {
   virtual std::vector<PlannedLayer> plan(const ModelConfig& config) const = 0;
   // Told once, before anything runs: what later passes will do. A pass that prepares layers for
   // another one (quantize.awq before quantize.gptq) leaves the rounding of those to it.
-  virtual void see_later(std::span<const std::vector<PlannedLayer>> /*plans*/) {}
+  virtual void see_later(std::span<const PassPlan> /*plans*/) {}
+  // The shape that the pass leaves. A pass that decides while it runs gives the largest shape that
+  // it may leave.
+  virtual ModelConfig shape_after(const ModelConfig& config) const { return config; }
   // Peak working memory of one block beside weights and activations, in bytes.
   virtual std::int64_t working_bytes(const ModelConfig& config) const = 0;
 };
 
 // Makes the passes of a recipe know one another: plans each, tells each what comes later, and plans
 // again. Throws UsageError when two passes would round the same layer.
-std::vector<std::vector<PlannedLayer>> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
-                                                   const ModelConfig& config);
+std::vector<PassPlan> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
+                                  const ModelConfig& config);
 
 // Passes by name.
 class PassRegistry {

@@ -132,18 +132,8 @@ class Reader {
   std::string where_;
 };
 
-}  // namespace
-
-void write_block_file(const std::filesystem::path& path, const Block& block) {
-  Tensors tensors;
-  put(tensors, "attention_norm", block.attention_norm);
-  put(tensors, "mlp_norm", block.mlp_norm);
-  nlohmann::json weights;
-  for (const Role role : kRoles) {
-    const std::string prefix(to_string(role));
-    weights[prefix] = std::visit(Describe{tensors, prefix}, block[role].weight);
-    put(tensors, prefix + ".bias", block[role].bias);
-  }
+void write_file(const std::filesystem::path& path, const Tensors& tensors,
+                const nlohmann::json& weights) {
   std::vector<io::TensorPlan> plans;
   for (const auto& [name, tensor] : tensors) {
     plans.push_back({name, element_type_of(tensor.scalar_type()), tensor.sizes().vec()});
@@ -157,7 +147,9 @@ void write_block_file(const std::filesystem::path& path, const Block& block) {
   writer.finish();
 }
 
-Block read_block_file(const std::filesystem::path& path, bool verify) {
+// Opens a file that write_file made and gives its parts to `body(reader, weights)`.
+template <class Body>
+auto read_file(const std::filesystem::path& path, bool verify, const Body& body) {
   const io::SafetensorsFile file = io::SafetensorsFile::open(path);
   const std::string where = path.string();
   const auto metadata = file.metadata().find("attar");
@@ -175,53 +167,123 @@ Block read_block_file(const std::filesystem::path& path, bool verify) {
               "the checksum does not agree with the tensors: the file is damaged; delete it and "
               "run again");
     }
-    const Reader reader(tensors, where);
-    Block block{reader.get("attention_norm"), reader.get("mlp_norm"), {}};
-    for (const Role role : kRoles) {
-      const std::string prefix(to_string(role));
-      block[role] = {reader.weight(description.at("weights").at(prefix), prefix),
-                     reader.get_if(prefix + ".bias")};
-      check(block[role].weight, where + " " + prefix);
-    }
-    return block;
+    return body(Reader(tensors, where), description.at("weights"));
   } catch (const nlohmann::json::exception& error) {
     throw BadInput(message(where, "the description in __metadata__ is damaged: ", error.what(),
                            "; delete the file and run again"));
   }
 }
 
-FolderBlockStore::FolderBlockStore(std::filesystem::path folder, NameOf name_of)
+}  // namespace
+
+void write_block_file(const std::filesystem::path& path, const Block& block) {
+  Tensors tensors;
+  put(tensors, "attention_norm", block.attention_norm);
+  put(tensors, "mlp_norm", block.mlp_norm);
+  nlohmann::json weights;
+  for (const Role role : kRoles) {
+    const std::string prefix(to_string(role));
+    weights[prefix] = std::visit(Describe{tensors, prefix}, block[role].weight);
+    put(tensors, prefix + ".bias", block[role].bias);
+  }
+  write_file(path, tensors, weights);
+}
+
+Block read_block_file(const std::filesystem::path& path, bool verify) {
+  return read_file(path, verify, [&](const Reader& reader, const nlohmann::json& weights) {
+    Block block{reader.get("attention_norm"), reader.get("mlp_norm"), {}};
+    for (const Role role : kRoles) {
+      const std::string prefix(to_string(role));
+      block[role] = {reader.weight(weights.at(prefix), prefix), reader.get_if(prefix + ".bias")};
+      check(block[role].weight, path.string() + " " + prefix);
+    }
+    return block;
+  });
+}
+
+void write_outer_file(const std::filesystem::path& path, const OuterWeights& outer) {
+  Tensors tensors;
+  put(tensors, "final_norm", outer.final_norm);
+  nlohmann::json weights;
+  weights["embedding"] = std::visit(Describe{tensors, "embedding"}, outer.embedding);
+  if (outer.head) weights["head"] = std::visit(Describe{tensors, "head"}, *outer.head);
+  write_file(path, tensors, weights);
+}
+
+OuterWeights read_outer_file(const std::filesystem::path& path, bool verify) {
+  return read_file(path, verify, [&](const Reader& reader, const nlohmann::json& weights) {
+    OuterWeights outer;
+    outer.final_norm = reader.get("final_norm");
+    outer.embedding = reader.weight(weights.at("embedding"), "embedding");
+    check(outer.embedding, path.string() + " embedding");
+    if (weights.contains("head")) {
+      outer.head = reader.weight(weights.at("head"), "head");
+      check(*outer.head, path.string() + " head");
+    }
+    return outer;
+  });
+}
+
+namespace {
+
+constexpr std::int64_t kOuter = -1;
+
+void make_folder(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  require<IoError>(!error, folder.string(), "cannot make the folder: ", error.message());
+}
+
+}  // namespace
+
+FolderModelStore::FolderModelStore(std::filesystem::path folder, NameOf name_of)
     : folder_(std::move(folder)), name_of_(std::move(name_of)) {}
 
-std::filesystem::path FolderBlockStore::path_of(std::int64_t index) const {
+std::filesystem::path FolderModelStore::path_of(std::int64_t index) const {
   if (name_of_) return folder_ / name_of_(index);
   const std::string number = std::to_string(index);
   return folder_ / ("block-" + std::string(5 - std::min<std::size_t>(5, number.size()), '0') +
                     number + ".safetensors");
 }
 
-std::optional<Block> FolderBlockStore::read(std::int64_t index) const {
+std::optional<Block> FolderModelStore::read(std::int64_t index) const {
   const std::filesystem::path path = path_of(index);
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return std::nullopt;
-  bool verify = false;
-  {
-    const std::lock_guard lock(mutex_);
-    verify = !verified_.contains(index);
-  }
-  Block block = read_block_file(path, verify);
-  const std::lock_guard lock(mutex_);
-  verified_.insert(index);
+  Block block = read_block_file(path, !verified(index));
+  note_verified(index);
   return block;
 }
 
-void FolderBlockStore::write(std::int64_t index, const Block& block) {
-  std::error_code error;
-  std::filesystem::create_directories(folder_, error);
-  require<IoError>(!error, folder_.string(), "cannot make the folder: ", error.message());
+void FolderModelStore::write(std::int64_t index, const Block& block) {
+  make_folder(folder_);
   write_block_file(path_of(index), block);
+  note_verified(index);
+}
+
+std::optional<OuterWeights> FolderModelStore::read_outer() const {
+  const std::filesystem::path path = folder_ / "outer.safetensors";
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return std::nullopt;
+  OuterWeights outer = read_outer_file(path, !verified(kOuter));
+  note_verified(kOuter);
+  return outer;
+}
+
+void FolderModelStore::write_outer(const OuterWeights& outer) {
+  make_folder(folder_);
+  write_outer_file(folder_ / "outer.safetensors", outer);
+  note_verified(kOuter);
+}
+
+bool FolderModelStore::verified(std::int64_t part) const {
   const std::lock_guard lock(mutex_);
-  verified_.insert(index);
+  return verified_.contains(part);
+}
+
+void FolderModelStore::note_verified(std::int64_t part) const {
+  const std::lock_guard lock(mutex_);
+  verified_.insert(part);
 }
 
 }  // namespace attar

@@ -27,7 +27,7 @@ std::string describe(const QuantScheme& scheme) {
   return text + (scheme.zero_point == ZeroPoint::kInteger ? " asymmetric" : " minima");
 }
 
-ExportPlan check_export(const ModelSource& source, const PlannedLayers& planned,
+ExportPlan check_export(const ModelSource& source, const PlannedModel& planned,
                         const ExportOptions& options) {
   return options.format == ExportFormat::kGguf ? check_gguf(source, planned, options)
                                                : check_huggingface(source, planned, options);

@@ -81,10 +81,16 @@ struct ExportReport {
 // layer_name(); a layer that is not named stays as the source has it.
 using PlannedLayers = std::map<std::string, std::optional<QuantScheme>>;
 
+// The model that passes will leave.
+struct PlannedModel {
+  ModelConfig config;
+  PlannedLayers layers;
+};
+
 // Says from headers what an export would write, and finds what the format cannot hold. Throws
 // DoesNotFit naming the layer, the rule and the remedy; UsageError for an unknown type; BadInput
 // for a tokenizer that cannot be carried over.
-ExportPlan check_export(const ModelSource& source, const PlannedLayers& planned,
+ExportPlan check_export(const ModelSource& source, const PlannedModel& planned,
                         const ExportOptions& options);
 
 // Writes the model as it is now: a folder, or one *.gguf file. Throws as check_export does,

@@ -17,38 +17,65 @@ WeightState state_from(const StoredWeight& stored, std::string layer, WeightShap
   return {std::move(layer), shape, stored.scheme, stored.dense_type, false, stored.bias};
 }
 
-WeightState block_state(const ModelSource& source, std::int64_t block, Role role) {
-  const LinearShape shape = shape_of(source.config(), role);
-  return state_from(stored_weight(source, block, role), layer_name(block, role),
+void require_uniform(const ModelConfig& config) {
+  require<DoesNotFit>(config.uniform(), "export",
+                      "the blocks differ in width, and the programs that read these files expect "
+                      "one width; prune with uniform: true");
+}
+
+// Of a block that stands at `block` and was block `origin` of the source.
+WeightState block_state(const ModelSource& source, const ModelConfig& config, std::int64_t block,
+                        std::int64_t origin, Role role) {
+  const LinearShape shape = shape_of(config, role);
+  return state_from(stored_weight(source, origin, role), layer_name(block, role),
                     {shape.out, shape.in});
 }
 
-ModelStates source_states(const ModelSource& source) {
-  const ModelConfig& config = source.config();
+ModelStates outer_states(const ModelSource& source, const ModelConfig& config) {
+  require_uniform(config);
   const WeightShape shape{config.vocabulary, config.hidden};
   ModelStates states;
+  states.config = config;
   states.embedding = state_from(stored_embedding(source), "model.embed_tokens", shape);
   if (!config.tied_head) states.head = state_from(stored_head(source), "lm_head", shape);
+  const ModelConfig& original = source.config();
+  if (config.vocabulary == original.vocabulary && config.hidden == original.hidden) return states;
+  for (WeightState* state : {&states.embedding, states.head ? &*states.head : nullptr}) {
+    if (state) state->scheme.reset();
+  }
   return states;
+}
+
+// What a weight is after passes have written it.
+void take_weight(WeightState& state, const Weight& weight) {
+  const std::optional<QuantScheme> before = state.scheme;
+  state.scheme.reset();
+  state.dense_type = at::kFloat;
+  if (const auto* quantized = std::get_if<QuantizedWeight>(&weight)) {
+    state.scheme = quantized->scheme;
+  } else if (const auto* plain = std::get_if<DenseWeight>(&weight)) {
+    state.dense_type = plain->values.scalar_type();
+  }
+  state.by_pass = state.scheme != before;
 }
 
 }  // namespace
 
-ModelStates planned_states(const ModelSource& source, const PlannedLayers& planned) {
-  const ModelConfig& config = source.config();
+ModelStates planned_states(const ModelSource& source, const PlannedModel& planned) {
+  const ModelConfig& config = planned.config;
   std::size_t known = 0;
   for (std::int64_t i = 0; i < config.layers; ++i) {
-    for (const Role role : kRoles) known += planned.count(layer_name(i, role));
+    for (const Role role : kRoles) known += planned.layers.count(layer_name(i, role));
   }
-  require<UsageError>(known == planned.size(), "export", planned.size() - known,
+  require<UsageError>(known == planned.layers.size(), "export", planned.layers.size() - known,
                       " of the planned layers are not layers of ", source.path());
-  ModelStates states = source_states(source);
+  ModelStates states = outer_states(source, config);
   states.block = [&source, planned](std::int64_t block) {
     std::vector<WeightState> roles;
     for (const Role role : kRoles) {
-      WeightState state = block_state(source, block, role);
-      const auto found = planned.find(state.layer);
-      if (found != planned.end()) {
+      WeightState state = block_state(source, planned.config, block, block, role);
+      const auto found = planned.layers.find(state.layer);
+      if (found != planned.layers.end()) {
         state.scheme = found->second;
         state.by_pass = true;
         state.dense_type = at::kFloat;
@@ -61,24 +88,23 @@ ModelStates planned_states(const ModelSource& source, const PlannedLayers& plann
 }
 
 ModelStates current_states(const Model& model) {
-  ModelStates states = source_states(model.source());
+  ModelStates states = outer_states(model.source(), model.config());
+  if (model.outer_changed()) {
+    take_weight(states.embedding, model.embedding());
+    if (states.head) take_weight(*states.head, model.head());
+  }
   states.block = [&model](std::int64_t index) {
     std::vector<WeightState> roles;
-    for (const Role role : kRoles) roles.push_back(block_state(model.source(), index, role));
+    for (const Role role : kRoles) {
+      roles.push_back(
+          block_state(model.source(), model.config(), index, model.source_block(index), role));
+    }
     if (!model.changed(index)) return roles;
     const Block block = model.block(index);
     for (const Role role : kRoles) {
       WeightState& state = roles[index_of(role)];
-      const std::optional<QuantScheme> before = state.scheme;
-      state.scheme.reset();
-      state.dense_type = at::kFloat;
+      take_weight(state, block[role].weight);
       state.bias = block[role].bias.defined();
-      if (const auto* quantized = std::get_if<QuantizedWeight>(&block[role].weight)) {
-        state.scheme = quantized->scheme;
-      } else if (const auto* plain = std::get_if<DenseWeight>(&block[role].weight)) {
-        state.dense_type = plain->values.scalar_type();
-      }
-      state.by_pass = state.scheme != before;
     }
     return roles;
   };

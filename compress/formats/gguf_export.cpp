@@ -127,12 +127,12 @@ std::vector<std::string> set_tokenizer(io::GgufWriter& writer, const ModelSource
 }
 
 // A writer with all metadata and tensor infos, nothing written yet.
-std::unique_ptr<io::GgufWriter> prepare(const ModelSource& source, const GgufLayout& layout,
-                                        const ExportOptions& options, const fs::path& path,
-                                        std::vector<std::string>& notes) {
+std::unique_ptr<io::GgufWriter> prepare(const ModelSource& source, const ModelConfig& config,
+                                        const GgufLayout& layout, const ExportOptions& options,
+                                        const fs::path& path, std::vector<std::string>& notes) {
   auto writer = std::make_unique<io::GgufWriter>(path);
   set_general(*writer, source, layout, options);
-  set_architecture(*writer, source.config());
+  set_architecture(*writer, config);
   for (std::string& note : set_tokenizer(*writer, source)) notes.push_back(std::move(note));
   for (const auto& unit : layout.units) {
     for (const GgufPart& part : unit) writer->declare(part.name, part.type, part.ne);
@@ -156,7 +156,7 @@ class TensorWriter {
     weight(layout_.units.front().front(), model_.embedding());
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       block(layout_.units[static_cast<std::size_t>(i) + 1], model_.block(i));
-      model_.source().done_with_block(i);
+      model_.done_with_block(i);
     }
     const std::vector<GgufPart>& last = layout_.units.back();
     vector(last.front(), model_.final_norm());
@@ -250,15 +250,16 @@ class TensorWriter {
 
 }  // namespace
 
-ExportPlan check_gguf(const ModelSource& source, const PlannedLayers& planned,
+ExportPlan check_gguf(const ModelSource& source, const PlannedModel& planned,
                       const ExportOptions& options) {
-  const GgufLayout layout = gguf_layout(source, planned_states(source, planned), options);
+  const GgufLayout layout = gguf_layout(planned_states(source, planned), options);
   ExportPlan plan;
   plan.notes = layout.notes;
   for (const auto& unit : layout.units) {
     for (const GgufPart& part : unit) add(plan, entry_for(part));
   }
-  plan.bytes = prepare(source, layout, options, "planned.gguf", plan.notes)->file_bytes();
+  plan.bytes =
+      prepare(source, planned.config, layout, options, "planned.gguf", plan.notes)->file_bytes();
   return plan;
 }
 
@@ -266,11 +267,11 @@ ExportReport export_gguf(const Model& model, const fs::path& path, const ExportO
   std::error_code error;
   require<UsageError>(options.replace || !fs::exists(path, error), path.string(),
                       "exists already; remove it or choose another name");
-  const GgufLayout layout = gguf_layout(model.source(), current_states(model), options);
+  const GgufLayout layout = gguf_layout(current_states(model), options);
   ExportReport report;
   report.path = path;
   report.notes = layout.notes;
-  const auto writer = prepare(model.source(), layout, options, path, report.notes);
+  const auto writer = prepare(model.source(), model.config(), layout, options, path, report.notes);
   TensorWriter(model, layout, options, *writer, report).write();
   writer->finish();
   report.files = {path};

@@ -32,8 +32,8 @@ std::optional<GgmlType> type_from(std::string_view option) {
 
 class Builder {
  public:
-  Builder(const ModelSource& source, const ExportOptions& options)
-      : config_(source.config()),
+  Builder(const ModelConfig& config, const ExportOptions& options)
+      : config_(config),
         family_(family_named(config_.family)),
         options_(options),
         type_(type_from(options.type)) {}
@@ -184,9 +184,8 @@ class Builder {
 
 std::uint64_t GgufPart::bytes() const { return io::ggml_tensor_bytes(type, ne).value(); }
 
-GgufLayout gguf_layout(const ModelSource& source, const ModelStates& states,
-                       const ExportOptions& options) {
-  return Builder(source, options).build(states);
+GgufLayout gguf_layout(const ModelStates& states, const ExportOptions& options) {
+  return Builder(states.config, options).build(states);
 }
 
 }  // namespace attar

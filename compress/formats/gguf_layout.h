@@ -30,7 +30,6 @@ struct GgufLayout {
 };
 
 // Throws DoesNotFit, naming layer, rule and remedy; UsageError for an unknown type.
-GgufLayout gguf_layout(const ModelSource& source, const ModelStates& states,
-                       const ExportOptions& options);
+GgufLayout gguf_layout(const ModelStates& states, const ExportOptions& options);
 
 }  // namespace attar

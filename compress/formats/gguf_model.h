@@ -21,7 +21,7 @@ class GgufSource : public FileSource {
 std::shared_ptr<const GgufSource> open_gguf(const std::filesystem::path& path);
 
 // Format kGguf of export.h.
-ExportPlan check_gguf(const ModelSource& source, const PlannedLayers& planned,
+ExportPlan check_gguf(const ModelSource& source, const PlannedModel& planned,
                       const ExportOptions& options);
 ExportReport export_gguf(const Model& model, const std::filesystem::path& path,
                          const ExportOptions& options);

@@ -28,7 +28,7 @@ std::shared_ptr<const HuggingFaceSource> open_huggingface(const std::filesystem:
 // Formats kHuggingFace and kCompressedTensors of export.h. config.json is the source's with what
 // changed, or synthesized from a GGUF; companion files are copied byte for byte, or synthesized
 // from the vocabulary of a GGUF.
-ExportPlan check_huggingface(const ModelSource& source, const PlannedLayers& planned,
+ExportPlan check_huggingface(const ModelSource& source, const PlannedModel& planned,
                              const ExportOptions& options);
 ExportReport export_huggingface(const Model& model, const std::filesystem::path& folder,
                                 const ExportOptions& options);

@@ -96,7 +96,7 @@ class WeightWriter {
       vector(parts[next], bias.defined() ? bias : at::zeros(parts[next].tensors[0].shape));
       ++next;
     }
-    model_.source().done_with_block(index);
+    model_.done_with_block(index);
   }
 
   void vector(const ExportedPart& part, const at::Tensor& values) {
@@ -161,8 +161,21 @@ Biases biases_in(const HuggingFaceLayout& layout) {
   return biases;
 }
 
+// Lists with an entry a layer. All entries are equal in the families that attar reads.
+void follow_depth(nlohmann::ordered_json& config, std::size_t layers) {
+  const auto types = config.find("layer_types");
+  if (types != config.end() && types->is_array()) {
+    while (types->size() > layers) types->erase(types->size() - 1);
+  }
+  const auto windowed = config.find("max_window_layers");
+  if (windowed != config.end() && windowed->is_number_integer()) {
+    *windowed = std::min(windowed->get<std::int64_t>(), static_cast<std::int64_t>(layers));
+  }
+}
+
 // The source's own with what changed, or a new one.
-nlohmann::ordered_json config_for(const ModelSource& source, const HuggingFaceLayout& layout) {
+nlohmann::ordered_json config_for(const ModelSource& source, const ModelConfig& model,
+                                  const HuggingFaceLayout& layout) {
   const std::string_view type = long_name(layout.dense_type);
   nlohmann::ordered_json config;
   if (const auto* folder = dynamic_cast<const HuggingFaceSource*>(&source)) {
@@ -172,8 +185,20 @@ nlohmann::ordered_json config_for(const ModelSource& source, const HuggingFaceLa
       if (config.contains(key)) config[key] = type;
     }
     if (!config.contains("torch_dtype") && !config.contains("dtype")) config["torch_dtype"] = type;
+    const nlohmann::ordered_json was = config_to_json(source.config(), biases_in(layout), type);
+    const nlohmann::ordered_json is = config_to_json(model, biases_in(layout), type);
+    bool reshaped = false;
+    for (const auto& [key, value] : is.items()) {
+      if (was.contains(key) && was.at(key) == value) continue;
+      config[key] = value;
+      reshaped = true;
+    }
+    if (reshaped) {
+      config["head_dim"] = model.head_dim;  // readers guess it from widths that have changed
+      follow_depth(config, static_cast<std::size_t>(model.layers));
+    }
   } else {
-    config = config_to_json(source.config(), biases_in(layout), type);
+    config = config_to_json(model, biases_in(layout), type);
   }
   if (!layout.packed.empty()) {
     config["quantization_config"] = quantization_config(layout.packed, layout.dense_modules);
@@ -215,11 +240,11 @@ std::vector<fs::path> files_in(const fs::path& folder) {
 
 }  // namespace
 
-ExportPlan check_huggingface(const ModelSource& source, const PlannedLayers& planned,
+ExportPlan check_huggingface(const ModelSource& source, const PlannedModel& planned,
                              const ExportOptions& options) {
   const HuggingFaceLayout layout =
       huggingface_layout(source, planned_states(source, planned), options);
-  config_for(source, layout);
+  config_for(source, planned.config, layout);
   ExportPlan plan;
   plan.notes = layout.notes;
   for (const ExportedUnit& unit : layout.units) {
@@ -235,7 +260,7 @@ ExportReport export_huggingface(const Model& model, const fs::path& folder,
                                 const ExportOptions& options) {
   const HuggingFaceLayout layout =
       huggingface_layout(model.source(), current_states(model), options);
-  const nlohmann::ordered_json config = config_for(model.source(), layout);
+  const nlohmann::ordered_json config = config_for(model.source(), model.config(), layout);
   ExportReport report;
   report.path = folder;
   report.notes = layout.notes;

@@ -16,8 +16,8 @@ std::uint64_t bytes_of_plan(const io::TensorPlan& plan) {
 
 class Builder {
  public:
-  Builder(const ModelSource& source, const ExportOptions& options)
-      : config_(source.config()), family_(family_named(config_.family)), options_(options) {
+  Builder(const ModelSource& source, const ModelConfig& config, const ExportOptions& options)
+      : config_(config), family_(family_named(config_.family)), options_(options) {
     layout_.dense_type =
         options.type.empty() ? source_dense_type(source) : dense_type_from(options.type);
   }
@@ -186,7 +186,7 @@ std::size_t HuggingFaceLayout::shard_end(std::size_t shard) const {
 
 HuggingFaceLayout huggingface_layout(const ModelSource& source, const ModelStates& states,
                                      const ExportOptions& options) {
-  return Builder(source, options).build(states);
+  return Builder(source, states.config, options).build(states);
 }
 
 }  // namespace attar

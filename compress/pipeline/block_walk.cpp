@@ -17,7 +17,7 @@ class HeadScorer {
  public:
   HeadScorer(const Model& original, const Model& changed)
       : original_(original.head()),
-        changed_(original.shared_source() == changed.shared_source()
+        changed_(original.shared_source() == changed.shared_source() && !changed.outer_changed()
                      ? original_
                      : PreparedWeight(changed.head())) {}
 

@@ -20,7 +20,7 @@ class BlockWalk {
   // ids [N, T] int64, inside of the vocabulary. `model` must outlive the walk.
   BlockWalk(const Model& model, const at::Tensor& ids);
 
-  // Runs all windows through the next block.
+  // Runs all windows through the next block; nothing after the last one.
   void step();
 
   // After all blocks: the final norm of rows [first, first + count) of the flattened [N * T].
@@ -39,11 +39,11 @@ using WalkStep = std::function<void(std::string_view what)>;
 
 // KL(original || changed), both log-likelihoods and agreement at positions 0 .. T - 2 of every
 // window. Throws NumericRefusal for a logit that is not finite, BadInput for models of different
-// shape.
+// vocabulary; depth and widths may differ.
 std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const Model& changed,
                                                     const at::Tensor& ids, const WalkStep& step);
 
-// Throws BadInput unless both have the same shape.
-void require_same_shape(const Model& a, const Model& b);
+// Throws BadInput unless both have as many tokens.
+void require_same_vocabulary(const Model& a, const Model& b);
 
 }  // namespace attar

@@ -3,7 +3,11 @@
 //
 //   FOLDER/block-00012-<id>.safetensors   the block (compress/formats/block_file.h)
 //   FOLDER/block-00012-<id>.json          what the passes said about it; written last
+//   FOLDER/outer.safetensors              embedding, final norm and head, when a pass changed them
+//   FOLDER/done-<id>.json                 a pass over the whole model is done: which blocks it kept
+//                                         and wrote, and what it said; written last
 //
+// One folder for each phase of a run: neighbouring block-wise passes, or one pass over the whole.
 // <id> is the hash of everything that decides the block's bits (model, recipe, calibration text,
 // arithmetic), so a file can be missing but never stale.
 #pragma once
@@ -19,7 +23,7 @@
 namespace attar {
 
 // Also the overlay of the model in work: what a block is can be read from here only.
-class Checkpoint final : public BlockStore {
+class Checkpoint final : public ModelStore {
  public:
   Checkpoint(std::filesystem::path folder, std::string id);
 
@@ -32,6 +36,19 @@ class Checkpoint final : public BlockStore {
   std::optional<BlockOutcome> restore(std::int64_t index);
   void finish(std::int64_t index, const BlockOutcome& outcome);
 
+  // Phases of one pass over the whole model. `kept` (Model::kept_blocks) and the report, or nothing
+  // while the pass is not done.
+  struct Done {
+    std::vector<std::int64_t> kept;
+    PassReport report;
+  };
+  std::optional<Done> restore_done();
+  void finish_done(const Done& done);
+  std::filesystem::path state_folder() const { return folder_ / "state"; }
+
+  std::optional<OuterWeights> read_outer() const override;
+  void write_outer(const OuterWeights& outer) override;
+
   std::int64_t finished_blocks() const { return static_cast<std::int64_t>(finished_.size()); }
   const std::vector<std::string>& damaged() const { return damaged_; }
   // Whether any block of an earlier run lies in the folder.
@@ -40,9 +57,14 @@ class Checkpoint final : public BlockStore {
  private:
   std::filesystem::path report_path(std::int64_t index) const;
 
+  std::filesystem::path done_path() const;
+
   std::filesystem::path folder_;
-  FolderBlockStore blocks_;
-  std::set<std::int64_t> finished_;
+  std::string id_;
+  FolderModelStore blocks_;
+  bool outer_finished_ = false;
+  std::set<std::int64_t> finished_;  // may be read
+  std::set<std::int64_t> durable_;   // with their reports: not written again
   std::vector<std::string> damaged_;
 };
 

@@ -34,7 +34,8 @@ std::vector<PlannedTensor> source_tensors(const ModelSource& source) {
   };
   for (std::int64_t block = 0; block < config.layers; ++block) {
     for (const Role role : kRoles) {
-      add(layer_name(block, role), shape_of(config, role), stored_weight(source, block, role));
+      add(layer_name(block, role), shape_of(config, block, role),
+          stored_weight(source, block, role));
     }
   }
   const LinearShape vocabulary{config.vocabulary, config.hidden};
@@ -43,29 +44,55 @@ std::vector<PlannedTensor> source_tensors(const ModelSource& source) {
   return tensors;
 }
 
+// The tensors as a pass leaves them when it changes the model's shape. Which blocks a pass takes
+// out is known later: the plan shows the first ones.
+void follow_shape(const ModelConfig& shape, std::vector<PlannedTensor>& tensors,
+                  PlannedLayers& planned) {
+  const auto kept = static_cast<std::size_t>(shape.layers) * kRoles.size();
+  std::size_t blocks = 0;
+  while (blocks < tensors.size() && tensors[blocks].name.starts_with("model.layers.")) ++blocks;
+  for (std::size_t i = kept; i < blocks; ++i) planned.erase(tensors[i].name);
+  tensors.erase(tensors.begin() + static_cast<std::ptrdiff_t>(kept),
+                tensors.begin() + static_cast<std::ptrdiff_t>(blocks));
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const LinearShape now = i < kept ? shape_of(shape, static_cast<std::int64_t>(i / kRoles.size()),
+                                                kRoles[i % kRoles.size()])
+                                     : LinearShape{shape.vocabulary, shape.hidden};
+    PlannedTensor& tensor = tensors[i];
+    if (tensor.out == now.out && tensor.in == now.in) continue;
+    tensor.out = now.out;
+    tensor.in = now.in;
+    tensor.result_type = "F32";
+    tensor.result_bytes = now.out * now.in * 4;
+    if (i < kept) planned[tensor.name] = std::nullopt;
+  }
+}
+
 // What the passes in order would do; fills `tensors` and returns what they leave.
-PlannedLayers enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
-                           const ModelConfig& config, std::vector<PlannedTensor>& tensors) {
-  PlannedLayers planned;
-  const std::vector<std::vector<PlannedLayer>> plans = plan_passes(passes, config);
+PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
+                          const ModelConfig& config, std::vector<PlannedTensor>& tensors) {
+  PlannedModel planned{config, {}};
+  const std::vector<PassPlan> plans = plan_passes(passes, config);
   for (std::size_t pass = 0; pass < passes.size(); ++pass) {
-    for (const PlannedLayer& layer : plans[pass]) {
+    for (const PlannedLayer& layer : plans[pass].layers) {
       const auto index =
           static_cast<std::size_t>(layer.block) * kRoles.size() + index_of(layer.role);
       PlannedTensor& tensor = tensors.at(index);
       tensor.steps.push_back({std::string(passes[pass]->name()), layer.rule, layer.action});
       if (!layer.changes) continue;
-      planned[tensor.name] = layer.scheme;
+      planned.layers[tensor.name] = layer.scheme;
       const LinearShape shape{tensor.out, tensor.in};
       tensor.result_type = describe(layer.scheme, "F32");
       tensor.result_bytes =
           layer.scheme ? bytes_on_grid(*layer.scheme, shape) : shape.out * shape.in * 4;
     }
+    planned.config = plans[pass].after;
+    follow_shape(planned.config, tensors, planned.layers);
   }
   return planned;
 }
 
-void plan_exports(const Recipe& recipe, const ModelSource& source, const PlannedLayers& planned,
+void plan_exports(const Recipe& recipe, const ModelSource& source, const PlannedModel& planned,
                   Plan& plan) {
   for (const ExportStep& step : recipe.exports) {
     const ExportPlan found = check_export(source, planned, step.options);
@@ -84,7 +111,6 @@ void plan_exports(const Recipe& recipe, const ModelSource& source, const Planned
 void add_totals(Plan& plan) {
   double bits = 0, weights = 0;
   for (const PlannedTensor& tensor : plan.tensors) {
-    plan.source_bytes += tensor.source_bytes;
     plan.result_bytes += tensor.result_bytes;
     if (!tensor.name.starts_with("model.layers.")) continue;
     bits += 8 * static_cast<double>(tensor.result_bytes);
@@ -128,7 +154,8 @@ Plan make_plan(const Recipe& recipe, const PassRegistry& registry, const PlanOpt
   plan.config = source->config();
   plan.model_format = source->format();
   plan.tensors = source_tensors(*source);
-  const PlannedLayers planned = enter_passes(passes, plan.config, plan.tensors);
+  for (const PlannedTensor& tensor : plan.tensors) plan.source_bytes += tensor.source_bytes;
+  const PlannedModel planned = enter_passes(passes, plan.config, plan.tensors);
   plan_exports(recipe, *source, planned, plan);
   check_texts(recipe, plan.config);
   plan.gemm_flops = options.probe_speed ? measure_gemm_flops() : 0;

@@ -50,7 +50,7 @@ struct PlannedExport {
 struct Plan {
   nlohmann::json recipe;  // resolved
   std::string model_format;
-  ModelConfig config;
+  ModelConfig config;  // of the model that the run starts from
   std::vector<PlannedTensor> tensors;
   std::int64_t source_bytes = 0;
   std::int64_t result_bytes = 0;

@@ -52,12 +52,24 @@ void for_each(const json& list, const std::string& where, const char* key, Read&
   }
 }
 
-std::vector<PassStep> read_passes(const json& list, const std::string& where,
+// A pass that reads texts of its own calls the option "text": a file, or several.
+void resolve_texts(json& options, const fs::path& file) {
+  if (!options.is_object() || !options.contains("text")) return;
+  json& text = options["text"];
+  const auto resolve = [&](json& one) {
+    if (one.is_string()) one = resolve_path(one.get<std::string>(), file);
+  };
+  if (!text.is_array()) return resolve(text);
+  for (json& one : text) resolve(one);
+}
+
+std::vector<PassStep> read_passes(const json& list, const std::string& where, const fs::path& file,
                                   const PassRegistry& registry) {
   std::vector<PassStep> steps;
   for_each(list, where, "passes", [&](const json& entry, const std::string& place) {
     NamedOptions named = read_named_step(entry, "pass", place);
     const std::string full = place + " " + named.name;
+    resolve_texts(named.options, file);
     registry.make(named.name, named.options, full);
     steps.push_back({std::move(named.name), std::move(named.options), full});
   });
@@ -137,7 +149,7 @@ Recipe read_recipe(const json& content, const fs::path& file, const PassRegistry
   recipe.strict = document.strict;
   recipe.chat = document.chat;
   recipe.calibration = read_calibration_part(document, where, file);
-  recipe.passes = read_passes(document.passes, where, registry);
+  recipe.passes = read_passes(document.passes, where, file, registry);
   if (!document.gate.is_null()) {
     recipe.gate = read_fields<GateConfig>(document.gate, where + ": gate");
     require<UsageError>(recipe.gate->bounded(), where + ": gate",

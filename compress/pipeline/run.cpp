@@ -11,7 +11,6 @@
 #include "compress/io/disk.h"
 #include "compress/io/json.h"
 #include "compress/io/output_folder.h"
-#include "compress/pipeline/checkpoint.h"
 #include "compress/pipeline/plan_checks.h"
 #include "compress/pipeline/run_files.h"
 #include "compress/pipeline/run_identity.h"
@@ -103,9 +102,12 @@ void clear_leftovers(const fs::path& work) {
 }
 
 // After a failure: keeps the work folder where blocks were finished that a later run can use.
-[[noreturn]] void give_up(io::OutputFolder& folder, const Checkpoint& checkpoint, bool passes_done,
-                          const std::vector<fs::path>& made_parents) {
-  const bool keep = checkpoint.any_on_disk() && (passes_done || !would_repeat());
+[[noreturn]] void give_up(io::OutputFolder& folder, const std::vector<PassPhase>& phases,
+                          bool passes_done, const std::vector<fs::path>& made_parents) {
+  const bool any = std::any_of(phases.begin(), phases.end(), [](const PassPhase& phase) {
+    return phase.checkpoint->any_on_disk();
+  });
+  const bool keep = any && (passes_done || !would_repeat());
   if (keep) {
     rethrow_with("; finished blocks are kept in '" + folder.work().string() +
                  "' and the same command goes on from there");
@@ -151,7 +153,10 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
   io::OutputFolder folder(
       options.out, identity.weights.substr(0, 16),
       options.replace ? io::ExistingOutput::replace : io::ExistingOutput::refuse);
-  Checkpoint checkpoint(folder.work() / "checkpoint", identity.weights.substr(0, 16));
+  const auto passes = make_passes(recipe, *engine.registry);
+  plan_passes(passes, source->config());  // tells each pass what comes later
+  const std::vector<PassPhase> pass_phases =
+      attar::pass_phases(passes, folder.work() / "checkpoint", identity.weights.substr(0, 16));
   RunResult result;
   bool passes_done = false;
   try {
@@ -163,9 +168,7 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
     context.stop = options.stop;
     RunPhases phases{record, engine, context, progress, log, folder.work()};
     phases.start(folder.resumed());
-    auto overlay = std::shared_ptr<BlockStore>(std::shared_ptr<void>(), &checkpoint);
-    Model model(source, overlay);
-    phases.run_passes(model, checkpoint);
+    const Model model = phases.run_passes(Model(source), pass_phases);
     passes_done = true;
     phases.measure(model);
     phases.export_and_verify(model);
@@ -176,7 +179,7 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
     fs::remove_all(folder.work() / "checkpoint");
     io::write_json(folder.work() / "manifest.json", manifest_of(record, folder.work()));
   } catch (...) {
-    give_up(folder, checkpoint, passes_done, made_parents);
+    give_up(folder, pass_phases, passes_done, made_parents);
   }
   folder.commit();
   result.out = folder.out();

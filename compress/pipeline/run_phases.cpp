@@ -1,7 +1,5 @@
 #include "compress/pipeline/run_phases.h"
 
-#include <chrono>
-
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 #include "compress/formats/model_file.h"
@@ -11,69 +9,6 @@
 
 namespace attar {
 namespace {
-
-using nlohmann::json;
-
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
-};
-
-std::vector<const BlockwisePass*> blockwise(const std::vector<std::unique_ptr<Pass>>& passes) {
-  std::vector<const BlockwisePass*> all;
-  for (const auto& pass : passes) {
-    const auto* each = dynamic_cast<const BlockwisePass*>(pass.get());
-    if (!each) throw std::logic_error(message("run", pass->name(), " is no blockwise pass"));
-    all.push_back(each);
-  }
-  return all;
-}
-
-std::unique_ptr<BlockStream> open_stream(const Recipe& recipe, const Model& model,
-                                         const std::vector<const BlockwisePass*>& passes) {
-  const bool needed = std::any_of(passes.begin(), passes.end(), [](const BlockwisePass* pass) {
-    return pass->needs().calibration;
-  });
-  if (!needed) return nullptr;
-  const CalibrationConfig& config = *recipe.calibration;
-  const auto tokenizer = load_model_tokenizer(recipe.model);
-  StreamOptions options;
-  options.batch = config.batch;
-  options.dense_stream = std::any_of(passes.begin(), passes.end(), [](const BlockwisePass* pass) {
-    return pass->needs().dense_stream;
-  });
-  if (!config.store.empty()) options.store = std::make_shared<StatisticsStore>(config.store);
-  return std::make_unique<BlockStream>(model, read_calibration(config, *tokenizer, recipe.seed),
-                                       std::move(options));
-}
-
-void log_block(RunLog& log, std::int64_t index, const std::vector<const BlockwisePass*>& passes,
-               const BlockOutcome& outcome, bool restored) {
-  for (std::size_t pass = 0; pass < outcome.reports.size(); ++pass) {
-    const std::string name(passes[pass]->name());
-    const json report = outcome.reports[pass];
-    for (json line : report.at("changed")) {
-      line["pass"] = name;
-      log.write(restored ? "layer_restored" : "layer", line);
-    }
-    for (const SkippedLayer& skipped : outcome.reports[pass].skipped) {
-      log.write("skipped", {{"pass", name}, {"layer", skipped.layer}, {"reason", skipped.reason}});
-    }
-    for (const PassEvent& event : outcome.reports[pass].events) {
-      log.write("note", {{"pass", name},
-                         {"layer", event.layer},
-                         {"kind", event.kind},
-                         {"text", event.text},
-                         {"fallback", event.fallback}});
-    }
-  }
-  log.write("block", {{"block", index}, {"restored", restored}});
-}
 
 std::vector<TokenId> some_text(const Recipe& recipe) {
   for (const EvalStep& step : recipe.evals) {
@@ -97,45 +32,6 @@ void RunPhases::start(bool resumed) {
                                            {"threads", threads()},
                                            {"blas_mode", numerics.blas_mode},
                                            {"planned_peak_bytes", record.plan.peak_bytes}});
-}
-
-void RunPhases::run_passes(Model& model, Checkpoint& checkpoint) {
-  const auto passes = make_passes(record.recipe, *engine.registry);
-  if (passes.empty()) return;
-  plan_passes(passes, model.config());  // tells each pass what comes later
-  const Stopwatch watch;
-  const auto all = blockwise(passes);
-  progress.phase("passes", model.config().layers);
-  log.write("phase", {{"phase", "passes"}});
-  const auto stream = open_stream(record.recipe, model, all);
-  record.reports.resize(all.size());
-  const auto keep = [&](std::int64_t index, const BlockOutcome& outcome, bool restored) {
-    for (std::size_t pass = 0; pass < all.size(); ++pass) {
-      record.reports[pass].push_back(outcome.reports.at(pass));
-    }
-    log_block(log, index, all, outcome, restored);
-    progress.step("block " + std::to_string(index) + (restored ? " (restored)" : ""));
-  };
-  run_blockwise(
-      all, model, stream.get(), context,
-      [&](std::int64_t index) {
-        std::optional<BlockOutcome> outcome = checkpoint.restore(index);
-        if (outcome && outcome->reports.size() != all.size()) outcome.reset();
-        if (outcome) keep(index, *outcome, true);
-        record.restored_blocks += outcome ? 1 : 0;
-        return outcome;
-      },
-      [&](std::int64_t index, const BlockOutcome& outcome) {
-        checkpoint.finish(index, outcome);
-        keep(index, outcome, false);
-      });
-  for (const std::string& file : checkpoint.damaged()) {
-    log.write("note", {{"kind", "checkpoint"}, {"text", file + " was damaged and made again"}});
-  }
-  record.phase_seconds.emplace_back("passes", watch.seconds());
-  log.write("phase_done", {{"phase", "passes"},
-                           {"seconds", watch.seconds()},
-                           {"peak_rss_bytes", io::peak_rss_bytes()}});
 }
 
 void RunPhases::measure(const Model& model) {

@@ -1,13 +1,42 @@
 // The parts of a run in their order; run.h puts them together.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
 
+#include "compress/calibrate/model_pass.h"
 #include "compress/pipeline/checkpoint.h"
 #include "compress/pipeline/run.h"
 #include "compress/pipeline/run_log.h"
 
 namespace attar {
+
+// Neighbouring block-wise passes over one stream, or one pass over the whole model.
+struct PassPhase {
+  std::size_t first = 0;                        // index of its first pass in the recipe
+  std::vector<const BlockwisePass*> blockwise;  // empty: `whole`
+  const ModelPass* whole = nullptr;
+  std::shared_ptr<Checkpoint> checkpoint;
+
+  std::string name() const;  // "quantize.awq, quantize.gptq"
+};
+// `folder`/0, 1, ... hold what the phases finished. `passes` must outlive the phases.
+std::vector<PassPhase> pass_phases(const std::vector<std::unique_ptr<Pass>>& passes,
+                                   const std::filesystem::path& folder, const std::string& id);
+
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+};
 
 struct RunPhases {
   RunRecord& record;
@@ -18,12 +47,17 @@ struct RunPhases {
   std::filesystem::path work;
 
   void start(bool resumed);
-  // All passes of the recipe over one stream; finished blocks become durable one by one.
-  void run_passes(Model& model, Checkpoint& checkpoint);
+  // All passes of the recipe, one phase after the other; gives the model that the last one leaves.
+  Model run_passes(const Model& start, std::span<const PassPhase> phases);
   // Texts, gate, tasks and chat. Throws GateNotMet.
   void measure(const Model& model);
   // Throws NumericRefusal for an export that does not compute what the model computes.
   void export_and_verify(const Model& model);
+
+ private:
+  void run_blocks(Model& model, const PassPhase& phase);
+  Model run_whole(const Model& input, const Model& original, const PassPhase& phase);
+  void log_report(std::size_t pass, const PassReport& report, bool restored);
 };
 
 }  // namespace attar

@@ -51,7 +51,7 @@ LogitAgreement agreement(const at::Tensor& a, const at::Tensor& b) {
 
 LogitAgreement compare_logits(const Model& a, const Model& b, const at::Tensor& ids,
                               const std::function<void()>& check_stop) {
-  require_same_shape(a, b);
+  require_same_vocabulary(a, b);
   BlockWalk first(a, ids), second(b, ids);
   for (std::int64_t index = 0; index < a.config().layers; ++index) {
     check_stop();

@@ -16,12 +16,15 @@ constexpr std::size_t kReadTokens = 2048;
 
 // Room for `needed` tokens in all caches; grows by doubling, keeps what is there.
 void reserve(Transformer::State& state, const ModelConfig& config, std::int64_t needed) {
-  for (KeyValues& cache : state.caches) {
+  for (std::size_t block = 0; block < state.caches.size(); ++block) {
+    KeyValues& cache = state.caches[block];
+    const std::int64_t width =
+        config.widths_of(static_cast<std::int64_t>(block)).kv_heads * config.head_dim;
     const std::int64_t capacity = cache.keys.defined() ? cache.keys.size(0) : 0;
     if (capacity >= needed) continue;
     const std::int64_t grown = std::max({needed, 2 * capacity, std::int64_t{256}});
     const auto larger = [&](const at::Tensor& old) {
-      at::Tensor fresh = at::empty({grown, config.kv_width()}, at::kFloat);
+      at::Tensor fresh = at::empty({grown, width}, at::kFloat);
       if (cache.length > 0) fresh.narrow(0, 0, cache.length).copy_(old.narrow(0, 0, cache.length));
       return fresh;
     };
@@ -74,7 +77,7 @@ Transformer::Transformer(const Model& model)
     const Block block = model.block(index);
     check_finite(block, index);
     blocks_.emplace_back(config_, block, rope, memory);
-    model.source().done_with_block(index);
+    model.done_with_block(index);
   }
 }
 

@@ -11,7 +11,7 @@ method, folder, rtn_file = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(
 results = json.loads((folder / "results.json").read_text())
 text = results["attar"]["texts"][0]
 events = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
-done = next(e for e in events if e["event"] == "phase_done" and e["phase"] == "passes")
+done = next(e for e in events if e["event"] == "phase_done" and e["phase"].startswith("passes"))
 layers = [e for e in events if e["event"] == "layer"]
 final = {e["layer"]: e["bytes_after"] for e in layers}
 before = {e["layer"]: e["bytes_before"] for e in reversed(layers)}  # float16 in the folder

@@ -363,7 +363,7 @@ TEST(RunBlockwise, StopsWhenASignalAsks) {
 }
 
 TEST(RunBlockwise, RefusesANaNBeforeAnyWorkOnIt) {
-  class NanSource final : public BlockStore {
+  class NanSource final : public ModelStore {
    public:
     std::optional<Block> read(std::int64_t index) const override {
       Block block = testing::RandomSource().read_block(index);

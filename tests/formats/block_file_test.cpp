@@ -86,23 +86,23 @@ TEST(BlockFile, IsRefusedWhenCutOff) {
   }
 }
 
-TEST(FolderBlockStore, GivesBackWhatWasWrittenAndNothingElse) {
+TEST(FolderModelStore, GivesBackWhatWasWrittenAndNothingElse) {
   const TemporaryFolder folder;
-  FolderBlockStore store(folder / "blocks");
+  FolderModelStore store(folder / "blocks");
   EXPECT_FALSE(store.read(12).has_value());
   store.write(12, mixed_block());
   EXPECT_EQ(store.path_of(12).filename(), "block-00012.safetensors");
   EXPECT_FALSE(store.read(1).has_value());
-  const FolderBlockStore second(folder / "blocks");
+  const FolderModelStore second(folder / "blocks");
   const std::optional<Block> read = second.read(12);
   ASSERT_TRUE(read.has_value());
   EXPECT_TRUE(
       at::equal(dense((*read)[Role::kValue].weight), dense(mixed_block()[Role::kValue].weight)));
 }
 
-TEST(FolderBlockStore, ReplacesABlockWhileAViewOfTheOldOneIsInUse) {
+TEST(FolderModelStore, ReplacesABlockWhileAViewOfTheOldOneIsInUse) {
   const TemporaryFolder folder;
-  FolderBlockStore store(folder.path(), [](std::int64_t i) { return "x" + std::to_string(i); });
+  FolderModelStore store(folder.path(), [](std::int64_t i) { return "x" + std::to_string(i); });
   Block block = mixed_block();
   store.write(0, block);
   const Block old = *store.read(0);

@@ -88,7 +88,7 @@ void run(const std::vector<std::string>& arguments) {
     }
     if (!plan) model.put_block(i, block);
   }
-  const ExportPlan expected = check_export(model.source(), planned, options);
+  const ExportPlan expected = check_export(model.source(), {model.config(), planned}, options);
   if (plan) {
     std::cout << nlohmann::ordered_json{{"bytes", expected.bytes},
                                         {"notes", expected.notes},

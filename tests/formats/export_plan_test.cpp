@@ -31,7 +31,8 @@ class ExportPlans : public ::testing::Test {
     options.format = format;
     options.type = type;
     options.requantize = requantize;
-    return check_export(*open_model(folder_.path()), planned, options);
+    const auto source = open_model(folder_.path());
+    return check_export(*source, {source->config(), planned}, options);
   }
   std::string misfit(ExportFormat format, const QuantScheme& scheme,
                      const std::string& type = "") const {
@@ -101,10 +102,12 @@ TEST_F(ExportPlans, RefuseBlockTypesForWidthsThatDoNotFillBlocks) {
   options.format = ExportFormat::kGguf;
   options.type = "Q4_0";
   const auto source = open_model(narrow.path());
-  EXPECT_THAT(message_of<DoesNotFit>([&] { check_export(*source, {}, options); }),
+  EXPECT_THAT(message_of<DoesNotFit>([&] {
+                check_export(*source, {source->config(), {}}, options);
+              }),
               HasSubstr("has 48 input features, and Q4_0 needs a multiple of 32"));
   options.type = "F16";
-  EXPECT_NO_THROW(check_export(*source, {}, options));
+  EXPECT_NO_THROW(check_export(*source, {source->config(), {}}, options));
 }
 
 TEST_F(ExportPlans, RefuseAnActivationThatTheArchitectureHasNot) {
@@ -112,8 +115,11 @@ TEST_F(ExportPlans, RefuseAnActivationThatTheArchitectureHasNot) {
   testing::write_tiny_model(other.path(), {.extra = {{"hidden_act", "gelu"}}});
   ExportOptions options;
   options.format = ExportFormat::kGguf;
-  EXPECT_THAT(message_of<DoesNotFit>([&] { check_export(*open_model(other.path()), {}, options); }),
-              HasSubstr("silu gates only"));
+  EXPECT_THAT(
+      message_of<DoesNotFit>([&] {
+        check_export(*open_model(other.path()), {open_model(other.path())->config(), {}}, options);
+      }),
+      HasSubstr("silu gates only"));
 }
 
 }  // namespace

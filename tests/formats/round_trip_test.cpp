@@ -101,7 +101,7 @@ TEST(FolderExport, CutsIntoShardsThatReadBackEqual) {
   const Model model(open_model(folder.path()));
   ExportOptions options = options_for(ExportFormat::kHuggingFace);
   options.max_shard_bytes = 300'000;
-  const ExportPlan plan = check_export(model.source(), {}, options);
+  const ExportPlan plan = check_export(model.source(), {model.config(), {}}, options);
   const ExportReport report = export_model(model, folder / "out", options);
   EXPECT_EQ(report.bytes, plan.bytes);
   EXPECT_TRUE(std::filesystem::exists(folder / "out/model-00001-of-00002.safetensors"));
