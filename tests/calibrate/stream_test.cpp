@@ -108,6 +108,48 @@ TEST(BlockStream, SequentialSeesChangesOfEarlierLayers) {
   }
 }
 
+// Rows [0, rows) of `weight` (or columns) only.
+Weight cut(const Weight& weight, std::int64_t dim, std::int64_t count) {
+  return DenseWeight{dense(weight).narrow(dim, 0, count).contiguous()};
+}
+
+// Pruning inside of a visit: one key-value head of two, and 96 neurons of 160, stay.
+TEST(BlockStream, SequentialFollowsABlockThatGetsNarrower) {
+  const Model model = random_model();
+  const auto narrow_attention = [&](Block& block) {
+    const std::int64_t q = 3 * model.config().head_dim, kv = model.config().head_dim;
+    block[Role::kQuery].weight = cut(block[Role::kQuery].weight, 0, q);
+    for (const Role role : {Role::kKey, Role::kValue})
+      block[role].weight = cut(block[role].weight, 0, kv);
+    block[Role::kOutput].weight = cut(block[Role::kOutput].weight, 1, q);
+  };
+  const auto narrow_mlp = [&](Block& block) {
+    for (const Role role : {Role::kGate, Role::kUp})
+      block[role].weight = cut(block[role].weight, 0, 96);
+    block[Role::kDown].weight = cut(block[Role::kDown].weight, 1, 96);
+  };
+  Block narrow = model.block(0);
+  narrow_attention(narrow);
+  narrow_mlp(narrow);
+  BlockStream beforehand(model, some_tokens(), {});
+  const std::vector<at::Tensor> expected = grams(beforehand, narrow);
+  beforehand.advance(narrow);
+
+  BlockStream stream(model, some_tokens(), {});
+  Block block = model.block(0);
+  stream.sequential(block, {}, [&](Site site, const GramStatistics& statistics) {
+    if (site == Site::kOutputInput) narrow_attention(block);
+    if (site == Site::kMlpInput) {
+      EXPECT_TRUE(at::equal(statistics.gram, expected[index_of(site)]));
+    }
+    if (site == Site::kDownInput) narrow_mlp(block);
+  });
+  stream.advance(block);
+  const std::vector<at::Tensor> next = grams(beforehand, model.block(1));
+  const std::vector<at::Tensor> found = grams(stream, model.block(1));
+  for (std::size_t site = 0; site < 4; ++site) EXPECT_TRUE(at::equal(found[site], next[site]));
+}
+
 // What a sequential visit has computed already is used by advance, and only while it holds.
 TEST(BlockStream, AdvanceAfterAVisitEqualsAdvanceAlone) {
   const Model model = random_model();
@@ -371,6 +413,8 @@ TEST(RunBlockwise, RefusesANaNBeforeAnyWorkOnIt) {
       return block;
     }
     void write(std::int64_t, const Block&) override {}
+    std::optional<OuterWeights> read_outer() const override { return std::nullopt; }
+    void write_outer(const OuterWeights&) override {}
   };
   const HalvingPass pass(Role::kUp);
   const std::array<const BlockwisePass*, 1> passes = {&pass};
