@@ -68,6 +68,7 @@ BlockWalk::BlockWalk(const Model& model, const at::Tensor& ids)
       hidden_(embed(model.embedding(), ids)) {}
 
 void BlockWalk::step() {
+  if (next_ == model_.config().layers) return;
   const Block block = model_.block(next_);
   if (runner_) {
     runner_->take(block);
@@ -78,7 +79,7 @@ void BlockWalk::step() {
     runner_->advance(hidden_.narrow(0, window, 1));
   }
   if (next_ + 1 == model_.config().layers) runner_.reset();
-  model_.source().done_with_block(next_++);
+  model_.done_with_block(next_++);
 }
 
 at::Tensor BlockWalk::normed(std::int64_t first, std::int64_t count) const {
@@ -86,19 +87,18 @@ at::Tensor BlockWalk::normed(std::int64_t first, std::int64_t count) const {
                   model_.config().norm_eps);
 }
 
-void require_same_shape(const Model& a, const Model& b) {
-  const ModelConfig &x = a.config(), &y = b.config();
-  require(x.layers == y.layers && x.hidden == y.hidden && x.vocabulary == y.vocabulary &&
-              x.ffn == y.ffn && x.heads == y.heads && x.kv_heads == y.kv_heads,
-          b.source().path(), "has another shape than ", a.source().path(),
-          "; only versions of one model can be compared");
+void require_same_vocabulary(const Model& a, const Model& b) {
+  require(a.config().vocabulary == b.config().vocabulary, b.source().path(), "has ",
+          b.config().vocabulary, " tokens and ", a.source().path(), " has ", a.config().vocabulary,
+          "; only models with one vocabulary can be compared");
 }
 
 std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const Model& changed,
                                                     const at::Tensor& ids, const WalkStep& step) {
-  require_same_shape(original, changed);
+  require_same_vocabulary(original, changed);
   BlockWalk teacher(original, ids), student(changed, ids);
-  for (std::int64_t block = 0; block < original.config().layers; ++block) {
+  const std::int64_t layers = std::max(original.config().layers, changed.config().layers);
+  for (std::int64_t block = 0; block < layers; ++block) {
     step("block");
     teacher.step();
     student.step();

@@ -92,7 +92,7 @@ Student::Student(const Model& model, const Learning& learning)
     }
     blocks_.push_back(std::move(block));
     members_.push_back(std::move(members));
-    model.source().done_with_block(i);
+    model.done_with_block(i);
   }
   if (learning.norms) norm_index_ = learn("model.norm.weight", final_norm_, false);
   if (config_.tied_head) {
