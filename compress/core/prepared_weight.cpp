@@ -2,12 +2,15 @@
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "compress/core/errors.h"
 
@@ -33,6 +36,19 @@ at::Tensor stored_values(const Weight& weight) {
   const at::ScalarType type = plain->values.scalar_type();
   const bool known = type == at::kFloat || type == at::kHalf || type == at::kBFloat16;
   return (known ? plain->values : dense(weight)).contiguous();
+}
+
+// Memory of weights that are streamed from end to end again and again: in large pages where the
+// system has them, since every 4 KiB of small ones cost a walk of the page table.
+at::Tensor streamed_memory(std::int64_t bytes) {
+  constexpr std::size_t kLargePage = std::size_t{1} << 21;
+  const auto size = static_cast<std::size_t>(bytes);
+  void* memory = nullptr;
+  if (posix_memalign(&memory, kLargePage, size) != 0) throw std::bad_alloc();
+  // Whole large pages only, so that nothing is spent beyond the end; refusal changes nothing.
+  if (size >= kLargePage) madvise(memory, size / kLargePage * kLargePage, MADV_HUGEPAGE);
+  return at::from_blob(
+      memory, {bytes}, [](void* held) { std::free(held); }, at::kByte);
 }
 
 kernels::SplitSource source_of(at::ScalarType type) {
@@ -71,7 +87,7 @@ bool PreparedWeight::pack(const std::vector<Part>& parts, int pieces) {
   const std::int64_t padded = outputs_ % kPanel == 0 ? 0 : kernels::split_bytes(1, inputs_, pieces);
   if (!values_.defined() || values_.numel() != bytes || values_.use_count() > 1) {
     values_ = at::Tensor();
-    values_ = at::empty({bytes}, at::kByte);
+    values_ = streamed_memory(bytes);
   }
   pieces_ = pieces;
   auto* weights = values_.mutable_data_ptr<std::uint8_t>();

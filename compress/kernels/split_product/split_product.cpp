@@ -14,8 +14,9 @@
 namespace attar::kernels {
 namespace {
 
-constexpr std::int64_t kTaskRows = 96;                        // at most
-constexpr std::int64_t kTaskScratch = std::int64_t{5} << 18;  // 1.25 MiB: stays in the L2 cache
+// Every task streams all weights by: more rows a task, fewer times. Measured on 2 MiB of L2 cache.
+constexpr std::int64_t kTaskRows = 256;
+constexpr std::int64_t kTaskScratch = std::int64_t{7} << 19;
 constexpr std::size_t kAlignment = 64;
 
 struct Free {
@@ -103,7 +104,7 @@ void split_finish(const SplitFinish& call, const Variant& variant) {
   check(call.gate_up.columns == 2 * call.down.inner, "gate and up must be as wide as down reads",
         call.gate_up.columns);
   std::int64_t step = rows_of_a_task(call);
-  if (call.rows < 2 * step * threads()) step = kPanel;
+  if (threads() > 1) step = std::min(step, panels_of(call.rows / (2 * threads()) + 1) * kPanel);
   const std::int64_t blocks = (call.rows + step - 1) / step;
 #pragma omp parallel for schedule(dynamic, 1) if (blocks > 1)
   for (std::int64_t i = 0; i < blocks; ++i) {
