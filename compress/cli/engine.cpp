@@ -1,5 +1,6 @@
 #include "compress/cli/command.h"
 #include "compress/runtime/transformer.h"
+#include "distill/passes.h"
 #include "prune/passes.h"
 #include "quantize/passes.h"
 
@@ -8,6 +9,7 @@ namespace attar::cli {
 const Engine& engine() {
   static const PassRegistry registry = [] {
     PassRegistry all;
+    register_distill_passes(all);
     register_prune_passes(all);
     register_quantize_passes(all);
     return all;

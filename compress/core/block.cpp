@@ -2,9 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/linear.h>
 
 #include "compress/core/errors.h"
+#include "compress/core/gradients.h"
 
 namespace attar {
 namespace {
@@ -30,16 +30,16 @@ bool finite(const Weight& weight) {
 
 at::Tensor Linear::forward(const at::Tensor& input) const {
   if (const auto* low_rank = std::get_if<LowRankWeight>(&weight)) {
-    const at::Tensor inner = at::linear(input, low_rank->a.to(at::kFloat));
-    return at::linear(inner, low_rank->b.to(at::kFloat), bias);
+    const at::Tensor inner = linear_with_gradient(input, low_rank->a.to(at::kFloat), {});
+    return linear_with_gradient(inner, low_rank->b.to(at::kFloat), bias);
   }
   if (const auto* sum = std::get_if<CorrectedWeight>(&weight)) {
     const Weight base = std::visit([](const auto& w) -> Weight { return w; }, sum->base);
-    const at::Tensor inner = at::linear(input, sum->correction.a.to(at::kFloat));
-    return at::linear(input, dense(base), bias) +
-           at::linear(inner, sum->correction.b.to(at::kFloat));
+    const at::Tensor inner = linear_with_gradient(input, sum->correction.a.to(at::kFloat), {});
+    return linear_with_gradient(input, dense(base), bias) +
+           linear_with_gradient(inner, sum->correction.b.to(at::kFloat), {});
   }
-  return at::linear(input, dense(weight), bias);
+  return linear_with_gradient(input, dense(weight), bias);
 }
 
 BlockWidths widths_of(const Block& block, std::int64_t head_dim) {

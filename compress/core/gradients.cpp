@@ -3,11 +3,14 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "compress/core/errors.h"
@@ -16,6 +19,7 @@
 #include "compress/kernels/gated_activation/gated_activation.h"
 #include "compress/kernels/rms_norm/rms_norm.h"
 #include "compress/kernels/rotate/rotate.h"
+#include "compress/kernels/split_product/split_product.h"
 #include "compress/linalg/blas.h"
 
 namespace attar {
@@ -41,6 +45,79 @@ at::Tensor sum_of_rows(const at::Tensor& rows) {
   }
   return total;
 }
+
+// Columns of [n, C] added up over fixed parts of rows.
+at::Tensor sum_of_columns(const at::Tensor& rows) {
+  constexpr std::int64_t kPart = 64;
+  const std::int64_t count = rows.size(0), columns = rows.size(1);
+  const at::Tensor parts = at::zeros({(count + kPart - 1) / kPart, columns}, at::kFloat);
+  const float* from = values(rows);
+  float* out = writable(parts);
+  at::parallel_for(0, parts.size(0), 4, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin * kPart; r < std::min(count, end * kPart); ++r) {
+      float* sum = out + r / kPart * columns;
+      for (std::int64_t c = 0; c < columns; ++c) sum[c] += from[r * columns + c];
+    }
+  });
+  return sum_of_rows(parts);
+}
+
+// x [N, I] W^T + bias -> [N, O], on the tile instructions: W is packed for this one product.
+at::Tensor tile_product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  constexpr int kPieces = 3;  // hold any float32
+  constexpr std::int64_t kPanel = 32;
+  const std::int64_t columns = weight.size(0), inner = weight.size(1);
+  const std::int64_t bytes = kernels::split_bytes(columns, inner, kPieces);
+  const std::int64_t padded = columns % kPanel == 0 ? 0 : kernels::split_bytes(1, inner, kPieces);
+  const at::Tensor packed = at::empty({bytes}, at::kByte);
+  auto* weights = packed.mutable_data_ptr<std::uint8_t>();
+  std::memset(weights + bytes - padded, 0, static_cast<std::size_t>(padded));
+  kernels::split_pack(
+      {values(weight), kernels::SplitSource::f32, 0, columns, inner, kPieces, weights});
+  const at::Tensor out = at::empty({x.size(0), columns}, at::kFloat);
+  kernels::split_product(
+      {values(x),
+       inner,
+       x.size(0),
+       {weights, inner, columns, kPieces, bias.defined() ? values(bias) : nullptr},
+       nullptr,
+       writable(out),
+       columns});
+  return out;
+}
+
+class LinearFunction : public Function<LinearFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias) {
+    const at::Tensor rows = x.contiguous(), matrix = weight.contiguous();
+    context->save_for_backward({rows, matrix});
+    context->saved_data["bias"] = bias.has_value();
+    std::vector<std::int64_t> shape = x.sizes().vec();
+    shape.back() = matrix.size(0);
+    const at::Tensor flat = rows.flatten(0, -2), added = bias ? *bias : at::Tensor();
+    return (kernels::has_split_product() ? tile_product(flat, matrix, added)
+                                         : at::linear(flat, matrix, added))
+        .view(shape);
+  }
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor rows = saved[0].flatten(0, -2), &weight = saved[1];
+    const at::Tensor back = gradients[0].contiguous().flatten(0, -2);
+    const bool tiles = kernels::has_split_product();
+    at::Tensor x_gradient, weight_gradient, bias_gradient;
+    if (context->needs_input_grad(0)) {
+      x_gradient = tiles ? tile_product(back, weight.t().contiguous(), {}) : at::mm(back, weight);
+      x_gradient = x_gradient.view(saved[0].sizes());
+    }
+    if (context->needs_input_grad(1)) {
+      weight_gradient = tiles ? tile_product(back.t().contiguous(), rows.t().contiguous(), {})
+                              : at::mm(back.t(), rows);
+    }
+    if (context->saved_data["bias"].toBool()) bias_gradient = sum_of_columns(back);
+    return {x_gradient, weight_gradient, bias_gradient};
+  }
+};
 
 class RmsNormFunction : public Function<RmsNormFunction> {
  public:
@@ -202,17 +279,25 @@ class AttentionFunction : public Function<AttentionFunction> {
 
 }  // namespace
 
+at::Tensor linear_with_gradient(const at::Tensor& x, const at::Tensor& weight,
+                                const at::Tensor& bias) {
+  if (weight.numel() == 0) return at::linear(x, weight, bias);
+  return LinearFunction::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
+}
+
 at::Tensor rms_norm_with_gradient(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return RmsNormFunction::apply(x, weight, eps);
 }
 
 at::Tensor gated_activation_with_gradient(const at::Tensor& gate, const at::Tensor& up,
                                           Activation activation) {
+  if (gate.size(-1) == 0) return gate;  // a block without MLP
   return GatedActivationFunction::apply(gate, up, static_cast<std::int64_t>(activation));
 }
 
 at::Tensor attention_with_gradient(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    const RopeTable& rope, const AttentionShape& shape) {
+  if (shape.heads == 0) return q;  // a block without attention
   require(q.size(1) <= rope.cos.size(0), "attention", "a sequence of ", q.size(1),
           " tokens exceeds the ", rope.cos.size(0), " positions prepared");
   return AttentionFunction::apply(q, k, v, rope.cos, rope.sin, shape.heads, shape.kv_heads,

@@ -9,6 +9,12 @@
 
 namespace attar {
 
+// x W^T + bias: x [..., I], weight [O, I], bias [O] or undefined -> [..., O]. All three products
+// (of the gradients of x and W, too) run on the processor's tile instructions where it has them
+// (kernels/split_product), and only those that are asked for.
+at::Tensor linear_with_gradient(const at::Tensor& x, const at::Tensor& weight,
+                                const at::Tensor& bias);
+
 // x [..., C], weight [C] -> [..., C]. Zhang and Sennrich 2019, arXiv:1910.07467.
 at::Tensor rms_norm_with_gradient(const at::Tensor& x, const at::Tensor& weight, double eps);
 

@@ -5,6 +5,7 @@
 #include "compress/core/errors.h"
 #include "compress/formats/gguf_model.h"
 #include "compress/formats/huggingface.h"
+#include "compress/formats/initial_source.h"
 #include "compress/io/gguf_file.h"
 #include "compress/io/sharded_safetensors.h"
 
@@ -22,6 +23,12 @@ void require_exists(const fs::path& path) {
   require<IoError>(there, path.string(),
                    "there is no such file or folder; give a Hugging Face "
                    "folder (config.json, *.safetensors) or a .gguf file");
+}
+
+// A model without weights yet.
+bool is_initial(const fs::path& folder) {
+  return fs::exists(folder / "config.json") && fs::exists(folder / kInitialiseFile) &&
+         !io::ShardedSafetensors::present(folder);
 }
 
 bool has_file(const fs::path& folder, std::string_view end) {
@@ -45,7 +52,9 @@ void require_weights(const fs::path& folder) {
           "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)");
   throw BadInput(message(where,
                          "has no weights: neither model.safetensors nor "
-                         "model.safetensors.index.json is there"));
+                         "model.safetensors.index.json is there; a model that is to be trained "
+                         "from nothing has an ",
+                         kInitialiseFile, " in their place"));
 }
 
 }  // namespace
@@ -53,6 +62,7 @@ void require_weights(const fs::path& folder) {
 std::shared_ptr<const ModelSource> open_model(const fs::path& path) {
   require_exists(path);
   if (fs::is_directory(path)) {
+    if (is_initial(path)) return open_initial(path);
     require_weights(path);
     return open_huggingface(path);
   }

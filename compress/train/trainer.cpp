@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <ctime>
 
 #include "compress/core/errors.h"
 #include "compress/io/hash.h"
@@ -15,6 +16,10 @@ using nlohmann::json;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double processor_now() {
+  return static_cast<double>(std::clock()) / static_cast<double>(CLOCKS_PER_SEC);
 }
 
 json to_json(const std::vector<TrainedStep>& history) {
@@ -78,7 +83,7 @@ class Loop {
   TrainOutcome run() {
     prepare(student_.parameters(), config_.optimizer());
     restore();
-    const double begin = now();
+    const double begin = now(), processor = processor_now();
     double saved = begin;
     const Schedule schedule = config_.schedule();
     for (; step_ < config_.steps; ++step_) {
@@ -94,8 +99,9 @@ class Loop {
         saved = now();
       }
     }
-    if (outcome_.resumed_at < config_.steps) save();
     outcome_.seconds = now() - begin;
+    outcome_.processor_seconds = processor_now() - processor;
+    if (outcome_.resumed_at < config_.steps) save();
     return std::move(outcome_);
   }
 
@@ -118,6 +124,7 @@ class Loop {
     const std::int64_t counted = batch.counted();
     const double scale = counted > 0 ? 1.0 / static_cast<double>(counted) : 0.0;
     TrainedStep done{step_, {}, 0, rate};
+    objective_.begin_step(batch, step_, config_.steps);
     const std::int64_t micro = micro_sequences(config_.length);
     for (std::int64_t first = 0; first < config_.batch; first += micro) {
       const std::int64_t size = std::min(micro, config_.batch - first);

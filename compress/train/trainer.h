@@ -71,6 +71,8 @@ struct ObjectiveTerm {
 class Objective {
  public:
   virtual ~Objective() = default;
+  // Before the micro-batches of a step, which come in the order of the batch.
+  virtual void begin_step(const Batch& /*batch*/, std::int64_t /*step*/, std::int64_t /*steps*/) {}
   // Adds to the student's gradients; `scale` is one over the tokens of the whole batch that count.
   // The first term is the loss as it is minimised.
   virtual std::vector<ObjectiveTerm> add_gradient(Student& student, const Batch& micro,
@@ -91,12 +93,13 @@ struct TrainedStep {
 
 struct TrainOutcome {
   std::vector<TrainedStep>
-      history;                  // at most about 200 of the steps, the first and last among them
-  std::int64_t resumed_at = 0;  // steps that an earlier process had done
-  std::int64_t tokens = 0;      // trained on by this process
-  std::int64_t skipped = 0;     // steps without an update: the gradient was not finite
-  double seconds = 0;
-  std::string note;  // why an existing state could not be used
+      history;                   // at most about 200 of the steps, the first and last among them
+  std::int64_t resumed_at = 0;   // steps that an earlier process had done
+  std::int64_t tokens = 0;       // trained on by this process
+  std::int64_t skipped = 0;      // steps without an update: the gradient was not finite
+  double seconds = 0;            // of the steps of this process
+  double processor_seconds = 0;  // of all its threads
+  std::string note;              // why an existing state could not be used
 };
 
 // Sequences that go through the model together: as many as make kMicroTokens, at least one. Fixed,

@@ -113,22 +113,38 @@ const std::vector<std::int64_t>& TrainingWindows::order_of(std::int64_t epoch) c
   return order_;
 }
 
+std::vector<std::int64_t> TrainingWindows::numbers(std::int64_t step, std::int64_t size) const {
+  std::vector<std::int64_t> numbers;
+  for (std::int64_t place = step * size; place < (step + 1) * size; ++place) {
+    numbers.push_back(order_of(place / count_)[static_cast<std::size_t>(place % count_)]);
+  }
+  return numbers;
+}
+
+at::Tensor TrainingWindows::inputs(std::int64_t first, std::int64_t count) const {
+  at::Tensor ids = at::empty({count, length_}, at::kLong);
+  auto* out = ids.mutable_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < count * length_; ++i) {
+    out[i] = tokens_.ids[static_cast<std::size_t>(first * length_ + i)];
+  }
+  return ids;
+}
+
 Batch TrainingWindows::batch(std::int64_t step, std::int64_t size) const {
   Batch batch;
   batch.ids = at::empty({size, length_}, at::kLong);
   batch.targets = at::empty({size, length_}, at::kLong);
   auto* ids = batch.ids.mutable_data_ptr<std::int64_t>();
   auto* targets = batch.targets.mutable_data_ptr<std::int64_t>();
+  batch.windows = numbers(step, size);
   for (std::int64_t row = 0; row < size; ++row) {
-    const std::int64_t place = step * size + row, epoch = place / count_;
-    const std::int64_t window = order_of(epoch)[static_cast<std::size_t>(place % count_)];
-    std::int64_t first = window * length_;
+    const std::int64_t epoch = (step * size + row) / count_;
+    std::int64_t first = batch.windows[static_cast<std::size_t>(row)] * length_;
     if (shift_) {
       first += static_cast<std::int64_t>(
           CounterRandom(seed_, "train.offset")
               .below(static_cast<std::uint64_t>(epoch), static_cast<std::uint64_t>(length_)));
     }
-    batch.windows.push_back(window);
     for (std::int64_t t = 0; t < length_; ++t) {
       const auto at = static_cast<std::size_t>(first + t);
       *ids++ = tokens_.ids[at];

@@ -50,6 +50,11 @@ class TrainingWindows {
 
   // The `size` windows of step `step`, whatever was asked before.
   Batch batch(std::int64_t step, std::int64_t size) const;
+  // Their numbers alone.
+  std::vector<std::int64_t> numbers(std::int64_t step, std::int64_t size) const;
+
+  // Windows [first, first + count) in the order of the text, without a shift: [count, T] int64.
+  at::Tensor inputs(std::int64_t first, std::int64_t count) const;
 
   std::int64_t count() const { return count_; }  // windows an epoch
   std::int64_t length() const { return length_; }

@@ -6,6 +6,7 @@
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 #include "compress/runtime/transformer.h"
+#include "distill/passes.h"
 #include "prune/passes.h"
 #include "python/bindings/bindings.h"
 #include "quantize/passes.h"
@@ -20,6 +21,7 @@ namespace py = pybind11;
 const Engine& engine() {
   static const PassRegistry registry = [] {
     PassRegistry all;
+    register_distill_passes(all);
     register_prune_passes(all);
     register_quantize_passes(all);
     return all;

@@ -127,6 +127,26 @@ TEST(OpenModel, SaysWhatToGiveInstead) {
               HasSubstr("has no tokenizer"));
 }
 
+TEST(OpenModel, DrawsTheWeightsOfAModelThatIsToBeTrainedFromNothing) {
+  const TemporaryFolder folder;
+  write_tiny_model(folder.path(), {.tied = false});
+  std::filesystem::remove(folder / "model.safetensors");
+  io::write_json(folder / "initialise.json", nlohmann::json{{"seed", 3}, {"deviation", 0.05}});
+  const auto source = open_model(folder.path());
+  EXPECT_EQ(source->format(), "initial");
+  const at::Tensor up = std::get<DenseWeight>(source->read_block(0)[Role::kUp].weight).values;
+  const at::Tensor down = std::get<DenseWeight>(source->read_block(0)[Role::kDown].weight).values;
+  EXPECT_NEAR(up.std().item<double>(), 0.05, 0.003);
+  EXPECT_NEAR(down.std().item<double>(), 0.05 / 2, 0.0015);  // two blocks
+  const auto again = open_model(folder.path());
+  EXPECT_TRUE(at::equal(up, std::get<DenseWeight>(again->read_block(0)[Role::kUp].weight).values));
+  EXPECT_EQ(source->sha256(), again->sha256());
+  io::write_json(folder / "initialise.json", nlohmann::json{{"seed", 4}, {"deviation", 0.05}});
+  EXPECT_NE(source->sha256(), open_model(folder.path())->sha256());
+  io::write_json(folder / "initialise.json", nlohmann::json{{"sed", 4}});
+  EXPECT_THROW(open_model(folder.path()), UsageError);
+}
+
 TEST(StoredWeight, TellsFromHeadersWhatTheFileHolds) {
   const TemporaryFolder folder;
   write_tiny_model(folder.path(), {.biases = true, .type = io::ElementType::f16});

@@ -1,0 +1,53 @@
+// A student held to a teacher by a composition of losses.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "compress/train/trainer.h"
+#include "distill/feature_loss.h"
+#include "distill/live_teacher.h"
+#include "distill/loss_plan.h"
+#include "distill/taid.h"
+#include "distill/teacher_cache.h"
+
+namespace attar {
+
+// Exactly one of them. With neither, the only loss is cross entropy.
+struct Teachers {
+  std::unique_ptr<LiveTeacher> live;
+  std::unique_ptr<CachedTeacher> cached;
+};
+
+class Distillation final : public Objective {
+ public:
+  // Adds learned projections to the student's parameters. `first` is a batch of the training text,
+  // from which scales and closed projections are worked out.
+  Distillation(LossPlan plan, Teachers teachers, Student& student, const Batch& first,
+               bool recompute);
+
+  void begin_step(const Batch& batch, std::int64_t step, std::int64_t steps) override;
+  std::vector<ObjectiveTerm> add_gradient(Student& student, const Batch& micro,
+                                          double scale) override;
+  void finished_step(std::int64_t step, std::int64_t steps, double mean) override;
+  nlohmann::json state() const override;
+  void restore(const nlohmann::json& state) override;
+  std::string fingerprint() const override { return fingerprint_; }
+  void set_fingerprint(std::string text) { fingerprint_ = std::move(text); }
+
+ private:
+  ResponseTargets targets_of(const Batch& micro, std::int64_t first_row) const;
+
+  LossPlan plan_;
+  Teachers teachers_;
+  bool recompute_;
+  std::string fingerprint_;
+  std::vector<HiddenLoss> hidden_;
+  std::vector<RelationLoss> relations_;
+  std::vector<TaidSchedule> taid_;   // one a response with a schedule, in their order
+  std::vector<ResponseTerm> terms_;  // of this step
+  std::vector<double> hidden_weights_, relation_weights_;
+  std::int64_t next_sequence_ = 0;  // of the batch
+};
+
+}  // namespace attar

@@ -1,0 +1,107 @@
+#include "distill/learning_pass.h"
+
+#include <sstream>
+
+#include "compress/core/errors.h"
+
+namespace attar {
+namespace {
+
+std::string means_of(const TrainedStep& step) {
+  std::ostringstream text;
+  text.precision(5);
+  for (const ObjectiveTerm& term : step.means) {
+    text << (text.tellp() > 0 ? ", " : "") << term.name << ' ' << term.sum;
+  }
+  return text.str();
+}
+
+std::string course_of(const TrainOutcome& outcome) {
+  std::ostringstream text;
+  text.precision(4);
+  const std::size_t every = std::max<std::size_t>(1, outcome.history.size() / 20);
+  for (std::size_t i = 0; i < outcome.history.size(); i += every) {
+    const TrainedStep& step = outcome.history[i];
+    text << (i == 0 ? "loss by step: " : ", ") << step.step + 1 << ": " << step.means.front().sum;
+  }
+  return text.str();
+}
+
+}  // namespace
+
+Learning learning_from(const std::vector<std::string>& names, std::string_view where) {
+  Learning learning{false, false, false, false};
+  for (const std::string& name : names) {
+    bool* part = name == "weights"       ? &learning.weights
+                 : name == "norms"       ? &learning.norms
+                 : name == "embedding"   ? &learning.embedding
+                 : name == "corrections" ? &learning.corrections
+                                         : nullptr;
+    require<UsageError>(part != nullptr, where, "learn: unknown part '", name,
+                        "'; known: weights, norms, embedding, corrections");
+    *part = true;
+  }
+  return learning;
+}
+
+std::int64_t training_bytes(const ModelConfig& config, bool averaged) {
+  std::int64_t values = config.vocabulary * config.hidden * (config.tied_head ? 1 : 2);
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    for (const Role role : kRoles) {
+      const LinearShape shape = shape_of(config, i, role);
+      values += shape.out * shape.in;
+    }
+  }
+  return values * 4 * (averaged ? 5 : 4);
+}
+
+std::string identity_of(const Model& model) {
+  std::string changed;
+  for (std::int64_t i = 0; i < model.config().layers; ++i) changed += model.changed(i) ? '1' : '0';
+  return model.source().sha256() + ":" + changed;
+}
+
+void put_trained(const Student& student, bool averaged, Model& output) {
+  const ModelConfig& config = student.config();
+  OuterWeights outer{student.embedding(averaged), student.final_norm(averaged), std::nullopt};
+  if (!config.tied_head) outer.head = student.head_weight(averaged);
+  output.put_outer(outer);
+  for (std::int64_t i = 0; i < config.layers; ++i) output.put_block(i, student.block(i, averaged));
+}
+
+void report_training(const TrainOutcome& outcome, const TrainingWindows& windows,
+                     const Model& input, const Model& output, PassReport& report) {
+  const auto event = [&](const char* kind, const std::string& text, bool fallback = false) {
+    report.events.push_back({"model", kind, text, fallback});
+  };
+  std::ostringstream text;
+  text << windows.tokens().ids.size() << " tokens in " << windows.tokens().documents
+       << " documents, " << windows.count() << " windows of " << windows.length();
+  event("training_text", text.str());
+  if (!outcome.history.empty()) {
+    event("training", "first step: " + means_of(outcome.history.front()) +
+                          "; last step: " + means_of(outcome.history.back()));
+    event("training_course", course_of(outcome));
+  }
+  if (outcome.tokens > 0) {
+    std::ostringstream speed;
+    speed.precision(6);
+    speed << outcome.tokens << " tokens in " << outcome.seconds << " seconds, "
+          << outcome.processor_seconds << " processor seconds";
+    event("training_speed", speed.str());
+  }
+  if (outcome.skipped > 0) {
+    event("nonfinite_gradient",
+          std::to_string(outcome.skipped) + " steps had no finite gradient and changed nothing",
+          true);
+  }
+  for (std::int64_t i = 0; i < output.config().layers; ++i) {
+    const Block before = input.block(i), after = output.block(i);
+    for (const Role role : kRoles) {
+      report.changed.push_back({layer_name(i, role), "trained", stored_bytes(before[role].weight),
+                                stored_bytes(after[role].weight)});
+    }
+  }
+}
+
+}  // namespace attar

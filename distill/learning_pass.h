@@ -1,0 +1,26 @@
+// What passes that train a whole model have in common: from options to a student and its text, from
+// a trained student to the model in work and the report.
+#pragma once
+
+#include "compress/calibrate/model_pass.h"
+#include "compress/train/trainer.h"
+
+namespace attar {
+
+// What of the model learns: "weights", "norms", "embedding", "corrections".
+Learning learning_from(const std::vector<std::string>& names, std::string_view where);
+
+// Bytes that training takes beside activations: values, gradients and moments in float32.
+std::int64_t training_bytes(const ModelConfig& config, bool averaged);
+
+// Names the weights that training starts from, for the state on disk.
+std::string identity_of(const Model& model);
+
+// Writes every block, and embedding, final norm and head where they learnt.
+void put_trained(const Student& student, bool averaged, Model& output);
+
+// One event each for the start, the end and what went wrong, and a change for every layer.
+void report_training(const TrainOutcome& outcome, const TrainingWindows& windows,
+                     const Model& input, const Model& output, PassReport& report);
+
+}  // namespace attar

@@ -1,0 +1,33 @@
+#include "distill/text_pass.h"
+
+#include "compress/core/errors.h"
+#include "distill/learning_pass.h"
+
+namespace attar {
+
+TextPass::TextPass(TextPassConfig config)
+    : config_(std::move(config)), learning_(learning_from(config_.learn, kName)) {
+  require<UsageError>(!config_.text.empty(), kName, "text is missing; name a file to learn from");
+}
+
+std::vector<PlannedLayer> TextPass::plan(const ModelConfig& config) const {
+  return plan_every_layer(config, "trained");
+}
+
+std::int64_t TextPass::working_bytes(const ModelConfig& config) const {
+  return training_bytes(config, config_.average > 0);
+}
+
+void TextPass::run(ModelWork& work) const {
+  const TrainingWindows windows(
+      read_training_text({config_.text, config_.separator, config_.end_of_text}, *work.tokenizer),
+      config_.length, work.context.seed, config_.shift);
+  Student student(work.input, learning_);
+  NextToken objective(config_.recompute);
+  const TrainOutcome outcome = train(student, objective, windows, config_, identity_of(work.input),
+                                     work.state, work.context);
+  put_trained(student, config_.average > 0, work.output);
+  report_training(outcome, windows, work.input, work.output, work.report);
+}
+
+}  // namespace attar
