@@ -18,7 +18,7 @@ using testing::random_model;
 using testing::small_config;
 
 // The teacher with its MLPs disturbed: a student that has something to learn.
-Model disturbed(double size = 0.5) {
+Model disturbed(double size = 3) {
   Model model = random_model();
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     Block block = model.block(i);
@@ -46,7 +46,7 @@ class Distilling : public ::testing::TestWithParam<const char*> {
     config.steps = 30;
     config.batch = 12;
     config.length = 24;
-    config.learning_rate = 2e-3;
+    config.learning_rate = 1e-3;
     config.weight_decay = 0;
     config.save_seconds = 1000;
   }

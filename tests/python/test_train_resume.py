@@ -4,11 +4,11 @@ thread or two. ATTAR_KILLS says how many kills."""
 import os
 import random
 import re
+import subprocess
 import time
 
 from attar_program import PROGRAM, make_stories, make_text, recipe_for, succeed, write_recipe
 from test_cli_run import hashes
-from test_kill_resume import kill_after
 
 KILLS = int(os.environ.get("ATTAR_KILLS", 10))
 
@@ -22,6 +22,19 @@ def learning(folder, **options):
         {"train.text": {**common, "steps": 25, "average": 0.9}},
         {"distill": {**common, "steps": 25, "loss": ["taid", {"hidden": {"weight": 0.1}}],
                      **options}}])
+
+
+def kill_after(command, seconds):
+    """True when the run was killed, False when it had ended before."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        _, errors = process.communicate(timeout=seconds)
+        assert process.returncode == 0, errors.decode()
+        return False
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return True
 
 
 def events(out):
