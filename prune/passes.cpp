@@ -1,7 +1,14 @@
 #include "prune/passes.h"
 
+#include "prune/depth.h"
+#include "prune/width.h"
+
 namespace attar {
 
-void register_prune_passes(PassRegistry& registry) { registry.add<SparsePass>(); }
+void register_prune_passes(PassRegistry& registry) {
+  registry.add<WidthPass>();
+  registry.add<DepthPass>();
+  registry.add<SparsePass>();
+}
 
 }  // namespace attar

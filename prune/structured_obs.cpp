@@ -1,5 +1,6 @@
 #include "prune/structured_obs.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
@@ -64,17 +65,20 @@ at::Tensor pick(const at::Tensor& matrix, const at::Tensor& rows, const at::Tens
 
 // What is left of a layer while units go.
 struct Remaining {
-  at::Tensor weight;   // [O, I] double; columns that went are 0
-  at::Tensor inverse;  // [I, I] double; rows and columns that went are 0
-  std::vector<char> gone;
+  at::Tensor weight;       // [O, I] double, contiguous; columns that went are 0
+  at::Tensor inverse;      // [I, I] double, contiguous; rows and columns that went are 0
+  std::vector<char> gone;  // by unit
+
+  std::int64_t columns() const { return weight.size(1); }
 };
 
-// Takes the columns away together; returns what that costs.
-double remove(Remaining& left, const at::Tensor& columns, std::string_view where) {
+// Takes one unit of several columns away; returns what that costs.
+double remove_unit(Remaining& left, std::int64_t unit, std::int64_t width, std::string_view where) {
+  const at::Tensor columns = columns_of({unit}, width);
   const at::Tensor own = pick(left.inverse, columns, columns).contiguous();
   const linalg::TriangularFactor factor = linalg::reverse_cholesky_inverse(own);
   require<NumericRefusal>(factor.ok(), where,
-                          "the inverse of H lost its definiteness; raise damping or lower batch");
+                          "the inverse of H lost its definiteness; raise damping");
   const at::Tensor part = at::mm(at::index_select(left.weight, 1, columns), factor.factor.t());
   const at::Tensor rows = at::mm(factor.factor, at::index_select(left.inverse, 0, columns));
   const double loss = sum_of(part.square());
@@ -83,27 +87,105 @@ double remove(Remaining& left, const at::Tensor& columns, std::string_view where
   left.weight.index_fill_(1, columns, 0.0);
   left.inverse.index_fill_(0, columns, 0.0);
   left.inverse.index_fill_(1, columns, 0.0);
+  left.gone[unit] = 1;
   return loss;
 }
 
-// The `count` cheapest units of those that are left, ascending.
-std::vector<std::int64_t> cheapest(const Remaining& left, std::int64_t count, std::int64_t width) {
-  std::vector<std::int64_t> units;
-  for (std::size_t unit = 0; unit < left.gone.size(); ++unit) {
-    if (!left.gone[unit]) units.push_back(static_cast<std::int64_t>(unit));
-  }
-  const at::Tensor alive = columns_of(units, width);
-  const at::Tensor losses =
-      unit_losses(at::index_select(left.weight, 1, alive), pick(left.inverse, alive, alive), width);
+std::int64_t cheapest_unit(const Remaining& left, std::int64_t width) {
+  const at::Tensor losses = unit_losses(left.weight, left.inverse, width);
   const auto* loss = losses.const_data_ptr<double>();
-  std::vector<std::size_t> order(units.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return loss[a] < loss[b]; });
-  std::vector<std::int64_t> chosen;
-  for (std::int64_t k = 0; k < count; ++k) chosen.push_back(units[order[k]]);
-  return chosen;
+  std::int64_t best = -1;
+  for (std::size_t unit = 0; unit < left.gone.size(); ++unit) {
+    if (left.gone[unit]) continue;
+    if (best < 0 || loss[unit] < loss[best]) best = static_cast<std::int64_t>(unit);
+  }
+  return best;
 }
+
+// Single columns, one by one, each seen by the scores of the next. The inverse is updated for a
+// whole batch at once: until then a column of it is made current when it is needed.
+class ColumnRemoval {
+ public:
+  ColumnRemoval(Remaining& left, std::int64_t batch, std::string_view where)
+      : left_(left),
+        where_(where),
+        steps_(at::zeros({batch, left.columns()}, at::kDouble)),
+        diagonal_(left.inverse.diagonal().contiguous()),
+        sizes_(left.weight.square().sum(0)) {}
+
+  // Removes the cheapest column; gives its index and adds what it costs.
+  std::int64_t step(double& loss) {
+    const std::int64_t n = left_.columns(), chosen = cheapest();
+    auto* steps = steps_.data_ptr<double>();
+    double* row = steps + taken_ * n;
+    const double* stale = left_.inverse.const_data_ptr<double>() + chosen * n;
+    std::copy_n(stale, n, row);
+    for (std::int64_t k = 0; k < taken_; ++k) {
+      const double factor = steps[k * n + chosen];
+      for (std::int64_t j = 0; j < n; ++j) row[j] -= factor * steps[k * n + j];
+    }
+    const double pivot = row[chosen];
+    require<NumericRefusal>(pivot > 0, where_,
+                            "the inverse of H lost its definiteness; raise damping");
+    const double scale = 1 / std::sqrt(pivot);
+    for (std::int64_t j = 0; j < n; ++j) row[j] *= scale;
+    loss += sizes_.const_data_ptr<double>()[chosen] / pivot;
+    take_from_weight(chosen, row, scale);
+    auto* diagonal = diagonal_.data_ptr<double>();
+    for (std::int64_t j = 0; j < n; ++j) diagonal[j] -= row[j] * row[j];
+    left_.gone[chosen] = 1;
+    ++taken_;
+    return chosen;
+  }
+
+  void finish_batch() {
+    const at::Tensor steps = steps_.narrow(0, 0, taken_);
+    left_.inverse.sub_(at::mm(steps.t(), steps));
+    taken_ = 0;
+  }
+
+ private:
+  std::int64_t cheapest() const {
+    const auto* size = sizes_.const_data_ptr<double>();
+    const auto* diagonal = diagonal_.const_data_ptr<double>();
+    std::int64_t best = -1;
+    double least = 0;
+    for (std::size_t j = 0; j < left_.gone.size(); ++j) {
+      if (left_.gone[j]) continue;
+      const double loss = size[j] / diagonal[j];
+      if (best >= 0 && !(loss < least)) continue;
+      best = static_cast<std::int64_t>(j);
+      least = loss;
+    }
+    return best;
+  }
+
+  // W -= w_chosen * row * scale, and the sizes of its columns.
+  void take_from_weight(std::int64_t chosen, const double* row, double scale) {
+    const std::int64_t n = left_.columns(), outputs = left_.weight.size(0);
+    auto* weight = left_.weight.data_ptr<double>();
+    auto* sizes = sizes_.data_ptr<double>();
+    std::vector<double> column(static_cast<std::size_t>(outputs));
+    for (std::int64_t r = 0; r < outputs; ++r) column[r] = weight[r * n + chosen] * scale;
+    at::parallel_for(0, n, 256, [&](std::int64_t begin, std::int64_t end) {
+      std::fill(sizes + begin, sizes + end, 0.0);
+      for (std::int64_t r = 0; r < outputs; ++r) {
+        double* values = weight + r * n;
+        for (std::int64_t j = begin; j < end; ++j) {
+          values[j] -= column[r] * row[j];
+          sizes[j] += values[j] * values[j];
+        }
+      }
+    });
+  }
+
+  Remaining& left_;
+  std::string_view where_;
+  at::Tensor steps_;     // [batch, I]: rows whose outer products the inverse still has to lose
+  at::Tensor diagonal_;  // [I]: of the inverse, current
+  at::Tensor sizes_;     // [I]: sum of squares of the weight's columns, current
+  std::int64_t taken_ = 0;
+};
 
 }  // namespace
 
@@ -167,27 +249,38 @@ RemovalOrder removal_order(const at::Tensor& weight, const at::Tensor& hessian, 
   require<NumericRefusal>(std::isfinite(result.energy), where,
                           "the weight or its statistics are not finite");
   result.losses.push_back(0);
-  while (static_cast<std::int64_t>(result.units.size()) < count) {
-    const std::int64_t step = std::min<std::int64_t>(
-        options.batch, count - static_cast<std::int64_t>(result.units.size()));
-    const std::vector<std::int64_t> chosen = cheapest(left, step, options.width);
-    const double before = result.losses.back();
-    std::vector<std::int64_t> ascending = chosen;
-    std::sort(ascending.begin(), ascending.end());
-    const double loss = remove(left, columns_of(ascending, options.width), where);
-    for (std::int64_t k = 0; k < step; ++k) {
-      left.gone[chosen[k]] = 1;
-      result.units.push_back(chosen[k]);
-      result.losses.push_back(before +
-                              loss * static_cast<double>(k + 1) / static_cast<double>(step));
+  const auto left_to_go = [&] { return count - static_cast<std::int64_t>(result.units.size()); };
+  if (options.width > 1) {
+    while (left_to_go() > 0) {
+      const std::int64_t unit = cheapest_unit(left, options.width);
+      const double loss = remove_unit(left, unit, options.width, where);
+      result.units.push_back(unit);
+      result.losses.push_back(result.losses.back() + loss);
     }
+    return result;
+  }
+  ColumnRemoval removal(left, options.batch, where);
+  while (left_to_go() > 0) {
+    for (std::int64_t k = std::min(options.batch, left_to_go()); k > 0; --k) {
+      double loss = result.losses.back();
+      result.units.push_back(removal.step(loss));
+      result.losses.push_back(loss);
+    }
+    removal.finish_batch();
   }
   return result;
 }
 
+Ridge ridge(const at::Tensor& target, const at::Tensor& gram, double damping,
+            std::string_view where) {
+  Inverse inverse = invert_damped(gram, damping, where);
+  return {at::mm(at::mm(target, inverse.upper.t()), inverse.upper), inverse.damping,
+          std::move(inverse.fallbacks)};
+}
+
 Refit refit_columns(const at::Tensor& weight, const at::Tensor& dense, const at::Tensor& cross,
                     const at::Tensor& gram, const at::Tensor& kept, const at::Tensor& same_as,
-                    double damping, std::string_view where) {
+                    double damping, std::string_view where, const at::Tensor& more) {
   require<UsageError>(cross.dim() == 2 && gram.dim() == 2 && cross.size(0) == weight.size(1) &&
                           cross.size(1) == gram.size(0) && gram.size(0) == gram.size(1) &&
                           same_as.size(0) == gram.size(0),
@@ -200,6 +293,7 @@ Refit refit_columns(const at::Tensor& weight, const at::Tensor& dense, const at:
   const at::Tensor full = weight.to(at::kDouble);
   const at::Tensor plain = at::index_select(full, 1, own);
   at::Tensor target = at::mm(full, at::index_select(cross, 1, kept));  // W X_dense X_K^T
+  if (more.defined()) target = target + at::index_select(more, 1, kept);
   const at::Tensor damped_target = target + inverse.added * plain;
   const at::Tensor fitted =
       at::mm(at::mm(damped_target, inverse.upper.t()), inverse.upper).to(at::kFloat);

@@ -16,14 +16,14 @@ namespace attar {
 
 struct ObsOptions {
   std::int64_t width = 1;   // columns of a unit
-  std::int64_t batch = 16;  // units that go between two updates of the others' scores
+  std::int64_t batch = 32;  // width 1: columns between two updates of H^-1; changes speed only
   double damping = 0.01;    // share of mean(diag H) added to diag H; x10 up to 5 times
 };
 
 struct RemovalOrder {
   std::vector<std::int64_t> units;  // in the order in which they go
   // losses[k]: tr(D H D^T) with damped H when the first k have gone and the rest made up for it in
-  // the best way, k = 0..units.size(); exact at whole batches, shared out evenly within one.
+  // the best way, k = 0..units.size().
   std::vector<double> losses;
   double energy = 0;   // tr(W H W^T) with damped H
   double damping = 0;  // what was used
@@ -37,10 +37,11 @@ struct RemovalOrder {
 //   weight   [O, I] double,  inverse  [I, I] double: (damped H)^-1
 at::Tensor unit_losses(const at::Tensor& weight, const at::Tensor& inverse, std::int64_t width);
 
-// Takes units away, the cheapest first, until `count` have gone.
+// Takes units away, the cheapest first, each seen by the scores of the next, until `count` have
+// gone.
 //   weight   [O, I] float32
 //   hessian  [I, I] double: sum of x x^T over calibration tokens
-// O(I^3 + count/batch * I^2 * batch * width). Equal scores: the lowest index goes first.
+// O(I^3 + count * I * (I + O)). Equal scores: the lowest index goes first.
 // Throws UsageError for shapes that disagree, NumericRefusal when no damping makes H positive
 // definite or a value is not finite.
 RemovalOrder removal_order(const at::Tensor& weight, const at::Tensor& hessian, std::int64_t count,
@@ -48,6 +49,18 @@ RemovalOrder removal_order(const at::Tensor& weight, const at::Tensor& hessian, 
 
 // Columns of the units, ascending: [units * width] int64.
 at::Tensor columns_of(const std::vector<std::int64_t>& units, std::int64_t width);
+
+struct Ridge {
+  at::Tensor weight;  // [m, n] double
+  double damping = 0;
+  std::vector<std::string> fallbacks;
+};
+
+// The weight of least |W X - Y|^2 + d |W|^2: Y X^T (X X^T + d I)^-1, d = damping * mean(diag).
+//   target  [m, n] double: Y X^T,  gram  [n, n] double: X X^T
+// Throws NumericRefusal when no damping up to 10^5 times as much helps.
+Ridge ridge(const at::Tensor& target, const at::Tensor& gram, double damping,
+            std::string_view where = "ridge");
 
 struct Refit {
   at::Tensor weight;   // [O, kept] float32
@@ -64,9 +77,10 @@ struct Refit {
 //   cross   [I_dense, I] double: X_dense X^T
 //   gram    [I, I] double: X X^T
 //   kept    [kept] int64: columns of X that stay; column k of X is column same_as[k] of X_dense
+//   more    [O, I] double or undefined: R X^T when W X_dense + R is the target
 Refit refit_columns(const at::Tensor& weight, const at::Tensor& dense, const at::Tensor& cross,
                     const at::Tensor& gram, const at::Tensor& kept, const at::Tensor& same_as,
-                    double damping, std::string_view where = "refit");
+                    double damping, std::string_view where = "refit", const at::Tensor& more = {});
 
 // The cheapest levels that remove `total` in all: errors[l][k] is what layer l loses at level k
 // (k units of cost removed, level 0 costs nothing). An exact multiple-choice knapsack; of equal

@@ -21,6 +21,7 @@ class BlockLane {
 
   std::int64_t sequences() const { return activations_.size(0); }
   std::int64_t length() const { return activations_.size(1); }
+  std::int64_t hidden() const { return activations_.size(2); }
 
   // The block is final; its outputs are computed when somebody enters a later one.
   void advance(const Block& block);
@@ -33,6 +34,10 @@ class BlockLane {
   // `inputs` [count, T, width] (valid until the next call), then `visited`.
   void reach(Site site, const RunContext& run);
   at::Tensor inputs(Site site, std::int64_t first, std::int64_t count);
+  // What the output of o or down is added to, [count, T, hidden]: with `inputs` of their sites.
+  at::Tensor added_to(Site site, std::int64_t first, std::int64_t count) const {
+    return (site == Site::kOutputInput ? activations_ : scratch_).narrow(0, first, count);
+  }
   void visited(Site site);
 
   // The entered block was changed in place: takes weights over, and forgets what no longer stands.

@@ -56,7 +56,11 @@ BlockStream::BlockStream(const Model& model, CalibrationTokens tokens, StreamOpt
   const RopeTable rope = rope_table(config, tokens.ids.size(1));
   const at::Tensor embedded = embed(model.embedding(), tokens.ids);
   std::optional<BlockLane> dense;
-  if (options.dense_stream) dense.emplace(config, rope, embedded.clone(), options.batch);
+  if (options.dense_stream) {
+    const Model* other = options.dense_model;
+    dense.emplace(other ? other->config() : config, rope,
+                  other ? embed(other->embedding(), tokens.ids) : embedded.clone(), options.batch);
+  }
   std::string context = options.store ? hash_of(model) : std::string();
   BlockLane changed(config, rope, embedded, options.batch);
   state_ = std::make_unique<State>(State{std::move(options), tokens.sha256, std::move(context),
@@ -125,6 +129,11 @@ void BlockStream::visit(const Block& block, const Block* original, const RunCont
     std::optional<linalg::GramStatistics> statistics = s.known(key);
     std::optional<linalg::CrossAccumulator> cross;
     if (original) cross.emplace(columns_at(*original, site), columns_at(block, site));
+    const bool adds = site == Site::kOutputInput || site == Site::kDownInput;
+    std::optional<linalg::CrossAccumulator> residual;
+    if (cross && adds && s.options.residual && s.dense->hidden() == s.changed.hidden()) {
+      residual.emplace(s.changed.hidden(), columns_at(block, site));
+    }
     if (!statistics || cross) {
       enter();
       s.changed.reach(site, context);
@@ -135,6 +144,11 @@ void BlockStream::visit(const Block& block, const Block* original, const RunCont
         const at::Tensor rows = s.changed.inputs(site, first, count).flatten(0, 1);
         if (gram) gram->add(rows);
         if (cross) cross->add(s.dense->inputs(site, first, count).flatten(0, 1), rows);
+        if (residual) {
+          const at::Tensor lost =
+              s.dense->added_to(site, first, count) - s.changed.added_to(site, first, count);
+          residual->add(lost.flatten(0, 1), rows);
+        }
       });
       s.changed.visited(site);
       if (cross) s.dense->visited(site);
@@ -143,8 +157,9 @@ void BlockStream::visit(const Block& block, const Block* original, const RunCont
         if (s.options.store) s.options.store->put(key, *statistics);
       }
     }
-    const std::optional<linalg::CrossGram> crossed =
-        cross ? std::optional(cross->finish()) : std::nullopt;
+    std::optional<linalg::CrossGram> crossed;
+    if (cross) crossed = cross->finish();
+    if (residual) crossed->residual = residual->finish().gram;
     change(site, *statistics, crossed ? &*crossed : nullptr);
     statistics.reset();
     if (s.changed.entered()) s.changed.refresh(block);

@@ -26,6 +26,10 @@ struct StreamOptions {
   std::shared_ptr<StatisticsStore> store;  // null: nothing is kept or reused
   // The unchanged model's activations go beside: as much memory and one more forward again.
   bool dense_stream = false;
+  // The unchanged model, where that is not the one the stream begins with (other channels).
+  const Model* dense_model = nullptr;
+  // Also CrossGram::residual, for o and down, where both models have the same channels.
+  bool residual = false;
 };
 
 // The inputs of one block for all calibration sequences. Statistics do not depend on batch or

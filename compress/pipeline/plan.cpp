@@ -23,6 +23,12 @@ std::int64_t bytes_on_grid(const QuantScheme& scheme, const LinearShape& shape) 
   return static_cast<std::int64_t>(bits * static_cast<double>(shape.out * shape.in) / 8);
 }
 
+// Values that stay, in float32, and a bit for every weight.
+std::int64_t bytes_of_sparse(double density, const LinearShape& shape) {
+  const auto values = static_cast<double>(shape.out * shape.in) * density;
+  return static_cast<std::int64_t>(4 * values) + shape.out * ((shape.in + 7) / 8);
+}
+
 std::vector<PlannedTensor> source_tensors(const ModelSource& source) {
   std::vector<PlannedTensor> tensors;
   const ModelConfig& config = source.config();
@@ -82,9 +88,11 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       if (!layer.changes) continue;
       planned.layers[tensor.name] = layer.scheme;
       const LinearShape shape{tensor.out, tensor.in};
-      tensor.result_type = describe(layer.scheme, "F32");
-      tensor.result_bytes =
-          layer.scheme ? bytes_on_grid(*layer.scheme, shape) : shape.out * shape.in * 4;
+      const bool sparse = !layer.scheme && layer.density < 1;
+      tensor.result_type = describe(layer.scheme, sparse ? "F32 sparse" : "F32");
+      tensor.result_bytes = layer.scheme ? bytes_on_grid(*layer.scheme, shape)
+                            : sparse     ? bytes_of_sparse(layer.density, shape)
+                                         : shape.out * shape.in * 4;
     }
     planned.config = plans[pass].after;
     follow_shape(planned.config, tensors, planned.layers);

@@ -1,0 +1,185 @@
+"""Effects of pruning on models that know something: each test fails when the mathematics is taken
+out. And what attar exports of pruned models is what transformers and llama.cpp compute.
+
+ATTAR_REAL=1 runs the effects on SmolLM2 too; it takes minutes.
+"""
+
+import json
+import os
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+from safetensors import safe_open
+
+import attar
+from attar_program import SHARED, attar as program, make_stories, succeed, write_recipe
+from exports_tools import SOURCE, divergence, llama_cpp, load, logits_of, needed, relative_difference
+
+STORIES = [1, 403, 407, 261, 378, 432, 383, 286, 261, 376, 400, 428, 5, 67, 300, 9, 44, 8]
+real = pytest.mark.skipif(os.environ.get("ATTAR_REAL") != "1", reason="needs ATTAR_REAL=1: minutes")
+
+
+def run(tmp_path, name, model, passes, export=(), calibration=(64, 256), windows=16):
+    """Mean KL to the original in nats, and the folder of the run."""
+    if model == "smollm2":
+        folder = needed(SOURCE / "models/smollm2")
+        texts = needed(SHARED / "data/eval/calib_c4.txt"), needed(
+            SHARED / "data/eval/wikitext2_test.raw.txt")
+    else:
+        folder = tmp_path / "model"
+        if not folder.exists():
+            make_stories(folder)
+        texts = (needed(SHARED / "data/eval/tinystories_train_first4949.txt"),
+                 needed(SHARED / "data/eval/tinystories_valid_part.txt"))
+    recipe = {"version": 1, "seed": 5, "model": str(folder),
+              "calibration": {"text": str(texts[0]), "sequences": calibration[0],
+                              "length": calibration[1]},
+              "passes": passes,
+              "eval": [{"divergence": {"text": str(texts[1]), "length": 256, "windows": windows}}]}
+    if export:
+        recipe["export"] = list(export)
+    out = tmp_path / name
+    succeed("run", write_recipe(tmp_path / f"{name}.yaml", recipe), "--out", out, timeout=3000)
+    text = json.loads((out / "results.json").read_text())["attar"]["texts"][0]
+    print(f"{model} {name}: KL {text['kl_mean']['value']:.4f}, perplexity "
+          f"{text['perplexity_before']['value']:.2f} -> {text['perplexity_after']['value']:.2f}")
+    return text["kl_mean"]["value"], out
+
+
+def sparse(method, **options):
+    return [{"prune.sparse": {"method": method, "pattern": "2:4", **options}}]
+
+
+# --- effects ----------------------------------------------------------------------------------
+
+MODELS = ["stories260K", pytest.param("smollm2", marks=real)]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_sparsegpt_beats_wanda_beats_magnitude_at_two_of_four(model, tmp_path):
+    found = {method: run(tmp_path, method, model, sparse(method))[0]
+             for method in ("magnitude", "wanda", "sparsegpt")}
+    assert found["sparsegpt"] < 0.9 * found["wanda"] < 0.9 * 0.95 * found["magnitude"], found
+
+
+def width(model, **options):
+    shares = {"ffn": 0.75, "align": 4} if model == "stories260K" else {"ffn": 0.75, "align": 64}
+    return [{"prune.width": {**shares, **options}}]
+
+
+# The issue asks for a half; stories260K, with 64 channels, has little to make up with (measured: KL
+# 0.535 against 0.833 without a refit, 1.496 by the size of weights).
+@pytest.mark.parametrize("model, share", [("stories260K", 0.75),
+                                          pytest.param("smollm2", 0.5, marks=real)])
+def test_width_pruning_with_refit_lowers_the_divergence(model, share, tmp_path):
+    refitted, _ = run(tmp_path, "refit", model, width(model))
+    plain, _ = run(tmp_path, "plain", model, width(model, refit=False))
+    assert refitted < share * plain
+
+
+def test_chosen_neurons_are_cheaper_than_small_ones(tmp_path):
+    chosen, _ = run(tmp_path, "obs", "stories260K", width("stories260K", refit=False))
+    small, _ = run(tmp_path, "small", "stories260K",
+                   width("stories260K", refit=False, choose="magnitude"))
+    assert chosen < 0.75 * small
+
+
+# Measured on stories260K, 2 of 5 blocks: 1.83 by KL, 2.42 without the last, 2.71 by block influence;
+# 1.35 by KL with patches.
+@pytest.mark.parametrize("model", MODELS)
+def test_depth_pruning_by_divergence_beats_dropping_the_last_blocks(model, tmp_path):
+    options = {"remove": 2} if model == "stories260K" else {"remove": 3, "candidates": 6}
+    chosen, _ = run(tmp_path, "kl", model, [{"prune.depth": {**options, "patch": False}}])
+    last, _ = run(tmp_path, "last", model,
+                  [{"prune.depth": {**options, "choose": "last", "patch": False}}])
+    assert chosen < 0.85 * last
+
+
+def test_the_patch_of_the_neighbour_lowers_the_divergence(tmp_path):
+    patched, _ = run(tmp_path, "patched", "stories260K", [{"prune.depth": {"remove": 2}}])
+    plain, _ = run(tmp_path, "plain", "stories260K", [{"prune.depth": {"remove": 2,
+                                                                       "patch": False}}])
+    assert patched < 0.85 * plain
+
+
+# --- masks ------------------------------------------------------------------------------------
+
+
+def stored(folder):
+    files = sorted(folder.glob("*.safetensors"))
+    tensors = {}
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            tensors.update({name: opened.get_tensor(name).float() for name in opened.keys()})
+    return tensors
+
+
+def is_two_of_four(weight):
+    return int((weight.reshape(-1, 4) != 0).sum(1).max()) <= 2
+
+
+@pytest.mark.parametrize("later", [
+    [{"quantize.rtn": {"bits": 4, "group_size": 4}}],
+    [{"quantize.gptq": {"bits": 4, "group_size": 4}}],
+    [{"quantize.awq": {"bits": 4, "group_size": 4}}, {"quantize.gptq": {"bits": 4, "group_size": 4}}],
+], ids=["rtn", "gptq", "awq then gptq"])
+def test_a_mask_survives_quantization(later, tmp_path):
+    _, out = run(tmp_path, "masked", "stories260K", sparse("sparsegpt") + later,
+                 [{"format": "huggingface", "path": "hf"}])
+    tensors = stored(out / "hf")
+    weights = {name: weight for name, weight in tensors.items() if "proj" in name}
+    assert len(weights) == 35
+    assert all(is_two_of_four(weight) for weight in weights.values())
+
+
+def test_sparse_and_rounded_in_one_sweep_is_stored_as_codes(tmp_path):
+    _, out = run(tmp_path, "joint", "stories260K", sparse("sparsegpt", bits=4, group_size=4),
+                 [{"format": "huggingface", "path": "hf"}])
+    weights = [w for name, w in stored(out / "hf").items() if "proj" in name]
+    assert all(is_two_of_four(weight) for weight in weights)
+    assert all(len(weight[0, :4].unique()) <= 4 for weight in weights)
+
+
+def test_the_plan_says_when_a_later_pass_loses_the_mask(tmp_path):
+    model = make_stories(tmp_path / "model")
+    recipe = {"version": 1, "model": str(model),
+              "calibration": {"text": str(needed(SHARED / "data/eval/tinystories_train_first4949.txt")),
+                              "sequences": 4, "length": 64},
+              "passes": sparse("wanda") + [{"prune.width": {"ffn": 0.5, "align": 4}}]}
+    said = succeed("plan", write_recipe(tmp_path / "r.yaml", recipe)).stdout
+    assert "zeros are lost" in said
+    recipe["passes"] = sparse("wanda") + [{"quantize.gptq": {"group_size": 4}}]
+    said = succeed("plan", write_recipe(tmp_path / "r.yaml", recipe)).stdout
+    assert "zeros are lost" not in said
+
+
+def test_half_a_block_is_refused_plainly(tmp_path):
+    recipe = {"version": 1, "model": str(make_stories(tmp_path / "model")),
+              "passes": [{"prune.depth": {"part": "attention"}}]}
+    done = program("plan", write_recipe(tmp_path / "r.yaml", recipe))
+    assert done.returncode == 2 and "whole blocks" in done.stderr
+
+
+# --- exports ----------------------------------------------------------------------------------
+
+PASSES = {"sparse": sparse("sparsegpt"),
+          "neurons": [{"prune.width": {"ffn": 0.75, "align": 32}}],
+          "KV heads": [{"prune.width": {"kv_heads": 0.5}}],
+          "channels": [{"prune.width": {"hidden": 0.75, "ffn": 0.75, "align": 16}}],
+          "blocks": [{"prune.depth": {"remove": 2}}]}
+
+
+@pytest.mark.parametrize("passes", PASSES.values(), ids=PASSES.keys())
+def test_pruned_exports_compute_what_attar_computes(passes, tmp_path):
+    _, out = run(tmp_path, "pruned", "stories260K", passes,
+                 [{"format": "huggingface", "type": "f32", "path": "hf"},
+                  {"format": "gguf", "type": "F32", "embedding": "F32", "path": "m.gguf"}],
+                 calibration=(16, 128), windows=2)
+    ours = attar.open(out / "hf")
+    assert relative_difference(ours.logits(STORIES), logits_of(load(out / "hf"), STORIES)) < 1e-4
+    pytest.importorskip("xllamacpp")
+    model = attar.open(out / "m.gguf")
+    theirs = llama_cpp(out / "m.gguf", [STORIES], model.config["vocabulary"])
+    assert divergence(model.logits(STORIES)[-1].double().log_softmax(-1), theirs[0]) < 1e-6
