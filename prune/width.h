@@ -15,7 +15,7 @@ struct WidthConfig {
   std::int64_t align = 64;
   bool uniform = true;
   bool refit = true;
-  bool follow = false;
+  bool follow = true;
   std::string choose = "obs";
   double damping = 0.01;
 
