@@ -62,6 +62,12 @@ void undo_in_producer(Block& block, Site site, const at::Tensor& scale, const Mo
   }
 }
 
+void apply_scale(Block& block, const Group& group, const at::Tensor& scale,
+                 const ModelConfig& config) {
+  for (const Role role : group.readers) scale_columns(block[role], scale);
+  undo_in_producer(block, group.site, scale, config);
+}
+
 }  // namespace
 
 AwqPass::AwqPass(AwqConfig config)
@@ -143,8 +149,12 @@ void AwqPass::run_block(BlockWork& work) const {
   for (const Group& group : groups()) {
     const at::Tensor& scale = scales[index_of(group.site)];
     if (!scale.defined()) continue;
-    for (const Role role : group.readers) scale_columns(work.block[role], scale);
-    undo_in_producer(work.block, group.site, scale, work.config);
+    apply_scale(work.block, group, scale, work.config);
+    // What is compared with the unchanged block later must compare like with like.
+    if (widths_of(work.original, work.config.head_dim) ==
+        widths_of(work.block, work.config.head_dim)) {
+      apply_scale(work.original, group, scale, work.config);
+    }
   }
 
   for (const Role role : kRoles) {

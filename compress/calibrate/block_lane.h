@@ -40,6 +40,11 @@ class BlockLane {
   }
   void visited(Site site);
 
+  // Inputs of the entered block, [count, T, hidden].
+  at::Tensor activations(std::int64_t first, std::int64_t count) const {
+    return activations_.narrow(0, first, count);
+  }
+
   // The entered block was changed in place: takes weights over, and forgets what no longer stands.
   void refresh(const Block& block);
 

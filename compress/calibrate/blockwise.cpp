@@ -9,7 +9,7 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
   for (std::int64_t index = 0; index < model.config().layers; ++index) {
     context.check_stop();
     // Before restore: the overlay shows a restored block from then on.
-    const Block original = model.block(index);
+    Block original = model.block(index);
     std::optional<BlockOutcome> outcome = restore(index);
     if (!outcome) {
       outcome.emplace();

@@ -17,9 +17,12 @@ struct BlockWork {
   const ModelConfig& config;  // of this block as it stands
   std::int64_t index;         // of the block
   Block& block;               // changed in place
-  const Block& original;      // the same block before the first of the passes that share the stream
-  BlockStream* stream;        // activations entering the block; null when no pass needs them
-  PassReport& report;         // this pass's report of this block
+  // The block before the first of the passes that share the stream: what it computes is the target
+  // of refits. A pass that writes the block in another way without changing what it computes
+  // (quantize.awq) writes this one in the same way.
+  Block& original;
+  BlockStream* stream;  // activations entering the block; null when no pass needs them
+  PassReport& report;   // this pass's report of this block
   const RunContext& context;
 };
 

@@ -1,6 +1,7 @@
 #include "compress/cli/command.h"
 #include "compress/runtime/transformer.h"
 #include "distill/passes.h"
+#include "lowrank/passes.h"
 #include "prune/passes.h"
 #include "quantize/passes.h"
 
@@ -11,6 +12,7 @@ const Engine& engine() {
     PassRegistry all;
     register_distill_passes(all);
     register_prune_passes(all);
+    register_lowrank_passes(all);
     register_quantize_passes(all);
     return all;
   }();

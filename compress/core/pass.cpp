@@ -50,7 +50,7 @@ std::vector<PassPlan> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
   std::map<std::pair<std::int64_t, Role>, std::size_t> rounded_by;
   for (std::size_t i = 0; i < plans.size(); ++i) {
     for (const PlannedLayer& layer : plans[i].layers) {
-      if (!layer.changes) continue;
+      if (!layer.changes || layer.adds) continue;
       const auto earlier = rounded_by.find({layer.block, layer.role});
       require<UsageError>(earlier == rounded_by.end(), "passes." + std::to_string(i),
                           passes[i]->name(), " would change layer '",

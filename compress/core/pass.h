@@ -35,6 +35,8 @@ struct PlannedLayer {
   std::optional<QuantScheme> scheme;  // of the layer after this pass, when it rounds
   bool compensates = false;  // rounding errors are moved onto columns still free, as GPTQ does
   bool keeps_zeros = false;  // what an earlier pass has set to 0 stays 0
+  bool adds = false;         // a term beside what is there, whose codes and zeros stay
+  double parameters = 1;     // share of the layer's parameters that factors leave
   double density = 1;        // share of the weights that may be other than 0 after this pass
 };
 

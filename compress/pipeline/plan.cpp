@@ -74,6 +74,29 @@ void follow_shape(const ModelConfig& shape, std::vector<PlannedTensor>& tensors,
   }
 }
 
+// Bytes of factors in float16 that hold this share of a layer's parameters.
+std::int64_t factor_bytes(double share, const PlannedTensor& tensor) {
+  return static_cast<std::int64_t>(2 * share * static_cast<double>(tensor.out * tensor.in));
+}
+
+void enter_layer(const PlannedLayer& layer, PlannedTensor& tensor) {
+  if (layer.adds) {
+    tensor.factored = true;
+    tensor.result_type += " + factors";
+    tensor.result_bytes += factor_bytes(layer.parameters, tensor);
+    return;
+  }
+  const LinearShape shape{tensor.out, tensor.in};
+  tensor.factored = !layer.scheme && layer.parameters < 1;
+  const bool sparse = !layer.scheme && layer.density < 1;
+  tensor.result_type =
+      tensor.factored ? "factors" : describe(layer.scheme, sparse ? "F32 sparse" : "F32");
+  tensor.result_bytes = tensor.factored ? factor_bytes(layer.parameters, tensor)
+                        : layer.scheme  ? bytes_on_grid(*layer.scheme, shape)
+                        : sparse        ? bytes_of_sparse(layer.density, shape)
+                                        : shape.out * shape.in * 4;
+}
+
 // What the passes in order would do; fills `tensors` and returns what they leave.
 PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
                           const ModelConfig& config, std::vector<PlannedTensor>& tensors) {
@@ -87,12 +110,7 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       tensor.steps.push_back({std::string(passes[pass]->name()), layer.rule, layer.action});
       if (!layer.changes) continue;
       planned.layers[tensor.name] = layer.scheme;
-      const LinearShape shape{tensor.out, tensor.in};
-      const bool sparse = !layer.scheme && layer.density < 1;
-      tensor.result_type = describe(layer.scheme, sparse ? "F32 sparse" : "F32");
-      tensor.result_bytes = layer.scheme ? bytes_on_grid(*layer.scheme, shape)
-                            : sparse     ? bytes_of_sparse(layer.density, shape)
-                                         : shape.out * shape.in * 4;
+      enter_layer(layer, tensor);
     }
     planned.config = plans[pass].after;
     follow_shape(planned.config, tensors, planned.layers);
@@ -102,9 +120,18 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
 
 void plan_exports(const Recipe& recipe, const ModelSource& source, const PlannedModel& planned,
                   Plan& plan) {
+  const auto factored = std::count_if(plan.tensors.begin(), plan.tensors.end(),
+                                      [](const PlannedTensor& tensor) { return tensor.factored; });
   for (const ExportStep& step : recipe.exports) {
     const ExportPlan found = check_export(source, planned, step.options);
     plan.exports.push_back({step.config.path, step.config.format, found.bytes, found.notes});
+    if (factored > 0) {
+      plan.exports.back().notes.push_back(
+          std::to_string(factored) +
+          " layers are factors, or have a low-rank correction: " + step.config.format +
+          " files hold none, so they are multiplied out to plain values and take the dense "
+          "layer's bytes; the model computes the same");
+    }
     std::map<std::string, const TensorExport*> by_layer;
     for (const TensorExport& tensor : found.tensors) by_layer[tensor.layer] = &tensor;
     for (PlannedTensor& tensor : plan.tensors) {

@@ -7,6 +7,7 @@
 #include "compress/core/numerics.h"
 #include "compress/runtime/transformer.h"
 #include "distill/passes.h"
+#include "lowrank/passes.h"
 #include "prune/passes.h"
 #include "python/bindings/bindings.h"
 #include "quantize/passes.h"
@@ -23,6 +24,7 @@ const Engine& engine() {
     PassRegistry all;
     register_distill_passes(all);
     register_prune_passes(all);
+    register_lowrank_passes(all);
     register_quantize_passes(all);
     return all;
   }();

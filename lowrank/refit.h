@@ -1,0 +1,28 @@
+// Closed-form refits whose target is the dense output while the inputs come through layers that
+// were changed (ALGOS 1.3, 3.4).
+//
+// Shapes: X_dense [n', T] are the inputs of the unchanged model, X [n, T] those of the changed one;
+// gram = X X^T [n, n]; target = W X_dense X^T [m, n] for the unchanged weight W [m, n']. float64.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "lowrank/output_pca.h"
+
+namespace attar {
+
+// The weight that gives the dense output from the changed inputs, drawn towards `weight`: minimises
+// |W X_dense - W' X|^2 + lambda |W' - weight|^2 with lambda = damping * mean(diag gram). It is
+// `weight` itself when X is X_dense. Approximating it under `gram` gives the best low-rank layer
+// (reduced-rank regression). Undefined when the damped gram is not positive definite.
+at::Tensor corrected_target(const at::Tensor& weight, const at::Tensor& target,
+                            const at::Tensor& gram, double damping);
+
+// `factors` with the left one refitted, the right one fixed: minimises
+// |W X_dense - left right X|^2 + lambda |left - before|^2, lambda = damping * mean(diag(right gram
+// right^T)). Also makes up for a right factor that was rounded. Left as it was when the normal
+// matrix is not positive definite (a damping of 0 and inputs that do not span).
+Factors refit_left(const Factors& factors, const at::Tensor& target, const at::Tensor& gram,
+                   double damping);
+
+}  // namespace attar
