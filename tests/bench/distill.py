@@ -73,8 +73,9 @@ def measured(command):
 def attar_round(arguments, folder):
     recipe = pathlib.Path(folder) / "recipe.yaml"
     cache = f", cache: {folder}/cache" if arguments.cache else ""
-    recipe.write_text(RECIPE.format(cache=cache, **{**vars(arguments), "text": os.path.abspath(
-        arguments.text), "model": os.path.abspath(arguments.model)}))
+    options = {**vars(arguments), "cache": cache, "text": os.path.abspath(arguments.text),
+               "model": os.path.abspath(arguments.model)}
+    recipe.write_text(RECIPE.format(**options))
     program = os.environ.get("ATTAR_PROGRAM", str(ROOT / "build/bin/attar"))
     out = pathlib.Path(folder) / f"out{time.time_ns()}"
     _, peak = measured([program, "run", str(recipe), "--out", str(out), "--threads",
