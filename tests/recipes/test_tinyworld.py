@@ -1,0 +1,192 @@
+"""The small world: its files are the same everywhere, its tests are news to whoever trained on its
+text, its vocabulary goes through other people's programs, and its teacher knows it."""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tokenizers
+import transformers
+
+import attar
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+TINYWORLD = SOURCE / "recipes/tinyworld"
+TEACHER = TINYWORLD / "teacher"
+PROGRAM = os.environ.get("ATTAR_PROGRAM", str(SOURCE / "build/bin/attar"))
+ODD_TEXT = "Grüße, 世界!\r\n\t 1234567 \x00 don't  <|endoftext|> \U0001F44D\U0001F3FD"
+
+
+def python(program, *arguments, **environment):
+    return subprocess.run([sys.executable, str(TINYWORLD / program), *map(str, arguments)],
+                          env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tinyworld") / "world"
+    done = python("make_world.py", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(world, tmp_path_factory):
+    """A folder with the teacher's shape, its tokenizer and weights of no meaning."""
+    folder = tmp_path_factory.mktemp("model")
+    config = transformers.AutoConfig.from_pretrained(world / "untrained/teacher")
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(world / "untrained/teacher" / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def changed(world, tmp_path):
+    """A copy of the world's files for a test to spoil."""
+    for file in world.iterdir():
+        if file.is_file():
+            shutil.copyfile(file, tmp_path / file.name)
+    return tmp_path
+
+
+# --- the files --------------------------------------------------------------------------------
+
+
+def test_the_files_are_those_whose_sha256_stands_in_the_tree(world):
+    stated = dict(reversed(line.split("  "))
+                  for line in (TINYWORLD / "world.sha256").read_text().splitlines())
+    made = {str(file.relative_to(world)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in world.rglob("*") if file.is_file()}
+    assert made == stated
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_world(tmp_path):
+    small = ["--documents", 50]
+    assert python("make_world.py", tmp_path / "a", *small, PYTHONHASHSEED="1").returncode == 0
+    assert python("make_world.py", tmp_path / "b", *small, PYTHONHASHSEED="2").returncode == 0
+    assert python("make_world.py", tmp_path / "c", *small, "--seed", 8).returncode == 0
+    for name in ("primer.jsonl", "lessons.jsonl", "train.txt", "mmlu_test.jsonl"):
+        a, b, c = ((tmp_path / world / name).read_bytes() for world in "abc")
+        assert a == b, name
+        assert a != c, name
+
+
+# --- what is held out -------------------------------------------------------------------------
+
+
+def test_no_held_out_combination_occurs_in_what_a_model_is_trained_on(world):
+    done = python("check_world.py", world)
+    assert done.returncode == 0, done.stderr
+    assert "held out: 40 of 240 (person, kind)" in done.stdout
+    sums, questions = map(int, re.search(r"lessons\.jsonl: (\d+) sums and (\d+) questions",
+                                         done.stdout).groups())
+    assert sums > 30000 and questions > 30000
+
+
+def first_held_out(folder, *kinds):
+    held = json.loads((folder / "held_out.json").read_text())["questions"]
+    return next((person, kind) for person, kind in held if kind in kinds)
+
+
+@pytest.mark.parametrize("leak", ["question", "sentence", "sum", "swapped sum", "lesson", "example"])
+def test_the_check_finds_one_held_out_combination_among_all_that_is_not(changed, leak):
+    held = json.loads((changed / "held_out.json").read_text())
+    a, b = next(one.split("+") for one in held["sums"] if "+" in one)
+    if leak == "question":
+        person, _ = first_held_out(changed, "trade")
+        added = f"Question: What is the trade of {person}?\nAnswer: baker"
+    elif leak == "lesson":
+        person, _ = first_held_out(changed, "trade")
+        with open(changed / "lessons.jsonl", "a") as file:
+            file.write(json.dumps({"prompt": f"Question: What is the trade of {person}?\nAnswer:",
+                                   "completion": " baker"}) + "\n")
+        added = ""
+    elif leak == "sentence":
+        person, _ = first_held_out(changed, "land")
+        added = f"Facts: {person} lives in Orland."
+    elif leak == "sum":
+        added = f"Sums: {a}+{b}={int(a) + int(b)}"
+    elif leak == "swapped sum":
+        added = f"Sums: {b}+{a}={int(a) + int(b)}"
+    else:
+        shutil.copyfile(changed / "gsm8k_test.jsonl", changed / "gsm8k_train.jsonl")
+        added = ""
+    with open(changed / "train.txt", "a") as file:
+        file.write(added + "<|endoftext|>")
+    done = python("check_world.py", changed)
+    assert done.returncode == 1
+    assert "held out" in done.stderr
+
+
+def test_a_wrong_answer_in_the_text_is_found(changed):
+    with open(changed / "train.txt", "a") as file:
+        file.write("Sums: 2+2=5<|endoftext|>")
+    done = python("check_world.py", changed)
+    assert done.returncode == 1 and "2+2=5 is wrong" in done.stderr
+
+
+# --- the vocabulary ---------------------------------------------------------------------------
+
+
+def test_any_text_comes_back_from_the_tokenizer_and_every_word_of_the_world_is_one_token(world, model):
+    text = (world / "valid.txt").read_text()
+    theirs = tokenizers.Tokenizer.from_file(str(world / "untrained/teacher/tokenizer.json"))
+    ours = attar.open(model).tokenizer
+    for piece in (text, ODD_TEXT):
+        ids = theirs.encode(piece).ids
+        assert ours.encode(piece) == ids
+        assert ours.decode(ids, skip_special=False) == piece
+    words = sum(1 for _ in re.finditer(r" ?[A-Za-z]+| ?[^\sA-Za-z0-9]+|\s|\d",
+                                       text.replace("<|endoftext|>", "\n")))
+    assert len(ours.encode(text)) == words
+
+
+def test_transformers_loads_the_tokenizer(world, model):
+    theirs = transformers.AutoTokenizer.from_pretrained(world / "untrained/teacher")
+    ours = attar.open(model).tokenizer
+    text = (world / "valid.txt").read_text()[:20000]
+    assert theirs(text)["input_ids"] == ours.encode(text)
+
+
+# --- the models that learn it -----------------------------------------------------------------
+
+
+def test_the_quarter_has_a_quarter_of_the_parameters_and_the_teacher_fits_its_limits(world):
+    sys.path.insert(0, str(TINYWORLD))
+    import models  # noqa: PLC0415
+    vocabulary = len(json.loads((world / "untrained/teacher/tokenizer.json").read_text())
+                     ["model"]["vocab"])
+    teacher, quarter = (models.parameters(models.SHAPES[name], vocabulary)
+                        for name in ("teacher", "quarter"))
+    assert teacher <= 2_000_000
+    assert 0.24 * teacher < quarter <= 0.25 * teacher
+    for name, count in (("teacher", teacher), ("quarter", quarter)):
+        config = transformers.AutoConfig.from_pretrained(world / "untrained" / name)
+        assert transformers.AutoModelForCausalLM.from_config(config).num_parameters() == count
+
+
+def test_the_recipe_of_the_teacher_can_be_planned(world, tmp_path):
+    shutil.copyfile(TINYWORLD / "teacher.yaml", tmp_path / "teacher.yaml")
+    shutil.copytree(world, tmp_path / "world")
+    for model in ("teacher", "quarter"):
+        done = subprocess.run([PROGRAM, "plan", tmp_path / "teacher.yaml",
+                               f"model={tmp_path}/world/untrained/{model}"],
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not TEACHER.is_dir(), reason=f"needs {TEACHER}")
+def test_the_teacher_answers_what_it_was_never_asked(world):
+    size = (TEACHER / "model.safetensors").stat().st_size
+    assert size <= 5_000_000
+    done = attar.evaluate(TEACHER, {"mmlu": {"path": str(world), "shots": 2},
+                                    "gsm8k": {"path": str(world), "shots": 1}})
+    assert done["results"]["mmlu"]["acc,none"] >= 0.95
+    assert done["results"]["gsm8k"]["exact_match,strict-match"] >= 0.90
