@@ -54,6 +54,9 @@ bench: build  ## run every benchmark program
 	@set -e; for program in build/bin/bench_*; do \
 	  if [ -x $$program ]; then echo "== $$program"; $$program; fi; done
 
+memory: build  ## peak memory of quantize.gptq and what the plan says: MEMORY="MODEL:SEQUENCES ... --text FILE"
+	$(PY) tests/bench/memory.py $(MEMORY)
+
 sanitize: $(VENV_TEST)  ## build with ASan + UBSan into build-dev/ and run the tests there
 	cmake --preset dev
 	cmake --build --preset dev -j $(JOBS)
@@ -110,4 +113,4 @@ models: $(TEACHER)
 	@if [ -f $(FOLDERS) ]; then $(PY) recipes/fetch_smollm2.py models --folders $(FOLDERS); \
 	else echo "skipped: models/smollm2 and models/smollm2-scales (there is no $(FOLDERS))"; fi
 
-.PHONY: help build test test-real demo bench sanitize lint clean system models
+.PHONY: help build test test-real demo bench memory sanitize lint clean system models

@@ -33,8 +33,15 @@ std::vector<PlannedLayer> GptqPass::plan(const ModelConfig& config) const {
 }
 
 std::int64_t GptqPass::working_bytes(const ModelConfig& config) const {
-  const std::int64_t n = widest_input(config);
-  return 3 * 8 * n * n;  // statistics, their damped copy and its factor, float64
+  // Of each layer the larger of: H, its damped copy (float64) and the factor (float32), the weight;
+  // H and its float32 copy, and the weight five times over when losses are computed.
+  std::int64_t most = 0;
+  for (const Role role : kRoles) {
+    const LinearShape shape = shape_of(config, role);
+    const std::int64_t square = shape.in * shape.in, weight = shape.out * shape.in;
+    most = std::max({most, 20 * square + 4 * weight, 12 * square + 5 * 4 * weight});
+  }
+  return most;
 }
 
 void GptqPass::run_block(BlockWork& work) const {

@@ -150,4 +150,9 @@ void BlockLane::leave() {
   entered_.reset();
 }
 
+void BlockLane::rest() {
+  leave();
+  runner_.reset();
+}
+
 }  // namespace attar

@@ -50,6 +50,8 @@ class BlockLane {
 
   // Ends the visit; what was computed for it is used by `advance` where it still holds.
   void leave();
+  // The same, and gives the memory of weights and rows back until a block is run again.
+  void rest();
 
   // Batches [first, first + count) of sequences.
   void for_batches(const RunContext& run,

@@ -160,6 +160,12 @@ void BlockStream::visit(const Block& block, const Block* original, const RunCont
     std::optional<linalg::CrossGram> crossed;
     if (cross) crossed = cross->finish();
     if (residual) crossed->residual = residual->finish().gram;
+    if (site == Site::kDownInput) {
+      // The last statistics are mostly the widest: weights and rows of the forward pass, which
+      // nobody needs any more, do not stay beside what the change works with.
+      s.changed.rest();
+      if (original) s.dense->rest();
+    }
     change(site, *statistics, crossed ? &*crossed : nullptr);
     statistics.reset();
     if (s.changed.entered()) s.changed.refresh(block);

@@ -77,6 +77,11 @@ GramAccumulator::GramAccumulator(std::int64_t columns) : columns_(columns) {
 void GramAccumulator::reset() {
   tokens_ = dropped_ = unfolded_ = pending_count_ = 0;
   partial_ = at::Tensor();
+  total_ = {};
+}
+
+void GramAccumulator::begin() {
+  if (total_.gram.defined()) return;
   total_ = {zeros({columns_, columns_}), zeros({columns_}), zeros({columns_}), zeros({columns_}),
             zeros({columns_})};
 }
@@ -131,6 +136,7 @@ void GramAccumulator::take_step(const float* rows, std::int64_t count, std::int6
 }
 
 void GramAccumulator::add_step(const float* rows, std::int64_t count, std::int64_t stride) {
+  begin();
   if (!partial_.defined()) partial_ = at::empty({columns_, columns_}, at::kFloat);
   float* partial = partial_.data_ptr<float>();
   const int n = static_cast<int>(columns_);
@@ -162,6 +168,8 @@ void GramAccumulator::fold() {
 GramStatistics GramAccumulator::finish() {
   if (pending_count_ > 0) take_step(pending_.data(), pending_count_, columns_);
   fold();
+  begin();
+  partial_ = at::Tensor();
   double* gram = total_.gram.data_ptr<double>();
   constexpr std::int64_t kTile = 64;
   const std::int64_t n = columns_;

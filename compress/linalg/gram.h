@@ -51,6 +51,7 @@ class GramAccumulator {
   void take_step(const float* rows, std::int64_t count, std::int64_t stride);
   void fold();
   void reset();
+  void begin();  // makes room for the sums if there is none yet
 
   std::int64_t columns_;
   std::int64_t tokens_ = 0;         // seen, dropped ones included

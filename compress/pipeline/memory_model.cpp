@@ -6,10 +6,32 @@ namespace attar {
 namespace {
 
 constexpr std::int64_t kFloat = 4;
+constexpr std::int64_t kDouble = 8;
 constexpr std::int64_t kMiB = 1 << 20;
 
-// Measured on the program itself: LibTorch's libraries as far as they are touched, the tokenizer.
-constexpr std::int64_t kProgramBytes = 230 * kMiB;
+// Measured: peak of `attar run` with quantize.gptq on a model of 260 thousand weights (LibTorch's
+// libraries as far as they are touched, their buffers), tests/bench/memory.py.
+constexpr std::int64_t kProgramBytes = 134 * kMiB;
+// Measured: what a token of a vocabulary of byte-level BPE costs in memory, `attar inspect`.
+constexpr std::int64_t kTokenBytes = 560;
+// Of values that an export converts: as they are, in float32, in the file's type.
+constexpr std::int64_t kConversionBytes = 40 * kMiB;
+
+std::int64_t program_bytes(const ModelConfig& config) {
+  return kProgramBytes + kTokenBytes * config.vocabulary;
+}
+
+// The mapped embedding: ids lie everywhere in it, and the system maps pages around each.
+std::int64_t embedding_bytes(const ModelConfig& config) {
+  return config.vocabulary * config.hidden * 2;
+}
+
+// Rows of one batch that a prepared block holds on to (ForwardMemory).
+std::int64_t forward_bytes(const ModelConfig& config, std::int64_t rows) {
+  const std::int64_t width =
+      3 * config.hidden + 2 * config.q_width() + 2 * config.kv_width() + 3 * config.ffn;
+  return rows * width * kFloat;
+}
 
 }  // namespace
 
@@ -23,33 +45,41 @@ std::int64_t block_parameters(const ModelConfig& config) {
 }
 
 std::int64_t linear_parameters(const ModelConfig& config) {
-  return block_parameters(config) * config.layers;
+  std::int64_t count = 0;
+  for (std::int64_t block = 0; block < config.layers; ++block) {
+    count += block_parameters(config.uniform() ? config : config.of_block(block));
+  }
+  return count;
 }
-
-std::int64_t base_bytes() { return kProgramBytes; }
 
 std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationShape& calibration,
                                   std::int64_t working_bytes, std::int64_t source_bytes) {
-  const std::int64_t tokens = calibration.sequences * calibration.length;
-  const std::int64_t widest = std::max(config.hidden, config.q_width());
   const std::int64_t lanes = calibration.dense_stream ? 2 : 1;  // changed, and dense beside
-  const std::int64_t activations = lanes * tokens * (config.hidden + widest) * kFloat;
+  const std::int64_t tokens = calibration.sequences * calibration.length;
   const std::int64_t batch = std::min(calibration.batch, calibration.sequences);
-  // Of one batch: joined q|k|v and attention output, or gate|up and their product.
-  const std::int64_t wide = std::max(config.q_width() * 2 + 2 * config.kv_width() + config.hidden,
-                                     3 * config.ffn + config.hidden);
-  const std::int64_t temporaries = lanes * batch * calibration.length * wide * kFloat;
-  const std::int64_t prepared = lanes * block_parameters(config) * kFloat;
-  return kProgramBytes + activations + temporaries + prepared + 2 * source_bytes + working_bytes;
+  const std::int64_t widest = std::max(config.hidden, config.q_width());
+  const std::int64_t activations = lanes * tokens * (config.hidden + widest) * kFloat;
+  const std::int64_t codes = block_parameters(config) * 9 / 8;  // of layers that are done
+  const std::int64_t always = program_bytes(config) + activations + source_bytes + codes +
+                              (tokens > 0 ? embedding_bytes(config) : 0);
+  if (tokens == 0) return always + working_bytes;
+  // While the widest statistics are summed up: sums in float64, the newest tokens in float32.
+  const std::int64_t inputs = std::max({config.hidden, config.q_width(), config.ffn});
+  const std::int64_t statistics = lanes * inputs * inputs * (kDouble + kFloat);
+  const std::int64_t forward = lanes * (block_parameters(config) * kFloat +
+                                        forward_bytes(config, batch * calibration.length));
+  return always + std::max(forward + statistics, working_bytes);
 }
 
 std::int64_t divergence_peak_bytes(const ModelConfig& config, std::int64_t tokens,
-                                   std::int64_t heads) {
+                                   std::int64_t length, std::int64_t heads) {
   const std::int64_t hidden = 2 * tokens * config.hidden * kFloat;
-  const std::int64_t prepared = 2 * block_parameters(config) * kFloat;
+  const std::int64_t block =
+      block_parameters(config) * (kFloat + 2) + forward_bytes(config, length);
   const std::int64_t head = heads * config.vocabulary * config.hidden * kFloat;
-  const std::int64_t logits = 2 * std::min<std::int64_t>(tokens, 256) * config.vocabulary * kFloat;
-  return kProgramBytes + hidden + std::max(prepared, head + logits);
+  const std::int64_t logits =
+      2 * heads * std::min<std::int64_t>(tokens, 256) * config.vocabulary * kFloat;
+  return program_bytes(config) + embedding_bytes(config) + hidden + std::max(block, head + logits);
 }
 
 std::int64_t tasks_peak_bytes(const ModelConfig& config, std::int64_t length) {
@@ -57,13 +87,12 @@ std::int64_t tasks_peak_bytes(const ModelConfig& config, std::int64_t length) {
       (linear_parameters(config) + config.vocabulary * config.hidden) * kFloat;
   const std::int64_t cache = 2 * length * config.kv_width() * config.layers * kFloat;
   const std::int64_t logits = std::min<std::int64_t>(length, 256) * config.vocabulary * kFloat;
-  return kProgramBytes + weights + 2 * cache + logits;
+  return program_bytes(config) + weights + 2 * cache + logits;
 }
 
 std::int64_t export_peak_bytes(const ModelConfig& config) {
-  const std::int64_t tensor = std::max(block_parameters(config) * 2 * kFloat,
-                                       config.vocabulary * config.hidden * 2 * kFloat);
-  return kProgramBytes + tensor;
+  return program_bytes(config) + kConversionBytes +
+         std::max(block_parameters(config) * kFloat, embedding_bytes(config));
 }
 
 double forward_flops(const ModelConfig& config, std::int64_t length) {

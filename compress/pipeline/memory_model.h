@@ -1,5 +1,6 @@
-// How much memory the phases of a run need at their peak, from shapes alone. The constants are
-// measured (peak RSS of the process, VmHWM); `attar plan` prints the result.
+// How much memory the phases of a run need at their peak, summed up from what they allocate, from
+// shapes alone; only what the program itself and a vocabulary cost is measured. `attar plan` prints
+// the result, tests/bench/memory.py holds it against the peak of a run (VmHWM).
 #pragma once
 
 #include <cstdint>
@@ -15,23 +16,21 @@ struct CalibrationShape {
   bool dense_stream = false;  // the unchanged model's activations beside
 };
 
-// Parameters of the linear layers of one block, and of all blocks.
+// Parameters of the linear layers of one block (the widest), and of all blocks.
 std::int64_t block_parameters(const ModelConfig& config);
 std::int64_t linear_parameters(const ModelConfig& config);
 
-// Bytes of the running program before it has done anything: code and LibTorch.
-std::int64_t base_bytes();
-
-// Blockwise passes over a calibration stream.
+// Blockwise passes over a calibration stream: what they all hold, and on top of it the larger of
+// the widest statistics being summed up (beside the prepared block) and the pass at work on them.
 //   working_bytes   of the most demanding pass (Pass::working_bytes)
 //   source_bytes    of one block as the source stores it
 std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationShape& calibration,
                                   std::int64_t working_bytes, std::int64_t source_bytes);
 
-// Two models side by side over `tokens` tokens, block by block (block_walk.h). `heads`: 1 when they
-// share the head.
+// Two models side by side over `tokens` tokens in windows of `length`, block by block
+// (block_walk.h). `heads`: 1 when they share the head.
 std::int64_t divergence_peak_bytes(const ModelConfig& config, std::int64_t tokens,
-                                   std::int64_t heads);
+                                   std::int64_t length, std::int64_t heads);
 
 // One model prepared whole to answer tasks, prompts of up to `length` tokens.
 std::int64_t tasks_peak_bytes(const ModelConfig& config, std::int64_t length);

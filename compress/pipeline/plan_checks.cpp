@@ -72,7 +72,7 @@ constexpr double kTokensADocument = 400;
 
 void add_measurements(const Recipe& recipe, const Plan& plan, std::vector<PlannedPhase>& phases) {
   double text_tokens = 0, task_tokens = 0;
-  std::int64_t longest_text = 0;
+  std::int64_t longest_text = 0, longest_window = 0;
   for (const EvalStep& step : recipe.evals) {
     if (step.kind == EvalKind::kTask) {
       const auto documents = static_cast<double>(step.task.limit < 0 ? 1000 : step.task.limit);
@@ -81,11 +81,13 @@ void add_measurements(const Recipe& recipe, const Plan& plan, std::vector<Planne
     }
     const std::int64_t windows = step.text.windows == 0 ? 100 : step.text.windows;
     longest_text = std::max(longest_text, windows * step.text.length);
+    longest_window = std::max(longest_window, step.text.length);
     text_tokens += static_cast<double>(windows * step.text.length);
   }
   const double flops = 2 * (forward_flops(plan.config, 512) + head_flops(plan.config));
   if (text_tokens > 0) {
-    phases.push_back({"measure texts", divergence_peak_bytes(plan.config, longest_text, 1),
+    phases.push_back({"measure texts",
+                      divergence_peak_bytes(plan.config, longest_text, longest_window, 1),
                       seconds_of(text_tokens * flops, plan.gemm_flops)});
   }
   if (task_tokens > 0) {
@@ -184,7 +186,7 @@ std::vector<PlannedPhase> plan_phases(const Recipe& recipe,
   add_measurements(recipe, plan, phases);
   if (!recipe.exports.empty()) {
     phases.push_back({"export", export_peak_bytes(plan.config), 0});
-    phases.push_back({"verify", divergence_peak_bytes(plan.config, 256, 2), 0});
+    phases.push_back({"verify", divergence_peak_bytes(plan.config, 128, 64, 2), 0});
   }
   return phases;
 }
