@@ -25,6 +25,14 @@ QuantScheme scheme_of(const SchemeConfig& config) {
   return scheme;
 }
 
+// Group sizes to propose: the largest power of two up to `group` that divides, and whole rows.
+std::string fitting_groups(std::int64_t group, std::int64_t columns) {
+  std::int64_t fitting = 1;
+  while (2 * fitting <= group && columns % (2 * fitting) == 0) fitting *= 2;
+  const std::string row = "0 for the whole row";
+  return fitting == 1 ? row : "a divisor such as " + std::to_string(fitting) + ", or " + row;
+}
+
 }  // namespace
 
 std::string describe_scheme(const QuantScheme& scheme) {
@@ -82,11 +90,7 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
         require<DoesNotFit>(group == 0 || in % group == 0, where_,
                             "group_size must divide input features, got group_size=", group,
                             ", input features=", in, " (layer '", layer_name(block, role),
-                            "', decided by ", decision.rule, "); choose a divisor such as ",
-                            in % 64 == 0   ? 64
-                            : in % 32 == 0 ? 32
-                                           : 0,
-                            " (0: the whole row)");
+                            "', decided by ", decision.rule, "); choose ", fitting_groups(group, in));
         layer.keeps_zeros = true;  // every grid of these passes holds 0, and a mask is respected
         layer.action = std::string(method) + " " + describe_scheme(*decision.scheme);
       }

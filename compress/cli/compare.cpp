@@ -1,7 +1,7 @@
 #include "compress/cli/command.h"
 #include "compress/cli/signals.h"
 #include "compress/cli/terminal_progress.h"
-#include "compress/formats/model_file.h"
+#include "compress/pipeline/evaluate.h"
 #include "eval/table.h"
 
 namespace attar::cli {
@@ -30,16 +30,9 @@ void compare(const Options& options) {
   TerminalProgress progress;
   RunContext context;
   context.stop = &stop_flag();
-  const Model original(open_model(options.original)), changed(open_model(options.changed));
-  EvalStep step;
-  step.name = "divergence";
-  step.kind = EvalKind::kText;
-  step.where = "compare";
-  step.text = {options.text, options.length, options.windows};
-  const auto tokenizer =
-      load_model_tokenizer(has_tokenizer(options.original) ? options.original : options.changed);
-  const auto measured = measure_texts({step}, original, changed, *tokenizer, context, progress);
-  const nlohmann::json json = to_json(measured.front().measured);
+  const nlohmann::json json =
+      compare_models(options.original, options.changed,
+                     {options.text, options.length, options.windows}, context, progress);
   progress.note("");
   if (options.common.json()) return print_json(nlohmann::ordered_json(json));
   print(show(json));

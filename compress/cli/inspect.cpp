@@ -1,7 +1,7 @@
 #include "compress/cli/command.h"
 #include "compress/core/errors.h"
-#include "compress/formats/file_source.h"
 #include "compress/formats/model_file.h"
+#include "compress/pipeline/model_listing.h"
 #include "compress/pipeline/plan.h"
 #include "eval/table.h"
 
@@ -17,50 +17,13 @@ struct Options {
 
 using nlohmann::ordered_json;
 
-ordered_json tensor_json(const std::string& layer, const LinearShape& shape,
-                         const StoredWeight& stored) {
-  return {{"layer", layer},        {"tensor", stored.tensor},
-          {"type", stored.type},   {"shape", {shape.out, shape.in}},
-          {"bytes", stored.bytes}, {"bias", stored.bias}};
-}
-
 ordered_json describe(const Options& options) {
   const auto source = open_model(options.model);
-  const ModelConfig& config = source->config();
-  ordered_json tensors = ordered_json::array();
-  std::int64_t parameters = config.hidden;
-  for (std::int64_t block = 0; block < config.layers; ++block) {
-    parameters += 2 * config.hidden;
-    for (const Role role : kRoles) {
-      const LinearShape shape = shape_of(config, role);
-      parameters += shape.out * shape.in;
-      tensors.push_back(
-          tensor_json(layer_name(block, role), shape, stored_weight(*source, block, role)));
-    }
-  }
-  const LinearShape vocabulary{config.vocabulary, config.hidden};
-  tensors.push_back(tensor_json("model.embed_tokens", vocabulary, stored_embedding(*source)));
-  if (!config.tied_head) {
-    tensors.push_back(tensor_json("lm_head", vocabulary, stored_head(*source)));
-  }
-  parameters += vocabulary.out * vocabulary.in * (config.tied_head ? 1 : 2);
   ordered_json found = {{"path", source->path()},
                         {"format", source->format()},
-                        {"family", config.family},
-                        {"parameters", parameters},
-                        {"bytes", source->file_bytes()},
-                        {"layers", config.layers},
-                        {"hidden", config.hidden},
-                        {"ffn", config.ffn},
-                        {"heads", config.heads},
-                        {"kv_heads", config.kv_heads},
-                        {"head_dim", config.head_dim},
-                        {"vocabulary", config.vocabulary},
-                        {"max_positions", config.max_positions},
-                        {"activation", to_string(config.activation)},
-                        {"rope_theta", config.rope.theta},
-                        {"rope_scaling", to_string(config.rope.scaling)},
-                        {"tied_head", config.tied_head}};
+                        {"parameters", parameter_count(source->config())},
+                        {"bytes", source->file_bytes()}};
+  found.update(config_listing(source->config()));
   if (options.hash) found["sha256"] = source->sha256();
   const bool has = has_tokenizer(options.model);
   found["tokenizer"] = has;
@@ -69,7 +32,7 @@ ordered_json describe(const Options& options) {
     found["tokens"] = tokenizer->vocabulary_size();
     found["chat_template"] = tokenizer->chat_template().has_value();
   }
-  found["tensors"] = tensors;
+  found["tensors"] = tensor_listing(*source);
   return found;
 }
 

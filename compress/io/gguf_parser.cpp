@@ -43,6 +43,14 @@ std::uint64_t fixed_size(GgufValueType type) {
   return 0;
 }
 
+std::string known_types() {
+  std::string names;
+  for (const GgmlTypeInfo& row : ggml_types()) {
+    names += (names.empty() ? "" : ", ") + std::string(row.name);
+  }
+  return names;
+}
+
 // Keys and names come from outside: shortened and freed of control characters for messages.
 std::string shown(std::string_view text) {
   std::string result = "'";
@@ -222,7 +230,8 @@ void GgufParser::read_tensor(std::uint64_t& expected_offset) {
   const auto type = cursor_.number<std::uint32_t>(what);
   const GgmlTypeInfo* info = find_ggml_type(type);
   cursor_.check(info != nullptr, what, " has the type number ", type,
-                ", which attar does not know; convert it with a type of the list in the README");
+                ", which attar does not know; known are ", info == nullptr ? known_types() : "",
+                ": convert the file to F16 or Q8_0");
   tensor.type = info->type;
   const auto size = ggml_tensor_bytes(tensor.type, tensor.ne);
   cursor_.check(size.has_value(), what, " of type ", info->name, " needs ne[0] as a multiple of ",

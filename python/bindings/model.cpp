@@ -6,8 +6,8 @@
 #include <mutex>
 
 #include "compress/core/errors.h"
-#include "compress/formats/file_source.h"
 #include "compress/formats/model_file.h"
+#include "compress/pipeline/model_listing.h"
 #include "compress/runtime/transformer.h"
 #include "eval/encoding.h"
 #include "python/bindings/bindings.h"
@@ -17,30 +17,6 @@ namespace attar::bindings {
 namespace {
 
 namespace py = pybind11;
-using nlohmann::ordered_json;
-
-ordered_json config_json(const ModelConfig& config) {
-  return {{"family", config.family},
-          {"layers", config.layers},
-          {"hidden", config.hidden},
-          {"ffn", config.ffn},
-          {"heads", config.heads},
-          {"kv_heads", config.kv_heads},
-          {"head_dim", config.head_dim},
-          {"vocabulary", config.vocabulary},
-          {"max_positions", config.max_positions},
-          {"activation", to_string(config.activation)},
-          {"rope_theta", config.rope.theta},
-          {"rope_scaling", to_string(config.rope.scaling)},
-          {"tied_head", config.tied_head}};
-}
-
-ordered_json tensor_json(const std::string& layer, const LinearShape& shape,
-                         const StoredWeight& stored) {
-  return {{"layer", layer},        {"tensor", stored.tensor},
-          {"type", stored.type},   {"shape", {shape.out, shape.in}},
-          {"bytes", stored.bytes}, {"bias", stored.bias}};
-}
 
 std::vector<TokenId> ids_of(const at::Tensor& ids) {
   require<UsageError>(ids.dim() == 1 && ids.numel() > 0 && ids.scalar_type() == at::kLong, "ids",
@@ -68,26 +44,10 @@ class OpenModel {
   std::string path() const { return model_.source().path(); }
   std::string format() const { return model_.source().format(); }
   std::string sha256() const { return model_.source().sha256(); }
-  std::string config() const { return json_text(config_json(model_.config())); }
+  std::string config() const { return json_text(config_listing(model_.config())); }
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
 
-  std::string tensors() const {
-    const ModelConfig& config = model_.config();
-    const ModelSource& source = model_.source();
-    ordered_json tensors = ordered_json::array();
-    for (std::int64_t block = 0; block < config.layers; ++block) {
-      for (const Role role : kRoles) {
-        tensors.push_back(tensor_json(layer_name(block, role), shape_of(config, role),
-                                      stored_weight(source, block, role)));
-      }
-    }
-    const LinearShape vocabulary{config.vocabulary, config.hidden};
-    tensors.push_back(tensor_json("model.embed_tokens", vocabulary, stored_embedding(source)));
-    if (!config.tied_head) {
-      tensors.push_back(tensor_json("lm_head", vocabulary, stored_head(source)));
-    }
-    return json_text(tensors);
-  }
+  std::string tensors() const { return json_text(tensor_listing(model_.source())); }
 
   at::Tensor logits(const at::Tensor& ids) {
     const std::vector<TokenId> tokens = ids_of(ids);

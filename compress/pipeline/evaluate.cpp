@@ -1,0 +1,140 @@
+#include "compress/pipeline/evaluate.h"
+
+#include "compress/core/errors.h"
+#include "compress/formats/model_file.h"
+#include "compress/io/atomic_file.h"
+#include "compress/io/yaml.h"
+#include "eval/perplexity.h"
+#include "eval/results.h"
+
+namespace attar {
+namespace {
+
+using nlohmann::ordered_json;
+
+// Whether `text` goes on with KEY=, KEY made of letters, digits and underscores.
+bool starts_with_key(std::string_view text) {
+  const std::size_t end =
+      text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+  return end != text.npos && end > 0 && text[end] == '=';
+}
+
+// Where the pair that begins at `from` ends: at a comma with a key behind it, or with the text.
+std::size_t pair_end(const std::string& text, std::size_t from) {
+  std::size_t end = text.find(',', from);
+  while (end != text.npos && !starts_with_key(std::string_view(text).substr(end + 1))) {
+    end = text.find(',', end + 1);
+  }
+  return end;
+}
+
+ordered_json perplexity_alone(const EvalStep& step, LanguageModel& model, const RunContext& context,
+                              Progress& progress) {
+  eval::PerplexityOptions options;
+  options.window = step.text.length;
+  if (step.text.windows > 0) options.max_windows = step.text.windows;
+  bool first = true;
+  options.progress = [&](std::int64_t, std::int64_t total) {
+    context.check_stop();
+    if (first) progress.phase(step.name, total);
+    first = false;
+    progress.step("window");
+  };
+  const auto found = eval::measure_perplexity(io::read_file(step.text.text), model, options);
+  return {{"name", step.name},
+          {"text", step.text.text},
+          {"windows", found.window_losses.size()},
+          {"perplexity",
+           {{"value", found.perplexity.value},
+            {"low", found.perplexity.low},
+            {"high", found.perplexity.high}}}};
+}
+
+// One path's tasks; its perplexities as well where `texts` is given.
+std::vector<eval::TaskResult> answer(const std::string& path, const std::vector<EvalStep>& steps,
+                                     const Engine& engine, const RunContext& context,
+                                     Progress& progress, ordered_json* texts) {
+  const Model model(open_model(path));
+  const std::shared_ptr<const Tokenizer> tokenizer = load_model_tokenizer(path);
+  std::vector<eval::TaskResult> answers;
+  for (auto& results : run_tasks(steps, {}, model, tokenizer, engine, context, progress).tasks) {
+    for (auto& result : results) answers.push_back(std::move(result));
+  }
+  std::unique_ptr<LanguageModel> language;
+  for (const EvalStep& step : steps) {
+    if (texts == nullptr || step.kind != EvalKind::kText) continue;
+    if (!language) language = stoppable(engine.make_language_model(model, tokenizer), context);
+    texts->push_back(perplexity_alone(step, *language, context, progress));
+  }
+  return answers;
+}
+
+ordered_json texts_against(const std::string& original, const std::string& changed,
+                           const std::vector<EvalStep>& steps, const RunContext& context,
+                           Progress& progress) {
+  ordered_json texts = ordered_json::array();
+  const Model teacher(open_model(original)), model(open_model(changed));
+  const auto tokenizer = load_model_tokenizer(changed);
+  for (const MeasuredText& text :
+       measure_texts(steps, teacher, model, *tokenizer, context, progress)) {
+    ordered_json entry = {{"name", text.step.name}, {"text", text.step.text.text}};
+    entry.update(ordered_json(to_json(text.measured)));
+    texts.push_back(std::move(entry));
+  }
+  return texts;
+}
+
+}  // namespace
+
+EvalStep eval_step_from(const std::string& text) {
+  const std::string where = "--task " + text;
+  const std::size_t colon = text.find(':');
+  nlohmann::json options = nlohmann::json::object();
+  for (std::size_t at = colon; at != text.npos;) {
+    const std::size_t end = pair_end(text, at + 1);
+    const std::string pair = text.substr(at + 1, end == text.npos ? end : end - at - 1);
+    require<UsageError>(starts_with_key(pair), where, "write NAME:KEY=VALUE,KEY=VALUE");
+    const std::size_t equals = pair.find('=');
+    options[pair.substr(0, equals)] = io::parse_yaml(pair.substr(equals + 1), where);
+    at = end;
+  }
+  return read_eval_step({{text.substr(0, colon), options}}, "--task");
+}
+
+ordered_json Evaluation::results(const std::string& model) const {
+  eval::ResultsInfo info;
+  info.model = model;
+  ordered_json results = eval::results_json(tasks, info, teachers);
+  results["attar"] = {{"texts", texts}};
+  return results;
+}
+
+Evaluation evaluate_model(const std::string& model, const std::string& teacher,
+                          const std::vector<EvalStep>& steps, const Engine& engine,
+                          const RunContext& context, Progress& progress) {
+  Evaluation found;
+  if (teacher.empty()) {
+    found.tasks = answer(model, steps, engine, context, progress, &found.texts);
+    return found;
+  }
+  found.tasks = answer(model, steps, engine, context, progress, nullptr);
+  found.teachers = answer(teacher, steps, engine, context, progress, nullptr);
+  found.texts = texts_against(teacher, model, steps, context, progress);
+  return found;
+}
+
+nlohmann::json compare_models(const std::string& original, const std::string& changed,
+                              const TextEvalConfig& text, const RunContext& context,
+                              Progress& progress) {
+  EvalStep step;
+  step.name = "divergence";
+  step.kind = EvalKind::kText;
+  step.where = "compare";
+  step.text = text;
+  const Model a(open_model(original)), b(open_model(changed));
+  const auto tokenizer = load_model_tokenizer(has_tokenizer(original) ? original : changed);
+  const auto measured = measure_texts({step}, a, b, *tokenizer, context, progress);
+  return to_json(measured.front().measured);
+}
+
+}  // namespace attar
