@@ -64,7 +64,7 @@ def phase_of(found):
     phase = "opening"
     for event in found:
         if event["event"] == "phase":
-            phase = event["phase"]
+            phase = event["phase"].split(":")[0]  # "passes: quantize.gptq"
         elif event["event"] in ("export", "verify"):
             phase = "verify" if event["event"] == "verify" or event["path"] == "hf" else "export"
         elif event["event"] == "done":
