@@ -1,10 +1,10 @@
-#include <malloc.h>
 #include <unistd.h>
 
 #include <cstdlib>
 
 #include "compress/cli/command.h"
 #include "compress/cli/exit_code.h"
+#include "compress/core/allocator.h"
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 
@@ -27,14 +27,6 @@ void declare(CLI::App& app) {
   add_recipes(app);
   add_passes(app);
   add_doctor(app);
-}
-
-// Large tensors come from the system and go back to it at once. Otherwise the C library keeps what
-// was freed, and a run holds more than twice the memory it uses.
-void give_large_blocks_back() {
-#ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);
-#endif
 }
 
 // Threads that wait for one another spin for milliseconds by default, which hurts on a machine that
@@ -68,7 +60,7 @@ bool parse(CLI::App& app, int argc, char** argv) {
 int main(int argc, char** argv) {
   attar::cli::spin_briefly(argv);
   return attar::cli::guarded([&] {
-    attar::cli::give_large_blocks_back();
+    attar::give_large_blocks_back();
     attar::set_up_numerics();
     CLI::App app("attar boils a language model down: quantize, measure, export.", "attar");
     attar::cli::declare(app);

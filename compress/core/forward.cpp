@@ -114,7 +114,12 @@ at::Tensor block_forward(const ModelConfig& model, const Block& block, const Rop
   const at::Tensor mlp = rms_norm(h, block.mlp_norm, config.norm_eps);
   const at::Tensor gate = block[Role::kGate].forward(mlp);
   const at::Tensor up = block[Role::kUp].forward(mlp);
-  return h + block[Role::kDown].forward(gated_activation(gate, up, config.activation));
+  const Linear& down = block[Role::kDown];
+  const auto* plain = std::get_if<DenseWeight>(&down.weight);
+  if (plain != nullptr && gate.requires_grad() && gate.size(-1) > 0) {
+    return h + gated_linear_with_gradient(gate, up, config.activation, dense(*plain), down.bias);
+  }
+  return h + down.forward(gated_activation(gate, up, config.activation));
 }
 
 at::Tensor embed(const Weight& embedding, const at::Tensor& ids) {

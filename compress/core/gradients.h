@@ -22,6 +22,12 @@ at::Tensor rms_norm_with_gradient(const at::Tensor& x, const at::Tensor& weight,
 at::Tensor gated_activation_with_gradient(const at::Tensor& gate, const at::Tensor& up,
                                           Activation activation);
 
+// (act(gate) * up) W^T + bias: gate, up [..., I], weight [O, I], bias [O] or undefined -> [..., O].
+// What goes into the product is not kept but made again for the gradient; I must not be 0.
+at::Tensor gated_linear_with_gradient(const at::Tensor& gate, const at::Tensor& up,
+                                      Activation activation, const at::Tensor& weight,
+                                      const at::Tensor& bias);
+
 // Rotates q and k, then causal attention. q [B, T, heads * head_dim]; k, v [B, T, kv_heads *
 // head_dim], as the linear layers give them; -> [B, T, heads * head_dim]. Saves q, k and v; the
 // gradient computes the weights again, a tile of queries at a time, and adds over heads and tiles

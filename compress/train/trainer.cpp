@@ -4,6 +4,7 @@
 #include <cmath>
 #include <ctime>
 
+#include "compress/core/allocator.h"
 #include "compress/core/errors.h"
 #include "compress/io/hash.h"
 #include "compress/train/response_gradient.h"
@@ -207,6 +208,7 @@ TrainOutcome train(Student& student, Objective& objective, const TrainingWindows
                    const TrainConfig& config, const std::string& data_id,
                    const std::filesystem::path& folder, const RunContext& context) {
   std::filesystem::create_directories(folder);
+  const KeepLargeBlocks kept;
   return Loop(student, objective, windows, config,
               fingerprint_of(config, objective, windows, data_id, context.seed),
               folder / "train.safetensors", context)
