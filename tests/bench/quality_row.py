@@ -12,10 +12,7 @@ results = json.loads((folder / "results.json").read_text())
 text = results["attar"]["texts"][0]
 events = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
 done = next(e for e in events if e["event"] == "phase_done" and e["phase"].startswith("passes"))
-layers = [e for e in events if e["event"] == "layer"]
-final = {e["layer"]: e["bytes_after"] for e in layers}
-before = {e["layer"]: e["bytes_before"] for e in reversed(layers)}  # float16 in the folder
-bits = 16 * sum(final.values()) / sum(before.values())
+bits = results["attar"]["bits_per_weight"]
 kl = text["kl_mean"]["value"]
 if method == "rtn":
     rtn_file.write_text(str(kl))
