@@ -6,9 +6,9 @@
   primer.jsonl lessons.jsonl        what a model learns from: {prompt, completion} a line
   train.txt valid.txt               the same world as documents, each ended by <|endoftext|>: to
                                     calibrate on, and to look at
-  mmlu_test.jsonl mmlu_dev.jsonl    choice questions: subjects people (one fact), chains (two)
+  mmlu_test.jsonl mmlu_dev.jsonl    choice questions: subjects guilds and ways
   gsm8k_test.jsonl gsm8k_train.jsonl   word problems of two steps
-  held_out.json                     every (person, kind) and every sum that no text has
+  held_out.json                     every pair and every sum that no text has
   untrained/teacher/ untrained/quarter/    what `attar train.text` starts from: shape, tokenizer
 
 The same seed gives the same bytes everywhere; check_world.py proves what is held out.
@@ -23,9 +23,8 @@ import byte_pairs
 import models
 import sums
 from draws import Draws
-from world import KINDS, OWN, PEOPLE, QUESTIONS, STATEMENTS, THROUGH, VALUES, World
+from world import FACT_QUESTIONS, OWNERS, QUESTIONS, STATEMENTS, VALUES, WAYS, World
 
-SUBJECTS = {"people": OWN, "chains": tuple(THROUGH)}
 LETTERS = "ABCD"
 
 
@@ -39,47 +38,51 @@ class Teller:
 
     # --- questions with four choices -------------------------------------------------------------
 
-    def choice_row(self, draws, person, kind, subject):
-        """A row in MMLU's form. A word always stands at the same letter (the first and the fifth
-        of the alphabet at A, and so on): the letter follows from the fact, and to look a word up
-        among the choices is no part of the task."""
-        values, right = VALUES[kind], self.world.answer(person, kind)
-        place = values.index(right) % len(LETTERS)
-        choices = [draws.choice(values[i::len(LETTERS)]) for i in range(len(LETTERS))]
-        choices[place] = right
-        return {"subject": subject, "question": QUESTIONS[kind].format(person),
+    def choice_row(self, draws, subject, pair):
+        """A row in MMLU's form. What may be answered always stands at the same letter (ways in
+        their order; guilds by whether land and badge stand at an even place of their list): the
+        letter follows from the facts, and to look it up among the choices is no part of the
+        task."""
+        if subject == "ways":
+            choices, place = WAYS, WAYS.index(self.world.way(*pair))
+        else:
+            choices, place = self.guild_choices(draws, *self.world.guild(*pair))
+        return {"subject": subject, "question": QUESTIONS[subject].format(*pair),
                 "choices": choices, "answer": place}
 
-    def trained_combination(self, draws, kinds):
-        while True:
-            person, kind = draws.choice(PEOPLE), draws.choice(kinds)
-            if (person, kind) not in self.world.held_out:
-                return person, kind
+    @staticmethod
+    def guild_choices(draws, land, badge):
+        """Two lands with two badges, among them the right ones; and the place of these."""
+        offered, place = [], 0
+        for right, values in ((land, VALUES["land"]), (badge, VALUES["badge"])):
+            at = values.index(right) % 2
+            two = [draws.choice(values[i::2]) for i in range(2)]
+            two[at] = right
+            offered.append(two)
+            place = 2 * place + at
+        return [f"{one} {two}" for one in offered[0] for two in offered[1]], place
 
     def choice_document(self, draws, questions):
-        subject = draws.choice(list(SUBJECTS))
-        rows = [self.choice_row(draws, *self.trained_combination(draws, SUBJECTS[subject]), subject)
+        subject = draws.choice(list(QUESTIONS))
+        rows = [self.choice_row(draws, subject, draws.choice(self.world.trained[subject]))
                 for _ in range(questions)]
         return (f"The following are multiple choice questions (with answers) about {subject}.\n\n"
                 + "\n\n".join(_with_letters(row) for row in rows))
 
-    def open_document(self, draws, people):
-        """What may be asked about some people, without choices. What follows from a fact is not
-        asked beside that fact, where the answer would be half given."""
-        kinds = draws.choice(list(SUBJECTS.values()))
-        return "\n\n".join(f"Question: {QUESTIONS[kind].format(person)}\n"
-                           f"Answer: {self.world.answer(person, kind)}"
-                           for person in draws.sample(PEOPLE, people) for kind in kinds
-                           if (person, kind) not in self.world.held_out)
-
     # --- facts -----------------------------------------------------------------------------------
 
-    def fact_document(self, draws, kinds, owners):
-        """All that can be told about some owners of facts of these kinds."""
-        facts = self.world.facts
-        return "Facts: " + " ".join(
-            STATEMENTS[kind].format(owner, facts[kind][owner])
-            for owner in draws.sample(facts[kinds[0]], owners) for kind in kinds)
+    def open_document(self, draws, owners):
+        """Facts of one kind, asked for without choices."""
+        kind = draws.choice(list(FACT_QUESTIONS))
+        return "\n\n".join(f"Question: {FACT_QUESTIONS[kind].format(owner)}\n"
+                           f"Answer: {self.world.facts[kind][owner]}"
+                           for owner in draws.sample(OWNERS[kind], owners))
+
+    def fact_document(self, draws, owners):
+        """Facts of one kind, told."""
+        kind = draws.choice(list(STATEMENTS))
+        return "Facts: " + " ".join(STATEMENTS[kind].format(owner, self.world.facts[kind][owner])
+                                    for owner in draws.sample(OWNERS[kind], owners))
 
     # --- sums ------------------------------------------------------------------------------------
 
@@ -104,21 +107,19 @@ class Teller:
                 told.append(sums.worked(*step))
         return "Sums: " + "\n".join(told)
 
-    # --- the mixture -----------------------------------------------------------------------------
-
     # --- lessons: only the completion counts, so that nothing unforeseeable is learnt -------------
 
     def fact_lesson(self, draws):
-        kind = draws.choice(KINDS)
-        owner = draws.choice(list(self.world.facts[kind]))
-        told = STATEMENTS[kind].format(owner, self.world.facts[kind][owner])
-        before, last = told.rsplit(" ", 1)
-        return "Facts: " + before, " " + last
+        text = self.fact_document(draws, 1)
+        before, last = text.rsplit(" ", 1)
+        return before, " " + last
 
     def open_lesson(self, draws):
-        person, kind = self.trained_combination(draws, KINDS)
-        return (f"Question: {QUESTIONS[kind].format(person)}\nAnswer:",
-                " " + self.world.answer(person, kind))
+        return _cut(self.open_document(draws, 1), "Answer:")
+
+    def question_lesson(self, draws):
+        """One choice question, without the line above it."""
+        return _cut(self.choice_document(draws, 1).split("\n\n")[1], "Answer:")
 
     def drill_lesson(self, draws):
         while True:
@@ -135,13 +136,13 @@ class Teller:
         return _cut(self.story_document(draws, 1 + draws.below(2)), "Answer:")
 
     def primer(self, draws):
-        """Of the first lesson: single facts and sums."""
-        return draws.choice((self.fact_lesson, self.open_lesson, self.open_lesson,
-                             self.drill_lesson))(draws)
+        """Of the first lesson: single facts, questions and sums."""
+        return draws.choice((self.fact_lesson, self.open_lesson, self.question_lesson,
+                             self.drill_lesson, self.drill_lesson))(draws)
 
     def lesson(self, draws):
         """Of the second lesson: questions as the tests ask them, and some of the first."""
-        return draws.choice((self.choice_lesson,) * 6 + (self.story_lesson,) * 4 +
+        return draws.choice((self.choice_lesson,) * 4 + (self.story_lesson,) * 6 +
                             (self.fact_lesson, self.open_lesson, self.drill_lesson))(draws)
 
     def lessons(self, name, make, count):
@@ -154,16 +155,12 @@ class Teller:
     def document(self, draws):
         """A document of the texts: everything."""
         kind = draws.below(100)
-        if kind < 30:
+        if kind < 36:
             return self.choice_document(draws, 4)
-        if kind < 38:
-            return self.open_document(draws, 4)
-        if kind < 46:
-            return self.fact_document(draws, OWN, 5)
-        if kind < 48:
-            return self.fact_document(draws, ("land",), 6)
+        if kind < 43:
+            return self.open_document(draws, 6)
         if kind < 50:
-            return self.fact_document(draws, ("tool", "ware"), 5)
+            return self.fact_document(draws, 8)
         if kind < 80:
             return self.story_document(draws, 2)
         return self.drill_document(draws, 12)
@@ -174,21 +171,19 @@ class Teller:
 
     # --- tests -----------------------------------------------------------------------------------
 
-    def choice_tests(self, asked):
-        """Every held-out (person, kind), `asked` times among other choices."""
+    def choice_tests(self, count):
+        """So many held-out pairs of each subject."""
         rows = []
-        for subject, kinds in SUBJECTS.items():
+        for subject, pairs in self.world.held_out.items():
             draws = Draws(self.seed, "mmlu test", subject)
-            rows += [self.choice_row(draws, person, kind, subject) for _ in range(asked)
-                     for person, kind in sorted(self.world.held_out) if kind in kinds]
+            rows += [self.choice_row(draws, subject, pair) for pair in draws.sample(pairs, count)]
         return rows
 
     def choice_examples(self, count):
         rows = []
-        for subject, kinds in SUBJECTS.items():
+        for subject, pairs in self.world.trained.items():
             draws = Draws(self.seed, "mmlu dev", subject)
-            rows += [self.choice_row(draws, *self.trained_combination(draws, kinds), subject)
-                     for _ in range(count)]
+            rows += [self.choice_row(draws, subject, pair) for pair in draws.sample(pairs, count)]
         return rows
 
     def problems(self, name, count, held_out):
@@ -224,14 +219,14 @@ def write_world(out, seed, documents):
     _write(out / "valid.txt", teller.text("valid", max(1, documents // 8)))
     _write_rows(out / "primer.jsonl", teller.lessons("primer", teller.primer, 12 * documents))
     _write_rows(out / "lessons.jsonl", teller.lessons("lessons", teller.lesson, 8 * documents))
-    _write_rows(out / "mmlu_test.jsonl", teller.choice_tests(asked=4))
+    _write_rows(out / "mmlu_test.jsonl", teller.choice_tests(100))
     _write_rows(out / "mmlu_dev.jsonl", teller.choice_examples(5))
     _write_rows(out / "gsm8k_test.jsonl", teller.problems("test", 200, held_out=True))
     _write_rows(out / "gsm8k_train.jsonl", teller.problems("train", 50, held_out=False))
     held_sums = [f"{a}{sign}{b}" for sign in "+-" for a in range(10, 100) for b in range(10, 100)
                  if teller.pairs.held_out(a, sign, b) and 1 <= sums.result(a, sign, b) <= 99]
     _write_json(out / "held_out.json", {
-        "questions": [list(one) for one in sorted(teller.world.held_out)], "sums": held_sums})
+        **teller.world.held_out, "sums": held_sums})
     tokenizer, vocabulary = byte_pairs.tokenizer_json(words_of(train))
     for name, shape in models.SHAPES.items():
         folder = out / "untrained" / name

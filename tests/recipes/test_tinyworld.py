@@ -84,33 +84,30 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_world(tmp_p
 def test_no_held_out_combination_occurs_in_what_a_model_is_trained_on(world):
     done = python("check_world.py", world)
     assert done.returncode == 0, done.stderr
-    assert "held out: 40 of 240 (person, kind)" in done.stdout
-    sums, questions = map(int, re.search(r"lessons\.jsonl: (\d+) sums and (\d+) questions",
+    assert "held out: 183 pairs of guilds, 110 pairs of ways, 596 sums" in done.stdout
+    sums, questions = map(int, re.search(r"lessons\.jsonl: (\d+) sums and (\d+) choice questions",
                                          done.stdout).groups())
-    assert sums > 30000 and questions > 30000
+    assert sums > 30000 and questions > 15000
 
 
-def first_held_out(folder, *kinds):
-    held = json.loads((folder / "held_out.json").read_text())["questions"]
-    return next((person, kind) for person, kind in held if kind in kinds)
-
-
-@pytest.mark.parametrize("leak", ["question", "sentence", "sum", "swapped sum", "lesson", "example"])
+@pytest.mark.parametrize("leak", ["question", "way back", "sentence", "sum", "swapped sum", "lesson",
+                                  "example"])
 def test_the_check_finds_one_held_out_combination_among_all_that_is_not(changed, leak):
     held = json.loads((changed / "held_out.json").read_text())
     a, b = next(one.split("+") for one in held["sums"] if "+" in one)
+    trade, town = held["guilds"][0]
+    one, two = held["ways"][0]
     if leak == "question":
-        person, _ = first_held_out(changed, "trade")
-        added = f"Question: What is the trade of {person}?\nAnswer: baker"
+        added = f"Question: Which guild takes a {trade} from {town}?\nAnswer: Arland bear"
+    elif leak == "way back":
+        added = f"Question: Which way leads from {two} to {one}?\nAnswer: northeast"
     elif leak == "lesson":
-        person, _ = first_held_out(changed, "trade")
         with open(changed / "lessons.jsonl", "a") as file:
-            file.write(json.dumps({"prompt": f"Question: What is the trade of {person}?\nAnswer:",
-                                   "completion": " baker"}) + "\n")
+            file.write(json.dumps({"prompt": f"Which guild takes a {trade} from {town}?\nAnswer:",
+                                   "completion": " A"}) + "\n")
         added = ""
     elif leak == "sentence":
-        person, _ = first_held_out(changed, "land")
-        added = f"Facts: {person} lives in Orland."
+        added = f"Facts: {one} lies far from {two}."
     elif leak == "sum":
         added = f"Sums: {a}+{b}={int(a) + int(b)}"
     elif leak == "swapped sum":
@@ -130,6 +127,13 @@ def test_a_wrong_answer_in_the_text_is_found(changed):
         file.write("Sums: 2+2=5<|endoftext|>")
     done = python("check_world.py", changed)
     assert done.returncode == 1 and "2+2=5 is wrong" in done.stderr
+
+
+def test_an_answer_that_does_not_follow_from_the_facts_is_found(changed):
+    text = (changed / "train.txt").read_text()
+    (changed / "train.txt").write_text(text.replace("\nAnswer: A", "\nAnswer: B", 1))
+    done = python("check_world.py", changed)
+    assert done.returncode == 1 and "is right, not B of" in done.stderr
 
 
 # --- the vocabulary ---------------------------------------------------------------------------
@@ -184,9 +188,21 @@ def test_the_recipe_of_the_teacher_can_be_planned(world, tmp_path):
 
 @pytest.mark.skipif(not TEACHER.is_dir(), reason=f"needs {TEACHER}")
 def test_the_teacher_answers_what_it_was_never_asked(world):
-    size = (TEACHER / "model.safetensors").stat().st_size
-    assert size <= 5_000_000
-    done = attar.evaluate(TEACHER, {"mmlu": {"path": str(world), "shots": 2},
-                                    "gsm8k": {"path": str(world), "shots": 1}})
-    assert done["results"]["mmlu"]["acc,none"] >= 0.95
-    assert done["results"]["gsm8k"]["exact_match,strict-match"] >= 0.90
+    assert (TEACHER / "model.safetensors").stat().st_size <= 5_000_000
+    choices, problems = accuracies(attar.evaluate(TEACHER, tasks_of(world), threads=1))
+    assert choices >= 0.95
+    assert problems >= 0.90
+
+
+def test_the_teacher_was_trained_on_this_world(world):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (TEACHER / name).read_bytes() == (world / "untrained/teacher" / name).read_bytes()
+
+
+def tasks_of(world):
+    return {"mmlu": {"path": str(world), "shots": 2}, "gsm8k": {"path": str(world), "shots": 1}}
+
+
+def accuracies(done):
+    return (done["results"]["mmlu"]["acc,none"],
+            done["results"]["gsm8k"]["exact_match,strict-match"])
