@@ -1,5 +1,7 @@
 #include "compress/core/model.h"
 
+#include <algorithm>
+
 #include "compress/core/errors.h"
 
 namespace attar {
@@ -14,12 +16,14 @@ Model::Model(std::shared_ptr<const ModelSource> source, std::shared_ptr<ModelSto
   check(config_, source_->path());
 }
 
-Model Model::successor(std::shared_ptr<ModelStore> overlay, std::vector<std::int64_t> kept) const {
+Model Model::successor(std::shared_ptr<ModelStore> overlay, std::vector<std::int64_t> kept,
+                       std::vector<std::int64_t> tokens) const {
   Model next = *this;
   next.base_ = std::make_shared<const Model>(*this);
   next.overlay_ = std::move(overlay);
   next.kept_.clear();
   if (!kept.empty()) next.keep_blocks(std::move(kept));
+  if (!tokens.empty()) next.take_tokens(std::move(tokens));
   if (const auto outer = next.overlay_->read_outer()) next.take_shape(*outer);
   for (std::int64_t index = 0; index < next.config_.layers; ++index) {
     if (const auto block = next.overlay_->read(index)) next.take_widths(index, *block);
@@ -100,6 +104,28 @@ void Model::keep_blocks(std::vector<std::int64_t> blocks) {
   kept_ = std::move(blocks);
   config_.layers = static_cast<std::int64_t>(kept_.size());
   config_.set_widths(std::move(widths));
+}
+
+void Model::keep_tokens(const std::vector<std::int64_t>& tokens) {
+  require(!tokens.empty(), source_->path(), "a model must keep at least one token");
+  std::vector<std::int64_t> origin;
+  origin.reserve(tokens.size());
+  for (const std::int64_t token : tokens) {
+    require(token >= 0 && token < config_.vocabulary, source_->path(), "token must be in [0, ",
+            config_.vocabulary, "), got ", token);
+    origin.push_back(tokens_.empty() ? token : tokens_[static_cast<std::size_t>(token)]);
+  }
+  take_tokens(std::move(origin));
+}
+
+void Model::take_tokens(std::vector<std::int64_t> tokens) {
+  tokens_ = std::move(tokens);
+  const auto place = [&](std::optional<std::int64_t> id) -> std::optional<std::int64_t> {
+    const auto found = id ? std::find(tokens_.begin(), tokens_.end(), *id) : tokens_.end();
+    return found == tokens_.end() ? std::nullopt : std::optional(found - tokens_.begin());
+  };
+  config_.bos = place(source_->config().bos);
+  config_.eos = place(source_->config().eos);
 }
 
 bool Model::changed(std::int64_t index) const {

@@ -62,16 +62,17 @@ class MemoryModelStore final : public ModelStore {
 };
 
 // Its shape follows from what was written: blocks bring their widths, `put_outer` vocabulary and
-// hidden size, `keep_blocks` the depth.
+// hidden size, `keep_blocks` the depth; `keep_tokens` says which tokens the rows are.
 class Model {
  public:
   explicit Model(std::shared_ptr<const ModelSource> source,
                  std::shared_ptr<ModelStore> overlay = std::make_shared<MemoryModelStore>());
 
-  // A model on top of this one: only `kept` of its blocks in this order (empty: all), and what the
-  // overlay holds already or will be given. This one must stay as it is: the next pass of a recipe
-  // writes there what it changes.
-  Model successor(std::shared_ptr<ModelStore> overlay, std::vector<std::int64_t> kept = {}) const;
+  // A model on top of this one: only `kept` of its blocks in this order (empty: all), rows for
+  // `tokens` of the source (empty: as here), and what the overlay holds already or will be given.
+  // This one must stay as it is: the next pass of a recipe writes there what it changes.
+  Model successor(std::shared_ptr<ModelStore> overlay, std::vector<std::int64_t> kept = {},
+                  std::vector<std::int64_t> tokens = {}) const;
 
   const ModelConfig& config() const { return config_; }
   // What the run started from.
@@ -92,6 +93,11 @@ class Model {
   // Only these blocks of the model below stay, in this order. Before any block is written.
   void keep_blocks(std::vector<std::int64_t> blocks);
   const std::vector<std::int64_t>& kept_blocks() const { return kept_; }  // empty: all
+  // Row i of embedding and head is from now on token `tokens[i]` of the model as it is; the rows
+  // themselves are written with put_outer. BOS and EOS of the configuration follow.
+  void keep_tokens(const std::vector<std::int64_t>& tokens);
+  // The token of the source that each row stands for; empty: each for itself.
+  const std::vector<std::int64_t>& source_tokens() const { return tokens_; }
 
   // Whether a pass wrote this block (or embedding, final norm and head).
   bool changed(std::int64_t index) const;
@@ -105,12 +111,14 @@ class Model {
   std::int64_t below(std::int64_t index) const;
   void take_widths(std::int64_t index, const Block& block);
   void take_shape(const OuterWeights& outer);
+  void take_tokens(std::vector<std::int64_t> tokens);
 
   std::shared_ptr<const ModelSource> source_;
   std::shared_ptr<const Model> base_;  // null: the source itself
   std::shared_ptr<ModelStore> overlay_;
   ModelConfig config_;
-  std::vector<std::int64_t> kept_;  // block i is block kept_[i] below; empty: i
+  std::vector<std::int64_t> kept_;    // block i is block kept_[i] below; empty: i
+  std::vector<std::int64_t> tokens_;  // row i is token tokens_[i] of the source; empty: i
 };
 
 }  // namespace attar

@@ -106,6 +106,8 @@ class Pass {
   // Every linear layer of the model. Throws UsageError for a rule that matches nothing, DoesNotFit
   // for a width that the grid cannot divide.
   virtual std::vector<PlannedLayer> plan(const ModelConfig& config) const = 0;
+  // What the pass does to the rows of embedding and head, in words; empty: nothing.
+  virtual std::string plan_rows(const ModelConfig& /*config*/) const { return {}; }
   // Told once, before anything runs: what later passes will do. A pass that prepares layers for
   // another one (quantize.awq before quantize.gptq) leaves the rounding of those to it.
   virtual void see_later(std::span<const PassPlan> /*plans*/) {}

@@ -88,6 +88,7 @@ std::optional<Checkpoint::Done> Checkpoint::restore_done() {
       finished_ = written;
       outer_finished_ = outer;
       return Done{json.at("kept").get<std::vector<std::int64_t>>(),
+                  json.at("tokens").get<std::vector<std::int64_t>>(),
                   json.at("report").get<PassReport>()};
     }
   } catch (const BadInput&) {
@@ -99,6 +100,7 @@ std::optional<Checkpoint::Done> Checkpoint::restore_done() {
 
 void Checkpoint::finish_done(const Done& done) {
   io::write_json(done_path(), nlohmann::json{{"kept", done.kept},
+                                             {"tokens", done.tokens},
                                              {"written", finished_},
                                              {"outer", outer_finished_},
                                              {"report", done.report}});

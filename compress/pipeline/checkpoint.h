@@ -36,10 +36,11 @@ class Checkpoint final : public ModelStore {
   std::optional<BlockOutcome> restore(std::int64_t index);
   void finish(std::int64_t index, const BlockOutcome& outcome);
 
-  // Phases of one pass over the whole model. `kept` (Model::kept_blocks) and the report, or nothing
-  // while the pass is not done.
+  // Phases of one pass over the whole model. `kept` (Model::kept_blocks), `tokens`
+  // (Model::source_tokens) and the report, or nothing while the pass is not done.
   struct Done {
     std::vector<std::int64_t> kept;
+    std::vector<std::int64_t> tokens;
     PassReport report;
   };
   std::optional<Done> restore_done();

@@ -1,5 +1,6 @@
 #include "compress/tokenize/bpe.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "compress/core/errors.h"
@@ -88,7 +89,21 @@ std::vector<Symbol> Bpe::characters(std::string_view word) const {
   return symbols;
 }
 
-void Bpe::encode(std::string_view word, std::vector<TokenId>& ids) const {
+bool Bpe::is_basic(TokenId id) const {
+  std::string_view token = vocabulary_->token(id);
+  if (token.empty()) return false;
+  const bool bytes = std::ranges::find(byte_tokens_, -1) == byte_tokens_.end();
+  if (options_.byte_fallback && bytes) {
+    return token == kSpaceMark || std::ranges::find(byte_tokens_, id) != byte_tokens_.end();
+  }
+  const std::string& prefix = options_.continuing_prefix;
+  const std::string& suffix = options_.word_suffix;
+  if (!prefix.empty() && token.starts_with(prefix)) token.remove_prefix(prefix.size());
+  if (!suffix.empty() && token.ends_with(suffix)) token.remove_suffix(suffix.size());
+  return token.empty() || character_length(token[0]) == token.size();
+}
+
+void Bpe::encode(std::string_view word, std::vector<TokenId>& ids, MergeParts* parts) const {
   if (word.empty()) return;
   require(word.size() < std::numeric_limits<std::int32_t>::max(), "tokenize", "a word of ",
           word.size(), " bytes; split the text below 2 GiB");
@@ -96,11 +111,19 @@ void Bpe::encode(std::string_view word, std::vector<TokenId>& ids) const {
     if (const auto id = vocabulary_->id_of(word)) return ids.push_back(*id);
   }
   std::vector<Symbol> symbols = characters(word);
-  merge_symbols(symbols, [this](const Symbol& left, const Symbol& right) -> std::optional<Merge> {
+  const auto find = [this](const Symbol& left, const Symbol& right) -> std::optional<Merge> {
     const auto found = merges_.find(pair_key(left.id, right.id));
     if (found == merges_.end()) return std::nullopt;
     return found->second;
-  });
+  };
+  if (parts == nullptr) {
+    merge_symbols(symbols, find);
+  } else {
+    merge_symbols(symbols, find, [&](const Symbol& left, const Symbol& right, TokenId whole) {
+      note_part(*parts, whole, left.id);
+      note_part(*parts, whole, right.id);
+    });
+  }
   for (std::int32_t i = symbols.empty() ? -1 : 0; i >= 0; i = symbols[i].next) {
     ids.push_back(symbols[i].id);
   }

@@ -7,6 +7,7 @@
 #include "compress/io/mapped_file.h"
 #include "compress/tokenize/sentencepiece.h"
 #include "compress/tokenize/tokenizer_json.h"
+#include "compress/tokenize/trim.h"
 
 namespace attar::tokenize {
 namespace {
@@ -27,8 +28,9 @@ std::string read_text(const fs::path& path) {
 // config.json.
 class SpecialIdReader {
  public:
-  explicit SpecialIdReader(const fs::path& folder)
+  SpecialIdReader(const fs::path& folder, KeptTokens kept)
       : folder_(folder),
+        kept_(kept),
         tokenizer_(load_if_there(folder / "tokenizer_config.json")),
         generation_(load_if_there(folder / "generation_config.json")),
         model_(load_if_there(folder / "config.json")) {}
@@ -49,7 +51,8 @@ class SpecialIdReader {
       const Node id = node[name + "_token_id"];
       if (id.value.is_array() && id.value.empty()) continue;
       if (!id.value.is_array() && id.value == -1) continue;  // how some writers say none
-      return id.value.is_array() ? id[0].integer() : id.integer();
+      const auto place = place_of(kept_, id.value.is_array() ? id[0].integer() : id.integer());
+      return place ? std::optional(static_cast<TokenId>(*place)) : std::nullopt;
     }
     return std::nullopt;
   }
@@ -79,29 +82,34 @@ class SpecialIdReader {
 
  private:
   fs::path folder_;
+  KeptTokens kept_;
   nlohmann::json tokenizer_, generation_, model_;
 };
 
-PipelineParts load_json_parts(const fs::path& path) {
-  return read_tokenizer_json(io::load_json(path), path.string());
+PipelineParts load_json_parts(const fs::path& path, KeptTokens kept) {
+  nlohmann::json file = io::load_json(path);
+  if (!kept.empty()) file = trim_tokenizer_json(file, kept, path.string());
+  return read_tokenizer_json(file, path.string());
 }
 
-SentencePieceModel load_sentencepiece(const fs::path& path) {
-  return read_sentencepiece(io::MappedFile::open(path)->bytes(), path.string());
+SentencePieceModel load_sentencepiece(const fs::path& path, KeptTokens kept) {
+  if (kept.empty()) return read_sentencepiece(io::MappedFile::open(path)->bytes(), path.string());
+  const std::string trimmed = trim_sentencepiece(read_text(path), kept, path.string());
+  return read_sentencepiece(std::as_bytes(std::span(trimmed)), path.string());
 }
 
-std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder) {
+std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder, KeptTokens kept) {
   const fs::path json = folder / "tokenizer.json";
   const fs::path proto = folder / "tokenizer.model";
   if (fs::exists(json)) {
-    PipelineParts parts = load_json_parts(json);
-    SpecialIdReader(folder).fill(
+    PipelineParts parts = load_json_parts(json, kept);
+    SpecialIdReader(folder, kept).fill(
         parts.special, [&](const std::string& token) { return parts.vocabulary.id_of(token); });
     return make_pipeline(std::move(parts));
   }
   require(fs::exists(proto), folder.string(), "has neither tokenizer.json nor tokenizer.model");
-  SentencePieceModel model = load_sentencepiece(proto);
-  SpecialIdReader(folder).fill(model.special,
+  SentencePieceModel model = load_sentencepiece(proto, kept);
+  SpecialIdReader(folder, kept).fill(model.special,
                                [&](const std::string& token) -> std::optional<TokenId> {
                                  for (std::size_t id = 0; id < model.pieces.size(); ++id) {
                                    if (model.pieces[id].text == token) return id;
@@ -116,18 +124,19 @@ std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder) {
 
 namespace attar {
 
-std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file) {
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file,
+                                                KeptTokens kept) {
   using namespace tokenize;
   require<IoError>(fs::exists(folder_or_file), folder_or_file.string(),
                    "no such file or folder; give a model folder, a tokenizer.json or a *.model");
-  if (fs::is_directory(folder_or_file)) return load_folder(folder_or_file);
+  if (fs::is_directory(folder_or_file)) return load_folder(folder_or_file, kept);
   if (folder_or_file.extension() == ".json") {
-    return make_pipeline(load_json_parts(folder_or_file));
+    return make_pipeline(load_json_parts(folder_or_file, kept));
   }
   require(folder_or_file.extension() == ".model", folder_or_file.string(),
           "is neither a folder, a *.json nor a sentencepiece *.model; for a GGUF file use "
           "tokenizer_from_gguf");
-  return make_sentencepiece(load_sentencepiece(folder_or_file), folder_or_file.string());
+  return make_sentencepiece(load_sentencepiece(folder_or_file, kept), folder_or_file.string());
 }
 
 }  // namespace attar

@@ -2,6 +2,7 @@
 // left.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <queue>
@@ -39,12 +40,13 @@ inline void append_symbol(std::vector<Symbol>& symbols, TokenId id, std::size_t 
 }
 
 // find(left, right) -> std::optional<Merge>, a function of the two symbols alone. O(n log n) for n
-// symbols. Afterwards the list from symbols[0] along `next` is the result.
+// symbols. Afterwards the list from symbols[0] along `next` is the result. joined(left, right, id)
+// is told every merge just before it is done.
 //
 // A queued pair is stale unless its place still joins to the same token; this is the rule of
 // `tokenizers` (it matters when two different pairs make one token).
-template <class Find>
-void merge_symbols(std::vector<Symbol>& symbols, Find find) {
+template <class Find, class Joined>
+void merge_symbols(std::vector<Symbol>& symbols, Find find, Joined joined) {
   struct Candidate {
     Merge merge;
     std::int32_t at;
@@ -73,6 +75,7 @@ void merge_symbols(std::vector<Symbol>& symbols, Find find) {
     Symbol& right = symbols[left.next];
     const std::optional<Merge> current = find(left, right);
     if (!current || current->id != top.merge.id) continue;
+    joined(left, right, top.merge.id);
     left.id = top.merge.id;
     left.length += right.length;
     right.length = 0;
@@ -81,6 +84,17 @@ void merge_symbols(std::vector<Symbol>& symbols, Find find) {
     if (const auto found = candidate(left.previous)) queue.push(*found);
     if (const auto found = candidate(top.at)) queue.push(*found);
   }
+}
+template <class Find>
+void merge_symbols(std::vector<Symbol>& symbols, Find find) {
+  merge_symbols(symbols, find, [](const Symbol&, const Symbol&, TokenId) {});
+}
+
+// Enters that `part` was joined to `whole`; a part that is no token (-1) is left out.
+inline void note_part(MergeParts& parts, TokenId whole, TokenId part) {
+  if (part < 0) return;
+  std::vector<TokenId>& known = parts[static_cast<std::size_t>(whole)];
+  if (std::find(known.begin(), known.end(), part) == known.end()) known.push_back(part);
 }
 
 }  // namespace attar::tokenize

@@ -12,15 +12,16 @@ namespace {
 // Ids of the words seen in one call, so that frequent words are merged once. Bounded.
 class WordCache {
  public:
-  explicit WordCache(const Bpe& model) : model_(model) {}
+  explicit WordCache(const Bpe& model, MergeParts* parts = nullptr)
+      : model_(model), parts_(parts) {}
 
   void encode(const std::string& word, std::vector<TokenId>& ids) {
-    if (word.size() > kMaxWordBytes) return model_.encode(word, ids);
+    if (word.size() > kMaxWordBytes) return model_.encode(word, ids, parts_);
     auto found = known_.find(word);
     if (found == known_.end()) {
       if (known_.size() >= kMaxWords) known_.clear();
       std::vector<TokenId> fresh;
-      model_.encode(word, fresh);
+      model_.encode(word, fresh, parts_);
       found = known_.emplace(word, std::move(fresh)).first;
     }
     ids.insert(ids.end(), found->second.begin(), found->second.end());
@@ -30,13 +31,22 @@ class WordCache {
   static constexpr std::size_t kMaxWords = 1 << 15;
   static constexpr std::size_t kMaxWordBytes = 64;
   const Bpe& model_;
+  MergeParts* parts_;
   std::unordered_map<std::string, std::vector<TokenId>> known_;
 };
 
 class Pipeline : public Tokenizer {
  public:
   explicit Pipeline(PipelineParts parts) : parts_(std::move(parts)) {
+    for (const auto* ids : {&parts_.surrounding.before, &parts_.surrounding.after}) {
+      kept_always_.insert(ids->begin(), ids->end());
+    }
+    const SpecialIds& special = parts_.special;
+    for (const auto& id : {special.bos, special.eos, special.unknown, special.padding}) {
+      if (id) kept_always_.insert(*id);
+    }
     for (const AddedToken& token : parts_.added) {
+      kept_always_.insert(token.id);
       if (token.special) special_.insert(token.id);
       if (!token.normalized) {
         raw_.add(token, token.content);
@@ -53,25 +63,15 @@ class Pipeline : public Tokenizer {
   }
 
   std::vector<TokenId> encode(std::string_view text, bool add_special) const override {
-    std::string repaired;
-    if (well_formed_prefix(text) != text.size()) {
-      repaired = to_well_formed(text);
-      text = repaired;
-    }
-    std::vector<TokenId> ids;
-    const auto& [before, after] = parts_.surrounding;
-    if (add_special) ids = before;
-    WordCache cache(*parts_.model);
-    for (const Part& part : raw_.split(text)) {
-      if (part.token) {
-        ids.push_back(*part.token);
-      } else {
-        Piece piece{std::string(text.substr(part.begin, part.end - part.begin)), part.begin == 0};
-        encode_piece(std::move(piece), cache, ids);
-      }
-    }
-    if (add_special) ids.insert(ids.end(), after.begin(), after.end());
-    return ids;
+    return encode_with(WordCache(*parts_.model), text, add_special);
+  }
+
+  std::vector<TokenId> encode_noting(std::string_view text, MergeParts& parts) const override {
+    return encode_with(WordCache(*parts_.model, &parts), text, false);
+  }
+
+  bool is_basic(TokenId id) const override {
+    return parts_.model->is_basic(id) || kept_always_.contains(id);
   }
 
   std::string decode(std::span<const TokenId> ids, bool skip_special) const override {
@@ -110,6 +110,27 @@ class Pipeline : public Tokenizer {
   std::optional<std::string> chat_template() const override { return parts_.special.chat_template; }
 
  private:
+  std::vector<TokenId> encode_with(WordCache cache, std::string_view text, bool add_special) const {
+    std::string repaired;
+    if (well_formed_prefix(text) != text.size()) {
+      repaired = to_well_formed(text);
+      text = repaired;
+    }
+    std::vector<TokenId> ids;
+    const auto& [before, after] = parts_.surrounding;
+    if (add_special) ids = before;
+    for (const Part& part : raw_.split(text)) {
+      if (part.token) {
+        ids.push_back(*part.token);
+      } else {
+        Piece piece{std::string(text.substr(part.begin, part.end - part.begin)), part.begin == 0};
+        encode_piece(std::move(piece), cache, ids);
+      }
+    }
+    if (add_special) ids.insert(ids.end(), after.begin(), after.end());
+    return ids;
+  }
+
   void encode_piece(Piece piece, WordCache& cache, std::vector<TokenId>& ids) const {
     if (parts_.normalizer) parts_.normalizer(piece);
     for (const Part& part : normalized_.split(piece.text)) {
@@ -126,7 +147,7 @@ class Pipeline : public Tokenizer {
   }
 
   PipelineParts parts_;
-  std::unordered_set<TokenId> special_, never_skipped_;
+  std::unordered_set<TokenId> special_, never_skipped_, kept_always_;
   AddedTokenFinder raw_, normalized_;
 };
 

@@ -19,7 +19,13 @@ class SentencePiece : public Tokenizer {
  public:
   SentencePiece(SentencePieceModel model, std::string_view where);
 
-  std::vector<TokenId> encode(std::string_view text, bool add_special) const override;
+  std::vector<TokenId> encode(std::string_view text, bool add_special) const override {
+    return encode_with(text, add_special, nullptr);
+  }
+  std::vector<TokenId> encode_noting(std::string_view text, MergeParts& parts) const override {
+    return encode_with(text, false, &parts);
+  }
+  bool is_basic(TokenId id) const override;
   std::string decode(std::span<const TokenId> ids, bool skip_special) const override;
 
   std::int64_t vocabulary_size() const override { return vocabulary_.size(); }
@@ -45,8 +51,10 @@ class SentencePiece : public Tokenizer {
   }
   Charsmap::Replacement normalize_prefix(std::string_view text) const;
   std::string normalize(std::string_view text) const;
-  void encode_text(std::string_view text, std::vector<TokenId>& ids) const;
-  void encode_word(std::string_view word, std::vector<TokenId>& ids) const;
+  std::vector<TokenId> encode_with(std::string_view text, bool add_special,
+                                   MergeParts* parts) const;
+  void encode_text(std::string_view text, std::vector<TokenId>& ids, MergeParts* parts) const;
+  void encode_word(std::string_view word, std::vector<TokenId>& ids, MergeParts* parts) const;
   void append_segment(std::string_view text, const Segments& unused,
                       std::vector<TokenId>& ids) const;
   void append_unknown(std::string_view text, std::vector<TokenId>& ids) const;
@@ -131,7 +139,20 @@ std::string SentencePiece::normalize(std::string_view text) const {
   return result;
 }
 
-std::vector<TokenId> SentencePiece::encode(std::string_view text, bool add_special) const {
+bool SentencePiece::is_basic(TokenId id) const {
+  const PieceType type = type_of(id);
+  const SpecialIds& special = model_.special;
+  if (type != PieceType::normal && type != PieceType::unused) return true;
+  for (const auto& named : {special.bos, special.eos, special.unknown, special.padding}) {
+    if (named == id) return true;
+  }
+  const std::string_view piece = vocabulary_.token(id);
+  if (piece.empty()) return false;
+  return model_.byte_fallback ? piece == kSpaceMark : character_length(piece[0]) == piece.size();
+}
+
+std::vector<TokenId> SentencePiece::encode_with(std::string_view text, bool add_special,
+                                                MergeParts* parts) const {
   std::string repaired;
   if (well_formed_prefix(text) != text.size()) {
     repaired = to_well_formed(text);
@@ -145,28 +166,30 @@ std::vector<TokenId> SentencePiece::encode(std::string_view text, bool add_speci
     if (part.token) {
       ids.push_back(*part.token);
     } else {
-      encode_text(text.substr(part.begin, part.end - part.begin), ids);
+      encode_text(text.substr(part.begin, part.end - part.begin), ids, parts);
     }
   }
   if (add_special && model_.add_eos && eos()) ids.push_back(*eos());
   return ids;
 }
 
-void SentencePiece::encode_text(std::string_view text, std::vector<TokenId>& ids) const {
+void SentencePiece::encode_text(std::string_view text, std::vector<TokenId>& ids,
+                                MergeParts* parts) const {
   const std::string normalized = normalize(text);
   const std::string_view rest = normalized;
-  if (!words_end_at_marks_) return encode_word(rest, ids);
+  if (!words_end_at_marks_) return encode_word(rest, ids, parts);
   std::size_t begin = 0;
   for (std::size_t mark = rest.find(kSpaceMark); mark != std::string_view::npos;
        mark = rest.find(kSpaceMark, mark + 1)) {
     if (mark == begin || rest.substr(0, mark).ends_with(kSpaceMark)) continue;
-    encode_word(rest.substr(begin, mark - begin), ids);
+    encode_word(rest.substr(begin, mark - begin), ids, parts);
     begin = mark;
   }
-  encode_word(rest.substr(begin), ids);
+  encode_word(rest.substr(begin), ids, parts);
 }
 
-void SentencePiece::encode_word(std::string_view word, std::vector<TokenId>& ids) const {
+void SentencePiece::encode_word(std::string_view word, std::vector<TokenId>& ids,
+                                MergeParts* parts) const {
   constexpr TokenId kFrozen = -2;  // a user-defined piece takes part in no merge
   std::vector<Symbol> symbols;
   symbols.reserve(word.size());
@@ -177,7 +200,7 @@ void SentencePiece::encode_word(std::string_view word, std::vector<TokenId>& ids
     at += length;
   }
   Segments unused;
-  merge_symbols(symbols, [&](const Symbol& left, const Symbol& right) -> std::optional<Merge> {
+  const auto find = [&](const Symbol& left, const Symbol& right) -> std::optional<Merge> {
     if (left.id == kFrozen || right.id == kFrozen) return std::nullopt;
     const std::size_t length = std::size_t{left.length} + right.length;
     if (length > longest_) return std::nullopt;
@@ -186,6 +209,15 @@ void SentencePiece::encode_word(std::string_view word, std::vector<TokenId>& ids
     const ScoredPiece& piece = model_.pieces[found->second];
     if (piece.type == PieceType::unused) unused[piece.text] = left.length;
     return Merge{-static_cast<double>(piece.score), found->second};
+  };
+  merge_symbols(symbols, find, [&](const Symbol& left, const Symbol& right, TokenId whole) {
+    if (parts == nullptr) return;
+    for (const Symbol* symbol : {&left, &right}) {
+      const auto part = vocabulary_.id_of(word.substr(symbol->begin, symbol->length)).value_or(-1);
+      note_part(*parts, whole, part);
+      // It falls back into its parts, so nothing but they can say that it stood in the way.
+      if (part >= 0 && type_of(whole) == PieceType::unused) note_part(*parts, part, whole);
+    }
   });
   for (std::int32_t i = symbols.empty() ? -1 : 0; i >= 0; i = symbols[i].next) {
     append_segment(word.substr(symbols[i].begin, symbols[i].length), unused, ids);

@@ -5,6 +5,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/tokenize/sentencepiece.h"
+#include "compress/tokenize/trim.h"
 
 namespace attar::tokenize {
 namespace {
@@ -17,6 +18,7 @@ class Message {
   // Moves to the next field; false at the end.
   bool next() {
     if (at_ == bytes_.size()) return false;
+    began_ = at_;
     const std::uint64_t key = varint();
     field = key >> 3;
     wire_ = static_cast<int>(key & 7);
@@ -41,6 +43,7 @@ class Message {
 
   std::uint64_t field = 0;
 
+  std::string_view whole() const { return bytes_.substr(began_, at_ - began_); }  // with its key
   std::string_view text() const { return need(2), payload_; }
   Message sub() const { return need(2), Message(payload_, where_); }
   std::uint64_t number() const { return need(0), number_; }
@@ -81,6 +84,7 @@ class Message {
   std::string_view bytes_;
   std::string_view where_;
   std::size_t at_ = 0;
+  std::size_t began_ = 0;  // of the field
   int wire_ = 0;
   std::uint64_t number_ = 0;
   std::string_view payload_;
@@ -124,6 +128,29 @@ void read_normalizer_spec(Message fields, std::string_view where, SentencePieceM
   }
 }
 
+void append_varint(std::string& out, std::uint64_t value) {
+  for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
+  out += static_cast<char>(value);
+}
+
+// trainer_spec with the number of pieces and the ids of special ones as they are now.
+std::string trim_trainer(Message fields, KeptTokens kept) {
+  constexpr std::uint64_t kVocabularySize = 4, kFirstId = 40, kLastId = 43;
+  std::string trimmed;
+  while (fields.next()) {
+    const bool id = fields.field >= kFirstId && fields.field <= kLastId;
+    if (!id && fields.field != kVocabularySize) {
+      trimmed += fields.whole();
+      continue;
+    }
+    append_varint(trimmed, fields.field << 3);
+    const auto was = static_cast<std::int64_t>(fields.number());
+    const std::int64_t now = id ? place_of(kept, was).value_or(-1) : std::ssize(kept);
+    append_varint(trimmed, static_cast<std::uint64_t>(now));
+  }
+  return trimmed;
+}
+
 }  // namespace
 
 SentencePieceModel read_sentencepiece(std::span<const std::byte> bytes, std::string_view where) {
@@ -157,3 +184,25 @@ SentencePieceModel read_sentencepiece(std::span<const std::byte> bytes, std::str
 }
 
 }  // namespace attar::tokenize
+
+namespace attar {
+
+std::string trim_sentencepiece(std::string_view bytes, KeptTokens kept, std::string_view where) {
+  tokenize::Message fields(bytes, where);
+  std::string trimmed;
+  for (std::int64_t piece = 0; fields.next();) {
+    if (fields.field == 1) {
+      if (place_of(kept, piece++)) trimmed += fields.whole();
+    } else if (fields.field == 2) {
+      const std::string trainer = tokenize::trim_trainer(fields.sub(), kept);
+      tokenize::append_varint(trimmed, 2 << 3 | 2);
+      tokenize::append_varint(trimmed, trainer.size());
+      trimmed += trainer;
+    } else {
+      trimmed += fields.whole();
+    }
+  }
+  return trimmed;
+}
+
+}  // namespace attar

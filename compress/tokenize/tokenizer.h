@@ -32,6 +32,13 @@ class GgufFile;
 
 using TokenId = std::int32_t;
 
+// By token: the tokens that were joined to it, each once.
+using MergeParts = std::vector<std::vector<TokenId>>;
+
+// Tokens of an old vocabulary that a new one keeps: new id i is old id kept[i]. Ascending; empty
+// stands for all of them.
+using KeptTokens = std::span<const std::int64_t>;
+
 // Immutable after loading; every method may be called from several threads at once.
 class Tokenizer {
  public:
@@ -41,6 +48,16 @@ class Tokenizer {
   // Face does. With `add_special`, also what the file wants around every text: the template of the
   // post-processor, or add_bos / add_eos.
   virtual std::vector<TokenId> encode(std::string_view text, bool add_special = false) const = 0;
+
+  // As encode(text), and enters into `parts` [vocabulary_size()] what the encoder joined on its
+  // way. The default is for an encoder that joins nothing.
+  virtual std::vector<TokenId> encode_noting(std::string_view text, MergeParts& /*parts*/) const {
+    return encode(text);
+  }
+
+  // Whether a vocabulary must have the token to encode any text at all, or for its files to make
+  // sense: bytes (where it has none: single characters), added and special tokens.
+  virtual bool is_basic(TokenId /*id*/) const { return true; }
 
   // Text of the whole sequence, as `tokenizers`' decode: a word's first space may fall away at the
   // start, so decode(a + b) need not be decode(a) + decode(b). Ids outside of the vocabulary are
@@ -71,10 +88,14 @@ class Tokenizer {
 // Loads from a Hugging Face folder (tokenizer.json or tokenizer.model, with tokenizer_config.json,
 // config.json and generation_config.json for the special ids), from a tokenizer.json or from a
 // sentencepiece model file. Throws BadInput or IoError.
-std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file);
+//
+// With `kept`: the tokenizer that is left of it (trim.h).
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file,
+                                                KeptTokens kept = {});
 
 // The vocabulary inside a GGUF file. Refuses an unknown tokenizer.ggml.model or .pre: a wrong
 // pre-tokenizer gives silently wrong ids.
-std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const io::GgufFile& file);
+std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const io::GgufFile& file,
+                                                     KeptTokens kept = {});
 
 }  // namespace attar

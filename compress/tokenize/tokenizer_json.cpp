@@ -11,7 +11,8 @@ Vocabulary read_vocabulary(const Node& node) {
   return vocabulary;
 }
 
-// ["a", "b"], or "a b" in files of before 2024.
+}  // namespace
+
 std::pair<std::string_view, std::string_view> read_merge(const Node& merge) {
   if (merge.value.is_array()) {
     require(merge.value.size() == 2, merge.where, "a merge must have two parts, has ",
@@ -24,6 +25,8 @@ std::pair<std::string_view, std::string_view> read_merge(const Node& merge) {
           merge.where, "a merge must be two tokens and one space, is '", text, "'");
   return {text.substr(0, space), text.substr(space + 1)};
 }
+
+namespace {
 
 std::shared_ptr<const Bpe> read_model(const Node& model,
                                       std::shared_ptr<const Vocabulary> vocabulary,
