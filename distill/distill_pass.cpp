@@ -4,6 +4,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
+#include "compress/io/hash.h"
 #include "distill/distillation.h"
 #include "distill/learning_pass.h"
 
@@ -34,10 +35,13 @@ struct OpenTeacher {
 OpenTeacher open_teacher(const std::string& name, const ModelWork& work) {
   const std::int64_t own = work.input.config().vocabulary;
   if (name == "original") {
-    require<UsageError>(
-        own >= work.original.config().vocabulary || own >= work.tokenizer->vocabulary_size(),
-        DistillPass::kName, "the student has ", own, " tokens, the tokenizer ",
-        work.tokenizer->vocabulary_size(), "; distil before the vocabulary is trimmed");
+    const std::vector<std::int64_t>& tokens = work.input.source_tokens();
+    if (!tokens.empty()) {  // the vocabulary was trimmed
+      io::Sha256 hash;
+      hash.update(std::as_bytes(std::span(tokens)));
+      return {work.original, tokens_of_teacher(tokens),
+              work.original.source().sha256() + ":" + hash.hex()};
+    }
     return {work.original, same_tokenizer(own, work.original.config().vocabulary),
             work.original.source().sha256()};
   }

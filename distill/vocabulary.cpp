@@ -12,6 +12,12 @@ VocabularyMap same_tokenizer(std::int64_t student_vocabulary, std::int64_t teach
   return {std::min(student_vocabulary, teacher_vocabulary), {}};
 }
 
+VocabularyMap tokens_of_teacher(const std::vector<std::int64_t>& tokens) {
+  VocabularyMap map{std::ssize(tokens), at::empty({std::ssize(tokens)}, at::kLong)};
+  std::copy(tokens.begin(), tokens.end(), map.teacher_ids.mutable_data_ptr<std::int64_t>());
+  return map;
+}
+
 VocabularyMap match_tokens(const Tokenizer& student, std::int64_t student_vocabulary,
                            const Tokenizer& teacher, std::int64_t teacher_vocabulary) {
   VocabularyMap map;

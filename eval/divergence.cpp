@@ -104,6 +104,7 @@ DivergenceSummary summarize(std::span<const WindowDivergence> windows,
   std::vector<double> teacher;
   std::vector<double> model;
   std::vector<double> excess;
+  std::vector<double> outside;
   for (const WindowDivergence& window : windows) {
     summary.positions += static_cast<std::int64_t>(window.nats.size());
     summary.max =
@@ -113,6 +114,7 @@ DivergenceSummary summarize(std::span<const WindowDivergence> windows,
     tops.push_back(static_cast<double>(window.same_top));
     teacher.push_back(window.teacher_log_likelihood);
     model.push_back(window.model_log_likelihood);
+    outside.push_back(window.outside);
     excess.push_back(window.model_log_likelihood - window.teacher_log_likelihood);
   }
   const auto same = [](double x) { return x; };
@@ -122,6 +124,7 @@ DivergenceSummary summarize(std::span<const WindowDivergence> windows,
   summary.teacher_perplexity = bootstrap_ratio(teacher, counts, to_perplexity, options);
   summary.perplexity = bootstrap_ratio(model, counts, to_perplexity, options);
   summary.perplexity_ratio = bootstrap_ratio(excess, counts, to_perplexity, options);
+  summary.outside = bootstrap_ratio(outside, counts, same, options);
   const auto estimates = quantile_estimates(windows, options);
   summary.median = estimates[0];
   summary.p90 = estimates[1];

@@ -11,10 +11,13 @@ namespace attar::eval {
 
 // One window of text: a number for each position that was scored.
 struct WindowDivergence {
-  std::vector<float> nats;            // KL(teacher || model)
+  // KL(teacher || model). Where the model has fewer tokens, the teacher's distribution is the one
+  // over these, made to sum to 1, here and in its likelihood.
+  std::vector<float> nats;
   std::int64_t same_top = 0;          // positions at which both rank the same token first
   double teacher_log_likelihood = 0;  // sum over the positions, nats
   double model_log_likelihood = 0;
+  double outside = 0;  // sum of the teacher's probability of tokens that the model does not have
 };
 
 // Intervals come from a block bootstrap over the windows.
@@ -32,6 +35,7 @@ struct DivergenceSummary {
   Estimate perplexity;  // of the model
   Estimate teacher_perplexity;
   Estimate perplexity_ratio;  // model / teacher, paired by window
+  Estimate outside;  // mean probability that the teacher gives to tokens the model does not have
 };
 
 // Throws UsageError without windows or positions, NumericRefusal if a number is not finite.

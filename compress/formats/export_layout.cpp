@@ -39,7 +39,7 @@ ModelStates outer_states(const ModelSource& source, const ModelConfig& config) {
   states.embedding = state_from(stored_embedding(source), "model.embed_tokens", shape);
   if (!config.tied_head) states.head = state_from(stored_head(source), "lm_head", shape);
   const ModelConfig& original = source.config();
-  if (config.vocabulary == original.vocabulary && config.hidden == original.hidden) return states;
+  if (config.hidden == original.hidden) return states;  // rows that go leave the others' grids
   for (WeightState* state : {&states.embedding, states.head ? &*states.head : nullptr}) {
     if (state) state->scheme.reset();
   }

@@ -101,22 +101,20 @@ void set_architecture(io::GgufWriter& writer, const ModelConfig& config) {
 }
 
 // Returns notes.
-std::vector<std::string> set_tokenizer(io::GgufWriter& writer, const ModelSource& source) {
+std::vector<std::string> set_tokenizer(io::GgufWriter& writer, const ModelSource& source,
+                                       const ModelConfig& config, KeptTokens kept) {
   if (const auto* gguf = dynamic_cast<const GgufSource*>(&source)) {
-    for (const io::GgufEntry& entry : gguf->file().entries()) {
-      if (entry.key.starts_with("tokenizer.")) writer.set_entry(entry);
-    }
+    write_vocabulary(writer, gguf->file(), kept);
     if (gguf->file().has("tokenizer.ggml.model")) return {};
   } else if (const auto* folder = dynamic_cast<const HuggingFaceSource*>(&source)) {
     if (has_tokenizer(folder->folder())) {
-      const GgufVocabulary vocabulary =
-          read_gguf_vocabulary(folder->folder(), source.config().vocabulary);
+      const GgufVocabulary vocabulary = read_gguf_vocabulary(
+          folder->folder(), kept.empty() ? source.config().vocabulary : std::ssize(kept), kept);
       write_vocabulary(writer, vocabulary);
       return vocabulary.notes;
     }
   }
   writer.set_string("tokenizer.ggml.model", "none");
-  const ModelConfig& config = source.config();
   if (config.bos)
     writer.set_u32("tokenizer.ggml.bos_token_id", static_cast<std::uint32_t>(*config.bos));
   if (config.eos)
@@ -128,12 +126,14 @@ std::vector<std::string> set_tokenizer(io::GgufWriter& writer, const ModelSource
 
 // A writer with all metadata and tensor infos, nothing written yet.
 std::unique_ptr<io::GgufWriter> prepare(const ModelSource& source, const ModelConfig& config,
-                                        const GgufLayout& layout, const ExportOptions& options,
-                                        const fs::path& path, std::vector<std::string>& notes) {
+                                        KeptTokens kept, const GgufLayout& layout,
+                                        const ExportOptions& options, const fs::path& path,
+                                        std::vector<std::string>& notes) {
   auto writer = std::make_unique<io::GgufWriter>(path);
   set_general(*writer, source, layout, options);
   set_architecture(*writer, config);
-  for (std::string& note : set_tokenizer(*writer, source)) notes.push_back(std::move(note));
+  for (std::string& note : set_tokenizer(*writer, source, config, kept))
+    notes.push_back(std::move(note));
   for (const auto& unit : layout.units) {
     for (const GgufPart& part : unit) writer->declare(part.name, part.type, part.ne);
   }
@@ -258,8 +258,8 @@ ExportPlan check_gguf(const ModelSource& source, const PlannedModel& planned,
   for (const auto& unit : layout.units) {
     for (const GgufPart& part : unit) add(plan, entry_for(part));
   }
-  plan.bytes =
-      prepare(source, planned.config, layout, options, "planned.gguf", plan.notes)->file_bytes();
+  plan.bytes = prepare(source, planned.config, {}, layout, options, "planned.gguf", plan.notes)
+                   ->file_bytes();
   return plan;
 }
 
@@ -271,7 +271,8 @@ ExportReport export_gguf(const Model& model, const fs::path& path, const ExportO
   ExportReport report;
   report.path = path;
   report.notes = layout.notes;
-  const auto writer = prepare(model.source(), model.config(), layout, options, path, report.notes);
+  const auto writer = prepare(model.source(), model.config(), model.source_tokens(), layout,
+                              options, path, report.notes);
   TensorWriter(model, layout, options, *writer, report).write();
   writer->finish();
   report.files = {path};

@@ -9,6 +9,7 @@
 #include "compress/io/json.h"
 #include "compress/tokenize/sentencepiece.h"
 #include "compress/tokenize/tokenizer.h"
+#include "compress/tokenize/trim.h"
 
 namespace attar {
 namespace {
@@ -210,8 +211,10 @@ class TokenizerJson {
   GgufVocabulary vocabulary_;
 };
 
-GgufVocabulary from_sentencepiece(const std::filesystem::path& path, std::int64_t size) {
-  const std::string bytes = io::read_file(path, std::uint64_t{64} << 20);
+GgufVocabulary from_sentencepiece(const std::filesystem::path& path, std::int64_t size,
+                                  KeptTokens kept) {
+  std::string bytes = io::read_file(path, std::uint64_t{64} << 20);
+  if (!kept.empty()) bytes = trim_sentencepiece(bytes, kept, path.string());
   const tokenize::SentencePieceModel model =
       tokenize::read_sentencepiece(std::as_bytes(std::span(bytes)), path.string());
   require(std::ssize(model.pieces) <= size, path.string(), "has ", model.pieces.size(),
@@ -254,17 +257,18 @@ void add_specials(GgufVocabulary& vocabulary, const Tokenizer& tokenizer) {
 
 }  // namespace
 
-GgufVocabulary read_gguf_vocabulary(const std::filesystem::path& folder, std::int64_t size) {
+GgufVocabulary read_gguf_vocabulary(const std::filesystem::path& folder, std::int64_t size,
+                                    KeptTokens kept) {
   const std::filesystem::path path = folder / "tokenizer.json";
   require(size > 0 && size <= kMaxTokens, folder.string(), "cannot write a vocabulary of ", size);
   GgufVocabulary vocabulary;
   if (std::filesystem::exists(path)) {
-    const Json json = io::load_json(path);
+    const Json json = trim_tokenizer_json(io::load_json(path), kept, path.string());
     vocabulary = TokenizerJson(json, path.string(), size).read();
   } else {
-    vocabulary = from_sentencepiece(folder / "tokenizer.model", size);
+    vocabulary = from_sentencepiece(folder / "tokenizer.model", size, kept);
   }
-  add_specials(vocabulary, *load_tokenizer(folder));
+  add_specials(vocabulary, *load_tokenizer(folder, kept));
   return vocabulary;
 }
 
@@ -289,6 +293,31 @@ void write_vocabulary(io::GgufWriter& writer, const GgufVocabulary& vocabulary) 
   writer.set_bool("tokenizer.ggml.add_space_prefix", vocabulary.add_space_prefix);
   if (vocabulary.chat_template) {
     writer.set_string("tokenizer.chat_template", *vocabulary.chat_template);
+  }
+}
+
+void write_vocabulary(io::GgufWriter& writer, const io::GgufFile& file, KeptTokens kept) {
+  const bool trims = !kept.empty() && file.has("tokenizer.ggml.tokens");
+  const GgufTokens left = trims ? gguf_tokens(file, kept) : GgufTokens();
+  for (const io::GgufEntry& entry : file.entries()) {
+    const std::string_view key = entry.key;
+    if (!key.starts_with("tokenizer.")) continue;
+    if (!trims) {
+      writer.set_entry(entry);
+    } else if (key == "tokenizer.ggml.tokens") {
+      writer.set_strings(key, std::span(left.tokens));
+    } else if (key == "tokenizer.ggml.scores") {
+      writer.set_f32s(key, left.scores);
+    } else if (key == "tokenizer.ggml.token_type") {
+      writer.set_i32s(key, left.types);
+    } else if (key == "tokenizer.ggml.merges") {
+      writer.set_strings(key, std::span(left.merges));
+    } else if (key.ends_with("_token_id")) {
+      const auto place = place_of(kept, file.i64(key));
+      if (place) writer.set_u32(key, static_cast<std::uint32_t>(*place));
+    } else if (key != "tokenizer.huggingface.json") {
+      writer.set_entry(entry);
+    }
   }
 }
 

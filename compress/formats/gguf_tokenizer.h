@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "compress/io/gguf_file.h"
+#include "compress/tokenize/tokenizer.h"
 
 namespace attar {
 
@@ -29,11 +30,17 @@ struct GgufVocabulary {
 };
 
 // Reads tokenizer.json (byte-level BPE; BPE with byte fallback) or tokenizer.model of a folder.
-// The vocabulary is filled up to `size` tokens with unused ones. Throws BadInput when there is no
+// The vocabulary is filled up to `size` tokens with unused ones. With `kept`, what is left of it
+// (compress/tokenize/trim.h); `size` is their number then. Throws BadInput when there is no
 // tokenizer, when it has more than `size` tokens, or when it splits text in a way that llama.cpp
 // has no name for ("unknown pre-tokenizer"): the wrong name gives silently wrong ids.
-GgufVocabulary read_gguf_vocabulary(const std::filesystem::path& folder, std::int64_t size);
+GgufVocabulary read_gguf_vocabulary(const std::filesystem::path& folder, std::int64_t size,
+                                    KeptTokens kept = {});
 
 void write_vocabulary(io::GgufWriter& writer, const GgufVocabulary& vocabulary);
+
+// The keys tokenizer.* of another GGUF file with the kept tokens (empty: byte for byte). Keys that
+// name a token that went are left out, and so is a tokenizer.json inside of the file.
+void write_vocabulary(io::GgufWriter& writer, const io::GgufFile& file, KeptTokens kept);
 
 }  // namespace attar

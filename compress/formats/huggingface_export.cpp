@@ -13,6 +13,7 @@
 #include "compress/formats/tensor_view.h"
 #include "compress/formats/weight_rows.h"
 #include "compress/io/json.h"
+#include "compress/tokenize/trim.h"
 
 namespace attar {
 namespace {
@@ -175,7 +176,7 @@ void follow_depth(nlohmann::ordered_json& config, std::size_t layers) {
 
 // The source's own with what changed, or a new one.
 nlohmann::ordered_json config_for(const ModelSource& source, const ModelConfig& model,
-                                  const HuggingFaceLayout& layout) {
+                                  KeptTokens kept, const HuggingFaceLayout& layout) {
   const std::string_view type = long_name(layout.dense_type);
   nlohmann::ordered_json config;
   if (const auto* folder = dynamic_cast<const HuggingFaceSource*>(&source)) {
@@ -188,8 +189,10 @@ nlohmann::ordered_json config_for(const ModelSource& source, const ModelConfig& 
     const nlohmann::ordered_json was = config_to_json(source.config(), biases_in(layout), type);
     const nlohmann::ordered_json is = config_to_json(model, biases_in(layout), type);
     bool reshaped = false;
+    renumber_ids(config, kept);
     for (const auto& [key, value] : is.items()) {
       if (was.contains(key) && was.at(key) == value) continue;
+      if (key.ends_with("_token_id")) continue;  // there may be several
       config[key] = value;
       reshaped = true;
     }
@@ -206,10 +209,12 @@ nlohmann::ordered_json config_for(const ModelSource& source, const ModelConfig& 
   return config;
 }
 
-void write_companions(const ModelSource& source, const fs::path& folder, ExportReport& report) {
+void write_companions(const Model& model, const fs::path& folder, ExportReport& report) {
+  const ModelSource& source = model.source();
+  const KeptTokens kept = model.source_tokens();
   if (const auto* from = dynamic_cast<const HuggingFaceSource*>(&source)) {
     for (const fs::path& file : companion_files(from->folder())) {
-      io::copy_file(file, folder / file.filename());
+      copy_trimmed(file, folder, kept);
     }
     return;
   }
@@ -217,13 +222,13 @@ void write_companions(const ModelSource& source, const fs::path& folder, ExportR
   if (gguf == nullptr || gguf->file().string_or("tokenizer.ggml.model", "none") == "none") {
     report.notes.push_back("the source has no tokenizer, so the folder has none");
   } else {
-    for (const std::string& note : write_tokenizer_of_gguf(gguf->file(), folder)) {
+    for (const std::string& note : write_tokenizer_of_gguf(gguf->file(), folder, kept)) {
       report.notes.push_back(note);
     }
   }
   nlohmann::ordered_json generation = nlohmann::ordered_json::object();
-  if (source.config().bos) generation["bos_token_id"] = *source.config().bos;
-  if (source.config().eos) generation["eos_token_id"] = *source.config().eos;
+  if (model.config().bos) generation["bos_token_id"] = *model.config().bos;
+  if (model.config().eos) generation["eos_token_id"] = *model.config().eos;
   io::write_json(folder / "generation_config.json", generation);
 }
 
@@ -244,7 +249,7 @@ ExportPlan check_huggingface(const ModelSource& source, const PlannedModel& plan
                              const ExportOptions& options) {
   const HuggingFaceLayout layout =
       huggingface_layout(source, planned_states(source, planned), options);
-  config_for(source, planned.config, layout);
+  config_for(source, planned.config, {}, layout);
   ExportPlan plan;
   plan.notes = layout.notes;
   for (const ExportedUnit& unit : layout.units) {
@@ -260,7 +265,8 @@ ExportReport export_huggingface(const Model& model, const fs::path& folder,
                                 const ExportOptions& options) {
   const HuggingFaceLayout layout =
       huggingface_layout(model.source(), current_states(model), options);
-  const nlohmann::ordered_json config = config_for(model.source(), model.config(), layout);
+  const nlohmann::ordered_json config =
+      config_for(model.source(), model.config(), model.source_tokens(), layout);
   ExportReport report;
   report.path = folder;
   report.notes = layout.notes;
@@ -270,7 +276,7 @@ ExportReport export_huggingface(const Model& model, const fs::path& folder,
     if (output.resumed()) remove_contents(output.work());
     WeightWriter(model, layout, output.work(), report).write();
     io::write_json(output.work() / "config.json", config);
-    write_companions(model.source(), output.work(), report);
+    write_companions(model, output.work(), report);
   } catch (...) {
     output.discard();
     throw;

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <unordered_map>
 
 #include "compress/core/errors.h"
 #include "compress/io/json.h"
 #include "compress/tokenize/gguf_pre.h"
 #include "compress/tokenize/sentencepiece.h"
+#include "compress/tokenize/trim.h"
 
 namespace attar {
 namespace {
@@ -248,22 +250,98 @@ Json tokenizer_config(const io::GgufFile& file, const Vocabulary& vocabulary) {
   return config;
 }
 
+// A vocabulary as such files hold it: by id.
+Json by_id(const nlohmann::json& vocab) {
+  std::vector<std::pair<std::int64_t, std::string>> tokens;
+  for (const auto& [token, id] : vocab.items()) tokens.emplace_back(id.get<std::int64_t>(), token);
+  std::sort(tokens.begin(), tokens.end());
+  Json sorted = Json::object();
+  auto& entries = sorted.get_ref<Json::object_t&>();
+  for (auto& [id, token] : tokens) entries.Container::emplace_back(std::move(token), Json(id));
+  return sorted;
+}
+
+void write_tokenizer_json(const std::filesystem::path& path, const nlohmann::json& tokenizer) {
+  Json ordered(tokenizer);
+  ordered["model"]["vocab"] = by_id(tokenizer.at("model").at("vocab"));
+  io::write_json(path, ordered);
+}
+
+// {"token": id, ...}
+nlohmann::json trim_vocab(const nlohmann::json& vocab, KeptTokens kept, std::string_view where) {
+  require(vocab.is_object(), where, "must be an object of tokens and ids");
+  nlohmann::json left = nlohmann::json::object();
+  for (const auto& [token, id] : vocab.items()) {
+    require(id.is_number_integer(), where, "token '", token, "' must have a number");
+    if (const auto place = place_of(kept, id.get<std::int64_t>())) left[token] = *place;
+  }
+  return left;
+}
+
+// "a b" a line behind a "#version" line; the vocabulary beside it says what is left.
+std::string trim_merges(const std::string& merges, const nlohmann::json& vocab) {
+  std::string left;
+  std::istringstream lines(merges);
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t space = line.find(' ');
+    const bool merge = !line.starts_with("#version") && space != std::string::npos;
+    if (merge) {
+      const std::string a = line.substr(0, space), b = line.substr(space + 1);
+      if (!vocab.contains(a) || !vocab.contains(b) || !vocab.contains(a + b)) continue;
+    }
+    left += line + '\n';
+  }
+  return left;
+}
+
 }  // namespace
 
 std::vector<std::string> write_tokenizer_of_gguf(const io::GgufFile& file,
-                                                 const std::filesystem::path& folder) {
+                                                 const std::filesystem::path& folder,
+                                                 KeptTokens kept) {
   const std::string_view model = file.string("tokenizer.ggml.model");
   require(model == "gpt2" || model == "llama", file.path().string(), "tokenizer.ggml.model '",
           model, "' cannot be written as tokenizer.json; supported: gpt2, llama");
   const Vocabulary vocabulary(file);
-  io::write_json(folder / "tokenizer.json", model == "gpt2" ? byte_level_tokenizer(file, vocabulary)
-                                                            : scored_tokenizer(file, vocabulary));
+  const Json whole =
+      model == "gpt2" ? byte_level_tokenizer(file, vocabulary) : scored_tokenizer(file, vocabulary);
+  if (kept.empty()) {
+    io::write_json(folder / "tokenizer.json", whole);
+  } else {
+    write_tokenizer_json(folder / "tokenizer.json",
+                         trim_tokenizer_json(nlohmann::json(whole), kept, file.path().string()));
+  }
   io::write_json(folder / "tokenizer_config.json", tokenizer_config(file, vocabulary));
   std::vector<std::string> notes;
   if (model == "llama") {
     notes.push_back("the merges in tokenizer.json were made from the scores of the vocabulary");
   }
   return notes;
+}
+
+void copy_trimmed(const std::filesystem::path& file, const std::filesystem::path& folder,
+                  KeptTokens kept) {
+  const std::string name = file.filename().string();
+  const std::filesystem::path to = folder / name;
+  if (kept.empty()) {
+    io::copy_file(file, to);
+  } else if (name == "tokenizer.json") {
+    write_tokenizer_json(to, trim_tokenizer_json(io::load_json(file), kept, file.string()));
+  } else if (name == "tokenizer.model") {
+    io::write_file(to, trim_sentencepiece(io::read_file(file), kept, file.string()));
+  } else if (name == "vocab.json" || name == "added_tokens.json") {
+    io::write_json(to, by_id(trim_vocab(io::load_json(file), kept, file.string())));
+  } else if (name == "merges.txt" && std::filesystem::exists(file.parent_path() / "vocab.json")) {
+    const auto vocab = file.parent_path() / "vocab.json";
+    io::write_file(to, trim_merges(io::read_file(file),
+                                   trim_vocab(io::load_json(vocab), kept, vocab.string())));
+  } else if (name.ends_with("_config.json")) {
+    Json config(io::load_json(file));
+    renumber_ids(config, kept);
+    io::write_json(to, config);
+  } else {
+    io::copy_file(file, to);
+  }
 }
 
 }  // namespace attar

@@ -80,12 +80,17 @@ bool has_tokenizer(const fs::path& model) {
   return fs::exists(model / "tokenizer.json") || fs::exists(model / "tokenizer.model");
 }
 
-std::shared_ptr<const Tokenizer> load_model_tokenizer(const fs::path& model) {
+std::shared_ptr<const Tokenizer> load_model_tokenizer(const fs::path& model, KeptTokens kept) {
   require_exists(model);
   require(has_tokenizer(model), model.string(), "has no tokenizer: ",
           is_gguf(model) ? "tokenizer.ggml.model is absent or 'none'"
                          : "neither tokenizer.json nor tokenizer.model is there");
-  return is_gguf(model) ? tokenizer_from_gguf(io::GgufFile::open(model)) : load_tokenizer(model);
+  return is_gguf(model) ? tokenizer_from_gguf(io::GgufFile::open(model), kept)
+                        : load_tokenizer(model, kept);
+}
+
+std::shared_ptr<const Tokenizer> tokenizer_of(const Model& model) {
+  return load_model_tokenizer(model.source().path(), model.source_tokens());
 }
 
 std::vector<fs::path> companion_files(const fs::path& folder) {

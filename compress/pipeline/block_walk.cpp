@@ -1,6 +1,7 @@
 #include "compress/pipeline/block_walk.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
 
 #include <cmath>
 
@@ -12,32 +13,44 @@ namespace {
 
 constexpr std::int64_t kHeadRows = 256;  // of logits at a time
 
+using Stats = std::vector<kernels::LogitStats>;
+
+Stats stats_of(const at::Tensor& logits, const std::int64_t* targets) {
+  const std::int64_t rows = logits.size(0), vocabulary = logits.size(1);
+  Stats stats(static_cast<std::size_t>(rows));
+  kernels::log_softmax_stats(
+      {logits.const_data_ptr<float>(), rows, vocabulary, vocabulary, targets, stats.data()});
+  return stats;
+}
+
 // Rows [first, first + count) of the flattened windows, scored against `targets`.
 class HeadScorer {
  public:
-  HeadScorer(const Model& original, const Model& changed)
-      : original_(original.head()),
+  HeadScorer(const Model& original, const Model& changed, const at::Tensor& tokens)
+      : tokens_(tokens),
+        original_(original.head()),
         changed_(original.shared_source() == changed.shared_source() && !changed.outer_changed()
                      ? original_
                      : PreparedWeight(changed.head())) {}
 
   void score(const at::Tensor& teacher_rows, const at::Tensor& student_rows,
              const std::int64_t* targets, eval::WindowDivergence& window) {
-    const std::int64_t rows = teacher_rows.size(0), vocabulary = original_.outputs();
-    at::Tensor teacher = rows_of(teacher_logits_, rows), student = rows_of(student_logits_, rows);
+    const std::int64_t rows = teacher_rows.size(0), vocabulary = changed_.outputs();
+    at::Tensor teacher = rows_of(teacher_logits_, rows, original_.outputs());
+    at::Tensor student = rows_of(student_logits_, rows, vocabulary);
     original_.multiply_into(teacher, teacher_rows);
     changed_.multiply_into(student, student_rows);
-    const auto* teacher_data = teacher.const_data_ptr<float>();
-    const auto* student_data = student.const_data_ptr<float>();
-    std::vector<kernels::LogitStats> teacher_stats(static_cast<std::size_t>(rows));
-    std::vector<kernels::LogitStats> student_stats(teacher_stats.size());
+    Stats whole;
+    if (tokens_.defined()) {
+      whole = stats_of(teacher, nullptr);
+      teacher = at::index_select(teacher, 1, tokens_);
+    }
+    const Stats teacher_stats = stats_of(teacher, targets);
+    const Stats student_stats = stats_of(student, targets);
     std::vector<kernels::RowDivergence> found(teacher_stats.size());
-    kernels::log_softmax_stats(
-        {teacher_data, rows, vocabulary, vocabulary, targets, teacher_stats.data()});
-    kernels::log_softmax_stats(
-        {student_data, rows, vocabulary, vocabulary, targets, student_stats.data()});
-    kernels::divergence({teacher_data, student_data, rows, vocabulary, vocabulary, vocabulary,
-                         teacher_stats.data(), student_stats.data(), found.data()});
+    kernels::divergence({teacher.const_data_ptr<float>(), student.const_data_ptr<float>(), rows,
+                         vocabulary, vocabulary, vocabulary, teacher_stats.data(),
+                         student_stats.data(), found.data()});
     for (std::size_t row = 0; row < found.size(); ++row) {
       require<NumericRefusal>(teacher_stats[row].non_finite + student_stats[row].non_finite == 0,
                               "divergence", "a logit of the ",
@@ -47,18 +60,34 @@ class HeadScorer {
       window.same_top += found[row].same_argmax ? 1 : 0;
       window.teacher_log_likelihood += teacher_stats[row].target_log_probability;
       window.model_log_likelihood += student_stats[row].target_log_probability;
+      if (whole.empty()) continue;
+      window.outside += -std::expm1(teacher_stats[row].log_sum_exp - whole[row].log_sum_exp);
     }
   }
 
  private:
-  at::Tensor rows_of(at::Tensor& held, std::int64_t rows) const {
-    if (!held.defined()) held = at::empty({kHeadRows, original_.outputs()}, at::kFloat);
+  static at::Tensor rows_of(at::Tensor& held, std::int64_t rows, std::int64_t vocabulary) {
+    if (!held.defined()) held = at::empty({kHeadRows, vocabulary}, at::kFloat);
     return held.narrow(0, 0, rows);
   }
 
+  at::Tensor tokens_;                           // of the original, by token of the changed model
   PreparedWeight original_, changed_;           // [vocabulary, hidden]
   at::Tensor teacher_logits_, student_logits_;  // [kHeadRows, vocabulary], used again
 };
+
+// [count] int64; undefined when each token stands for itself.
+at::Tensor tokens_of(KeptTokens tokens, const Model& original, const Model& changed) {
+  if (tokens.empty()) {
+    require_same_vocabulary(original, changed);
+    return {};
+  }
+  require(std::ssize(tokens) == changed.config().vocabulary, changed.source().path(), "has ",
+          changed.config().vocabulary, " tokens, and ", tokens.size(), " are told of the original");
+  at::Tensor ids = at::empty({std::ssize(tokens)}, at::kLong);
+  std::copy(tokens.begin(), tokens.end(), ids.mutable_data_ptr<std::int64_t>());
+  return ids;
+}
 
 }  // namespace
 
@@ -94,25 +123,28 @@ void require_same_vocabulary(const Model& a, const Model& b) {
 }
 
 std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const Model& changed,
-                                                    const at::Tensor& ids, const WalkStep& step) {
-  require_same_vocabulary(original, changed);
-  BlockWalk teacher(original, ids), student(changed, ids);
+                                                    const at::Tensor& ids, const WalkStep& step,
+                                                    KeptTokens tokens) {
+  const at::Tensor mapped = tokens_of(tokens, original, changed);
+  const at::Tensor teacher_ids =
+      mapped.defined() ? at::index_select(mapped, 0, ids.flatten()).view(ids.sizes()) : ids;
+  BlockWalk teacher(original, teacher_ids), student(changed, ids);
   const std::int64_t layers = std::max(original.config().layers, changed.config().layers);
   for (std::int64_t block = 0; block < layers; ++block) {
     step("block");
     teacher.step();
     student.step();
   }
-  HeadScorer scorer(original, changed);
+  HeadScorer scorer(original, changed, mapped);
   const std::int64_t length = ids.size(1);
-  const auto* tokens = ids.const_data_ptr<std::int64_t>();
+  const auto* targets = ids.const_data_ptr<std::int64_t>() + 1;
   std::vector<eval::WindowDivergence> windows(static_cast<std::size_t>(ids.size(0)));
   for (std::int64_t window = 0; window < ids.size(0); ++window) {
     step("window");
     for (std::int64_t first = 0; first < length - 1; first += kHeadRows) {
       const std::int64_t count = std::min(kHeadRows, length - 1 - first);
       const std::int64_t at = window * length + first;
-      scorer.score(teacher.normed(at, count), student.normed(at, count), tokens + at + 1,
+      scorer.score(teacher.normed(at, count), student.normed(at, count), targets + at,
                    windows[static_cast<std::size_t>(window)]);
     }
   }

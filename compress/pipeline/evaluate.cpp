@@ -69,14 +69,36 @@ std::vector<eval::TaskResult> answer(const std::string& path, const std::vector<
   return answers;
 }
 
+// What the tokens of a model are in another one whose vocabulary is larger, by their spelling;
+// empty for models with as many. Throws BadInput naming a token that the other does not have.
+std::vector<std::int64_t> tokens_in(const Model& original, const std::string& original_path,
+                                    const Model& changed, const Tokenizer& tokenizer) {
+  if (changed.config().vocabulary == original.config().vocabulary) return {};
+  const auto larger = load_model_tokenizer(original_path);
+  std::vector<std::int64_t> tokens;
+  for (std::int64_t id = 0; id < changed.config().vocabulary; ++id) {
+    const std::string_view spelling = tokenizer.token(static_cast<TokenId>(id));
+    const auto found = larger->id_of(spelling);
+    require(!spelling.empty() && found && *found < original.config().vocabulary,
+            changed.source().path(), "has ", changed.config().vocabulary, " tokens and ",
+            original_path, " has ", original.config().vocabulary, ", and token ", id, " ('",
+            spelling,
+            "') is none of these; only models with one vocabulary, or with a part of the "
+            "original's, can be compared");
+    tokens.push_back(*found);
+  }
+  return tokens;
+}
+
 ordered_json texts_against(const std::string& original, const std::string& changed,
                            const std::vector<EvalStep>& steps, const RunContext& context,
                            Progress& progress) {
   ordered_json texts = ordered_json::array();
   const Model teacher(open_model(original)), model(open_model(changed));
   const auto tokenizer = load_model_tokenizer(changed);
+  const auto tokens = tokens_in(teacher, original, model, *tokenizer);
   for (const MeasuredText& text :
-       measure_texts(steps, teacher, model, *tokenizer, context, progress)) {
+       measure_texts(steps, teacher, model, *tokenizer, context, progress, tokens)) {
     ordered_json entry = {{"name", text.step.name}, {"text", text.step.text.text}};
     entry.update(ordered_json(to_json(text.measured)));
     texts.push_back(std::move(entry));
@@ -132,8 +154,10 @@ nlohmann::json compare_models(const std::string& original, const std::string& ch
   step.where = "compare";
   step.text = text;
   const Model a(open_model(original)), b(open_model(changed));
-  const auto tokenizer = load_model_tokenizer(has_tokenizer(original) ? original : changed);
-  const auto measured = measure_texts({step}, a, b, *tokenizer, context, progress);
+  const bool same = a.config().vocabulary == b.config().vocabulary;
+  const auto tokenizer = load_model_tokenizer(same && has_tokenizer(original) ? original : changed);
+  const auto tokens = tokens_in(a, original, b, *tokenizer);
+  const auto measured = measure_texts({step}, a, b, *tokenizer, context, progress, tokens);
   return to_json(measured.front().measured);
 }
 

@@ -93,7 +93,8 @@ at::Tensor text_windows(const EvalStep& step, const Tokenizer& tokenizer) {
 
 std::vector<MeasuredText> measure_texts(const std::vector<EvalStep>& steps, const Model& original,
                                         const Model& changed, const Tokenizer& tokenizer,
-                                        const RunContext& context, Progress& progress) {
+                                        const RunContext& context, Progress& progress,
+                                        KeptTokens tokens) {
   std::vector<MeasuredText> measured;
   for (const EvalStep& step : steps) {
     if (step.kind != EvalKind::kText) continue;
@@ -107,10 +108,11 @@ std::vector<MeasuredText> measure_texts(const std::vector<EvalStep>& steps, cons
     }
     const at::Tensor windows = text_windows(step, tokenizer);
     progress.phase(step.name, original.config().layers + windows.size(0));
-    const auto divergence = walk_divergence(original, changed, windows, [&](std::string_view what) {
+    const auto report = [&](std::string_view what) {
       context.check_stop();
       progress.step(what);
-    });
+    };
+    const auto divergence = walk_divergence(original, changed, windows, report, tokens);
     measured.push_back({step, eval::summarize(divergence)});
   }
   return measured;
@@ -146,19 +148,23 @@ TaskRun run_tasks(const std::vector<EvalStep>& steps, const std::vector<std::str
 }
 
 nlohmann::json to_json(const eval::DivergenceSummary& measured) {
-  return {{"windows", measured.windows},
-          {"positions", measured.positions},
-          {"perplexity_before", interval(measured.teacher_perplexity)},
-          {"perplexity_after", interval(measured.perplexity)},
-          {"perplexity_ratio", interval(measured.perplexity_ratio)},
-          {"kl_mean", interval(measured.mean)},
-          {"kl_median", interval(measured.median)},
-          {"kl_p90", interval(measured.p90)},
-          {"kl_p95", interval(measured.p95)},
-          {"kl_p99", interval(measured.p99)},
-          {"kl_p99.9", interval(measured.p999)},
-          {"kl_max", measured.max},
-          {"top1", interval(measured.same_top)}};
+  nlohmann::json json = {{"windows", measured.windows},
+                         {"positions", measured.positions},
+                         {"perplexity_before", interval(measured.teacher_perplexity)},
+                         {"perplexity_after", interval(measured.perplexity)},
+                         {"perplexity_ratio", interval(measured.perplexity_ratio)},
+                         {"kl_mean", interval(measured.mean)},
+                         {"kl_median", interval(measured.median)},
+                         {"kl_p90", interval(measured.p90)},
+                         {"kl_p95", interval(measured.p95)},
+                         {"kl_p99", interval(measured.p99)},
+                         {"kl_p99.9", interval(measured.p999)},
+                         {"kl_max", measured.max},
+                         {"top1", interval(measured.same_top)}};
+  if (measured.outside.value > 0) {
+    json["probability_of_dropped_tokens"] = interval(measured.outside);
+  }
+  return json;
 }
 
 }  // namespace attar

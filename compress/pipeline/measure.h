@@ -62,10 +62,12 @@ GateVerdict judge(const GateConfig& gate, const eval::DivergenceSummary& measure
 std::unique_ptr<LanguageModel> stoppable(std::unique_ptr<LanguageModel> model,
                                          const RunContext& context);
 
-// Both models side by side, block by block (block_walk.h).
+// Both models side by side, block by block (block_walk.h). `tokenizer` is that of `changed`, and
+// `tokens` says what its tokens are in the original (walk_divergence).
 std::vector<MeasuredText> measure_texts(const std::vector<EvalStep>& steps, const Model& original,
                                         const Model& changed, const Tokenizer& tokenizer,
-                                        const RunContext& context, Progress& progress);
+                                        const RunContext& context, Progress& progress,
+                                        KeptTokens tokens = {});
 
 // Every task of `steps` on one model, and the chat questions.
 struct TaskRun {

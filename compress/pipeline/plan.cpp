@@ -66,6 +66,11 @@ void follow_shape(const ModelConfig& shape, std::vector<PlannedTensor>& tensors,
                                      : LinearShape{shape.vocabulary, shape.hidden};
     PlannedTensor& tensor = tensors[i];
     if (tensor.out == now.out && tensor.in == now.in) continue;
+    if (i >= kept && tensor.in == now.in) {  // rows that go leave the others as they are
+      tensor.result_bytes = tensor.result_bytes / tensor.out * now.out;
+      tensor.out = now.out;
+      continue;
+    }
     tensor.out = now.out;
     tensor.in = now.in;
     tensor.result_type = "F32";
@@ -111,6 +116,11 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       if (!layer.changes) continue;
       planned.layers[tensor.name] = layer.scheme;
       enter_layer(layer, tensor);
+    }
+    const std::string rows = passes[pass]->plan_rows(plans[pass].before);
+    for (PlannedTensor& tensor : tensors) {
+      if (rows.empty() || tensor.name.starts_with("model.layers.")) continue;
+      tensor.steps.push_back({std::string(passes[pass]->name()), "rows", rows});
     }
     planned.config = plans[pass].after;
     follow_shape(planned.config, tensors, planned.layers);

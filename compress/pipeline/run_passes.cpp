@@ -11,8 +11,8 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-CalibrationTokens calibration_tokens(const Recipe& recipe) {
-  return read_calibration(*recipe.calibration, *load_model_tokenizer(recipe.model), recipe.seed);
+CalibrationTokens calibration_tokens(const Recipe& recipe, const Model& model) {
+  return read_calibration(*recipe.calibration, *tokenizer_of(model), recipe.seed);
 }
 
 std::unique_ptr<BlockStream> open_stream(const Recipe& recipe, const Model& model,
@@ -29,7 +29,8 @@ std::unique_ptr<BlockStream> open_stream(const Recipe& recipe, const Model& mode
   if (!recipe.calibration->store.empty()) {
     options.store = std::make_shared<StatisticsStore>(recipe.calibration->store);
   }
-  return std::make_unique<BlockStream>(model, calibration_tokens(recipe), std::move(options));
+  return std::make_unique<BlockStream>(model, calibration_tokens(recipe, model),
+                                       std::move(options));
 }
 
 }  // namespace
@@ -114,12 +115,12 @@ Model RunPhases::run_whole(const Model& input, const Model& original, const Pass
   if (const auto done = checkpoint.restore_done()) {
     log_report(phase.first, done->report, true);
     progress.step("restored");
-    return input.successor(phase.checkpoint, done->kept);
+    return input.successor(phase.checkpoint, done->kept, done->tokens);
   }
   const Needs needs = phase.whole->needs();
   std::optional<CalibrationTokens> calibration;
-  if (needs.calibration) calibration = calibration_tokens(record.recipe);
-  const auto tokenizer = needs.tokenizer ? load_model_tokenizer(record.recipe.model) : nullptr;
+  if (needs.calibration) calibration = calibration_tokens(record.recipe, input);
+  const auto tokenizer = needs.tokenizer ? tokenizer_of(input) : nullptr;
   fs::create_directories(checkpoint.state_folder());
   Model output = input.successor(phase.checkpoint);
   PassReport report;
@@ -128,7 +129,7 @@ Model RunPhases::run_whole(const Model& input, const Model& original, const Pass
                  tokenizer.get(), checkpoint.state_folder(),
                  report,          context};
   phase.whole->run(work);
-  checkpoint.finish_done({output.kept_blocks(), report});
+  checkpoint.finish_done({output.kept_blocks(), output.source_tokens(), report});
   log_report(phase.first, report, false);
   progress.step("done");
   return output;

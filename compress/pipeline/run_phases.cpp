@@ -10,15 +10,14 @@
 namespace attar {
 namespace {
 
-std::vector<TokenId> some_text(const Recipe& recipe) {
+std::vector<TokenId> some_text(const Recipe& recipe, const Model& model) {
   for (const EvalStep& step : recipe.evals) {
     if (step.kind != EvalKind::kText) continue;
-    return load_model_tokenizer(recipe.model)
-        ->encode(io::read_file(step.text.text).substr(0, 8192));
+    return tokenizer_of(model)->encode(io::read_file(step.text.text).substr(0, 8192));
   }
   if (!recipe.calibration) return {};
   const std::string text = io::read_file(recipe.calibration->text.front());
-  return load_model_tokenizer(recipe.model)->encode(text.substr(0, 8192));
+  return tokenizer_of(model)->encode(text.substr(0, 8192));
 }
 
 }  // namespace
@@ -40,9 +39,9 @@ void RunPhases::measure(const Model& model) {
   const Stopwatch watch;
   log.write("phase", {{"phase", "measure"}});
   const Model original = model.original();
-  const auto tokenizer = load_model_tokenizer(recipe.model);
-  record.measured.texts =
-      measure_texts(recipe.evals, original, model, *tokenizer, context, progress);
+  const auto tokenizer = tokenizer_of(model);
+  record.measured.texts = measure_texts(recipe.evals, original, model, *tokenizer, context,
+                                        progress, model.source_tokens());
   for (const MeasuredText& text : record.measured.texts) {
     log.write("measured", {{"name", text.step.name}, {"result", to_json(text.measured)}});
   }
@@ -57,8 +56,8 @@ void RunPhases::measure(const Model& model) {
                         "; loosen the gate, or give the passes more bits or smaller groups");
     if (!record.gate->holds) progress.note("gate not met, as the recipe allows: " + broken);
   }
-  TaskRun before =
-      run_tasks(recipe.evals, recipe.chat, original, tokenizer, engine, context, progress);
+  TaskRun before = run_tasks(recipe.evals, recipe.chat, original, tokenizer_of(original), engine,
+                             context, progress);
   TaskRun after = run_tasks(recipe.evals, recipe.chat, model, tokenizer, engine, context, progress);
   std::size_t task = 0;
   for (const EvalStep& step : recipe.evals) {
@@ -93,7 +92,7 @@ void RunPhases::export_and_verify(const Model& model) {
                          {"notes", record.exports.back().notes}});
     progress.step(step.config.path);
   }
-  const at::Tensor ids = verify_tokens(model.config(), some_text(recipe));
+  const at::Tensor ids = verify_tokens(model.config(), some_text(recipe, model));
   progress.phase("verify", static_cast<std::int64_t>(recipe.exports.size()));
   for (std::size_t index = 0; index < recipe.exports.size(); ++index) {
     const ExportStep& step = recipe.exports[index];

@@ -46,6 +46,10 @@ void add_texts(const RunRecord& record, Rows& rows) {
     rows.push_back(
         {"KL to the original, nats", "0", number(found.mean.value), "", interval(found.mean)});
     rows.push_back({"KL, 99 %", "0", number(found.p99.value), "", interval(found.p99)});
+    if (found.outside.value > 0) {
+      rows.push_back({"probability of dropped tokens", "", number(found.outside.value), "",
+                      interval(found.outside)});
+    }
     rows.push_back(
         {"same top token", "1", number(found.same_top.value), "", interval(found.same_top)});
   }

@@ -33,8 +33,8 @@ class Bpe {
   Bpe(std::shared_ptr<const Vocabulary> vocabulary, const Pairs& merges, BpeOptions options,
       std::string_view where);
 
-  // Appends the ids of one word (well-formed UTF-8). O(n log n). `parts`, where given, gets what was
-  // joined (Tokenizer::encode_noting).
+  // Appends the ids of one word (well-formed UTF-8). O(n log n). `parts`, where given, gets what
+  // was joined (Tokenizer::encode_noting).
   void encode(std::string_view word, std::vector<TokenId>& ids, MergeParts* parts = nullptr) const;
 
   // Words are made of these: bytes and the mark for a space where all bytes have a token of their

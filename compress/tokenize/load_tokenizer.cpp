@@ -103,19 +103,20 @@ std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder, KeptTokens 
   const fs::path proto = folder / "tokenizer.model";
   if (fs::exists(json)) {
     PipelineParts parts = load_json_parts(json, kept);
-    SpecialIdReader(folder, kept).fill(
-        parts.special, [&](const std::string& token) { return parts.vocabulary.id_of(token); });
+    SpecialIdReader(folder, kept).fill(parts.special, [&](const std::string& token) {
+      return parts.vocabulary.id_of(token);
+    });
     return make_pipeline(std::move(parts));
   }
   require(fs::exists(proto), folder.string(), "has neither tokenizer.json nor tokenizer.model");
   SentencePieceModel model = load_sentencepiece(proto, kept);
-  SpecialIdReader(folder, kept).fill(model.special,
-                               [&](const std::string& token) -> std::optional<TokenId> {
-                                 for (std::size_t id = 0; id < model.pieces.size(); ++id) {
-                                   if (model.pieces[id].text == token) return id;
-                                 }
-                                 return std::nullopt;
-                               });
+  SpecialIdReader(folder, kept)
+      .fill(model.special, [&](const std::string& token) -> std::optional<TokenId> {
+        for (std::size_t id = 0; id < model.pieces.size(); ++id) {
+          if (model.pieces[id].text == token) return id;
+        }
+        return std::nullopt;
+      });
   return make_sentencepiece(std::move(model), proto.string());
 }
 

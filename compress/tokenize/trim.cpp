@@ -64,8 +64,7 @@ class Chooser {
     };
     for (std::size_t id = 0; id < kept_.size(); ++id) offer(static_cast<TokenId>(id));
     std::int64_t lost = 0;
-    while (!leaves.empty() &&
-           (count_of(leaves.top()) < min_count || (size > 0 && count_ > size))) {
+    while (!leaves.empty() && (count_of(leaves.top()) < min_count || (size > 0 && count_ > size))) {
       const TokenId gone = leaves.top();
       leaves.pop();
       kept_[static_cast<std::size_t>(gone)] = Kept::kNo;
@@ -133,8 +132,8 @@ TokenChoice choose_tokens(const Tokenizer& tokenizer, TokenUse use, const KeepRu
   }
   const std::int64_t always = chooser.count();
   require<UsageError>(rule.size == 0 || rule.size >= always, "vocabulary", "size must be at least ",
-                      always, " (", chooser.basic(), " tokens that any text needs, and `first`), got ",
-                      rule.size);
+                      always, " (", chooser.basic(),
+                      " tokens that any text needs, and `first`), got ", rule.size);
   chooser.keep_used();
   TokenChoice choice;
   choice.text = chooser.count() - always;

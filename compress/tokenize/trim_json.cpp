@@ -127,8 +127,8 @@ void renumber_ids(nlohmann::ordered_json& file, KeptTokens kept) {
   if (decoder == file.end() || !decoder->is_object()) return;
   nlohmann::ordered_json left = nlohmann::ordered_json::object();
   for (const auto& [id, token] : decoder->items()) {
-    const bool number = !id.empty() && id.size() < 10 &&
-                        id.find_first_not_of("0123456789") == std::string::npos;
+    const bool number =
+        !id.empty() && id.size() < 10 && id.find_first_not_of("0123456789") == std::string::npos;
     if (!number) continue;
     if (const auto place = place_of(kept, std::stoll(id))) left[std::to_string(*place)] = token;
   }

@@ -13,22 +13,43 @@
 namespace attar {
 namespace {
 
+using Document = std::function<void(std::string_view prompt, std::string_view text)>;
+
+void read_lines(const std::string& path, std::string_view text, const Document& add) {
+  std::size_t begin = 0;
+  for (std::int64_t line = 1; begin < text.size(); ++line) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view one = text.substr(begin, end - begin);
+    begin = end + 1;
+    if (one.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = path + ": line " + std::to_string(line);
+    const nlohmann::json document = io::parse_json(one, where);
+    const auto text_of = [&](const char* key) {
+      require(document.is_object() && document.contains(key) && document[key].is_string(), where,
+              "must be {\"text\": ...} or {\"prompt\": ..., \"completion\": ...} with strings");
+      return document[key].get<std::string>();
+    };
+    const bool asked = document.is_object() && document.contains("prompt");
+    add(asked ? text_of("prompt") : std::string(), text_of(asked ? "completion" : "text"));
+  }
+}
+
+void read_file(const TrainingTextConfig& config, const std::string& path, const Document& add) {
+  const std::string text = io::read_file(path, std::uint64_t{1} << 34);
+  if (path.ends_with(".jsonl")) return read_lines(path, text, add);
+  if (config.separator.empty()) return add({}, text);
+  std::size_t begin = 0;
+  while (begin < text.size()) {
+    const std::size_t end = std::min(text.find(config.separator, begin), text.size());
+    if (end > begin) add({}, std::string_view(text).substr(begin, end - begin));
+    begin = end + config.separator.size();
+  }
+}
+
 class Collector {
  public:
   Collector(const TrainingTextConfig& config, const Tokenizer& tokenizer)
       : config_(config), tokenizer_(tokenizer) {}
-
-  void add_file(const std::string& path) {
-    const std::string text = io::read_file(path, std::uint64_t{1} << 34);
-    if (path.ends_with(".jsonl")) return add_lines(path, text);
-    if (config_.separator.empty()) return add({}, text);
-    std::size_t begin = 0;
-    while (begin < text.size()) {
-      const std::size_t end = std::min(text.find(config_.separator, begin), text.size());
-      if (end > begin) add({}, std::string_view(text).substr(begin, end - begin));
-      begin = end + config_.separator.size();
-    }
-  }
 
   TrainingTokens finish() {
     io::Sha256 hash;
@@ -38,26 +59,6 @@ class Collector {
     return std::move(tokens_);
   }
 
- private:
-  void add_lines(const std::string& path, std::string_view text) {
-    std::size_t begin = 0;
-    for (std::int64_t line = 1; begin < text.size(); ++line) {
-      const std::size_t end = std::min(text.find('\n', begin), text.size());
-      const std::string_view one = text.substr(begin, end - begin);
-      begin = end + 1;
-      if (one.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-      const std::string where = path + ": line " + std::to_string(line);
-      const nlohmann::json document = io::parse_json(one, where);
-      const auto text_of = [&](const char* key) {
-        require(document.is_object() && document.contains(key) && document[key].is_string(), where,
-                "must be {\"text\": ...} or {\"prompt\": ..., \"completion\": ...} with strings");
-        return document[key].get<std::string>();
-      };
-      const bool asked = document.is_object() && document.contains("prompt");
-      add(asked ? text_of("prompt") : std::string(), text_of(asked ? "completion" : "text"));
-    }
-  }
-
   void add(std::string_view prompt, std::string_view text) {
     if (tokenizer_.adds_bos() && tokenizer_.bos()) push(*tokenizer_.bos(), false);
     for (const TokenId id : tokenizer_.encode(prompt)) push(id, false);
@@ -65,6 +66,8 @@ class Collector {
     if (config_.end_of_text && tokenizer_.eos()) push(*tokenizer_.eos(), true);
     ++tokens_.documents;
   }
+
+ private:
   void push(TokenId id, bool counts) {
     tokens_.ids.push_back(id);
     tokens_.counts.push_back(counts ? 1 : 0);
@@ -77,11 +80,16 @@ class Collector {
 
 }  // namespace
 
-TrainingTokens read_training_text(const TrainingTextConfig& config, const Tokenizer& tokenizer) {
+void for_each_document(const TrainingTextConfig& config, const Document& read) {
   require<UsageError>(!config.files.empty(), "text",
                       "no text is given; name one or more files, UTF-8 or *.jsonl");
+  for (const std::string& path : config.files) read_file(config, path, read);
+}
+
+TrainingTokens read_training_text(const TrainingTextConfig& config, const Tokenizer& tokenizer) {
   Collector collector(config, tokenizer);
-  for (const std::string& path : config.files) collector.add_file(path);
+  for_each_document(
+      config, [&](std::string_view prompt, std::string_view text) { collector.add(prompt, text); });
   TrainingTokens tokens = collector.finish();
   require(!tokens.ids.empty(), config.files.front(), "holds no tokens; give text");
   return tokens;

@@ -4,7 +4,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "compress/tokenize/tokenizer.h"
@@ -18,6 +20,12 @@ struct TrainingTextConfig {
   std::string separator;    // cuts a text file into documents; empty: the file is one
   bool end_of_text = true;  // EOS after each document, where the tokenizer has one
 };
+
+// Every document in its order; the prompt is empty where there is none. Throws as
+// read_training_text does.
+void for_each_document(
+    const TrainingTextConfig& config,
+    const std::function<void(std::string_view prompt, std::string_view text)>& read);
 
 // All documents one after the other.
 struct TrainingTokens {

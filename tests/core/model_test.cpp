@@ -98,6 +98,34 @@ TEST(Model, ASuccessorOverAFilledStoreHasItsShape) {
   EXPECT_EQ(restored.config().vocabulary, 40);
 }
 
+TEST(Model, KnowsWhichTokensItsRowsStandFor) {
+  ModelConfig config = small_config();
+  config.bos = 5;
+  config.eos = 40;
+  const Model base(std::make_shared<testing::RandomSource>(config));
+  EXPECT_TRUE(base.source_tokens().empty());
+  Model some = base.successor(std::make_shared<MemoryModelStore>());
+  some.keep_tokens({3, 5, 7, 40});
+  EXPECT_EQ(some.source_tokens(), (std::vector<std::int64_t>{3, 5, 7, 40}));
+  EXPECT_EQ(some.config().bos, 1);
+  EXPECT_EQ(some.config().eos, 3);
+  some.put_outer({DenseWeight{values(base.embedding()).narrow(0, 0, 4).clone()}, base.final_norm(),
+                  std::nullopt});
+  // Once more on top: numbers count tokens of the model below, and are told as the source's.
+  const auto store = std::make_shared<MemoryModelStore>();
+  Model fewer = some.successor(store);
+  EXPECT_EQ(fewer.source_tokens(), some.source_tokens());
+  fewer.keep_tokens({1, 2});
+  EXPECT_EQ(fewer.source_tokens(), (std::vector<std::int64_t>{5, 7}));
+  EXPECT_EQ(fewer.config().bos, 0);
+  EXPECT_EQ(fewer.config().eos, std::nullopt);
+  const Model restored = some.successor(store, {}, fewer.source_tokens());
+  EXPECT_EQ(restored.source_tokens(), fewer.source_tokens());
+  EXPECT_EQ(restored.config().bos, 0);
+  EXPECT_THROW(some.keep_tokens({4}), BadInput) << "there are four rows";
+  EXPECT_THROW(some.keep_tokens({}), BadInput);
+}
+
 TEST(Model, RefusesABlockWhoseLayersDoNotFitOneAnother) {
   Model model = random_model();
   Block block = model.block(0);

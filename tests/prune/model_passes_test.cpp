@@ -1,4 +1,6 @@
 // The passes over whole models, on small random ones whose answer is known.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/tensor.h>
@@ -15,6 +17,7 @@
 #include "prune/depth.h"
 #include "prune/slicing.h"
 #include "prune/structured_obs.h"
+#include "prune/vocabulary.h"
 #include "prune/width.h"
 #include "tests/prune/matrices.h"
 
@@ -115,6 +118,34 @@ void silence_rows(Linear& linear, const at::Tensor& rows) {
   at::Tensor values = dense(linear.weight).clone();
   values.index_fill_(0, rows, 0.0);
   linear.weight = DenseWeight{values};
+}
+
+TEST(KeepRows, LeavesTheValuesAndTheGridOfWhatStays) {
+  const at::Tensor values = normal({6, 64}, "rows");
+  const QuantScheme scheme{8, 32, ZeroPoint::kSymmetric, at::kFloat};
+  const QuantizedWeight codes{
+      scheme, at::arange(6 * 64, at::kByte).view({6, 64}), normal({6, 2}, "scale"), {}};
+  const std::vector<std::int64_t> kept = {1, 4, 5};
+  const OuterWeights left = keep_rows({DenseWeight{values.to(at::kHalf)}, values[0], codes}, kept);
+  const at::Tensor index = at::tensor({1, 4, 5});
+  EXPECT_TRUE(at::equal(std::get<DenseWeight>(left.embedding).values,
+                        at::index_select(values.to(at::kHalf), 0, index)));
+  const auto& head = std::get<QuantizedWeight>(*left.head);
+  EXPECT_EQ(head.scheme, scheme);
+  EXPECT_TRUE(at::equal(dense(Weight{head}), at::index_select(dense(Weight{codes}), 0, index)));
+  EXPECT_TRUE(at::equal(left.final_norm, values[0]));
+}
+
+TEST(VocabularyPass, NeedsAWordOnWhatStays) {
+  EXPECT_THROW(VocabularyPass(VocabularyConfig{}), UsageError);
+  VocabularyConfig config;
+  config.text = {"words.txt"};
+  config.size = 40;
+  const ModelConfig shape = small_config();
+  EXPECT_EQ(VocabularyPass(config).shape_after(shape).vocabulary, 40);
+  config.size = 400;
+  EXPECT_EQ(VocabularyPass(config).shape_after(shape).vocabulary, shape.vocabulary);
+  for (const PlannedLayer& layer : VocabularyPass(config).plan(shape)) EXPECT_FALSE(layer.changes);
 }
 
 TEST(Slicing, OfSilentNeuronsAndHeadsChangesNothing) {

@@ -14,7 +14,9 @@ inline std::string varint(std::uint64_t value) {
   for (; value >= 0x80; value >>= 7) bytes += static_cast<char>(value | 0x80);
   return bytes += static_cast<char>(value);
 }
-inline std::string number(int field, std::uint64_t value) { return varint(field << 3) + varint(value); }
+inline std::string number(int field, std::uint64_t value) {
+  return varint(field << 3) + varint(value);
+}
 inline std::string text(int field, const std::string& value) {
   return varint(field << 3 | 2) + varint(value.size()) + value;
 }

@@ -116,23 +116,21 @@ RandomBpe random_bpe(Kind kind, unsigned seed) {
   const auto added = [](std::size_t id, const char* content) {
     return nlohmann::json{{"id", id}, {"content", content}, {"special", true}};
   };
-  made.file = {{"added_tokens", {added(all.size(), "<|x|>"), added(all.size() + 1, "<|end|>")}},
-               {"model",
-                {{"type", "BPE"},
-                 {"vocab", vocab},
-                 {"merges", merges},
-                 {"byte_fallback", kind == Kind::kByteFallback},
-                 {"ignore_merges", kind == Kind::kIgnoreMerges}}},
-               {"post_processor",
-                {{"type", "TemplateProcessing"},
-                 {"single",
-                  {{{"Sequence", {{"id", "A"}, {"type_id", 0}}}},
-                   {{"SpecialToken", {{"id", "<|end|>"}, {"type_id", 0}}}}}},
-                 {"special_tokens",
-                  {{"<|end|>",
-                    {{"id", "<|end|>"},
-                     {"ids", {all.size() + 1}},
-                     {"tokens", {"<|end|>"}}}}}}}}};
+  made.file = {
+      {"added_tokens", {added(all.size(), "<|x|>"), added(all.size() + 1, "<|end|>")}},
+      {"model",
+       {{"type", "BPE"},
+        {"vocab", vocab},
+        {"merges", merges},
+        {"byte_fallback", kind == Kind::kByteFallback},
+        {"ignore_merges", kind == Kind::kIgnoreMerges}}},
+      {"post_processor",
+       {{"type", "TemplateProcessing"},
+        {"single",
+         {{{"Sequence", {{"id", "A"}, {"type_id", 0}}}},
+          {{"SpecialToken", {{"id", "<|end|>"}, {"type_id", 0}}}}}},
+        {"special_tokens",
+         {{"<|end|>", {{"id", "<|end|>"}, {"ids", {all.size() + 1}}, {"tokens", {"<|end|>"}}}}}}}}};
   if (kind == Kind::kCharacters) made.file["model"]["unk_token"] = "<unk>";
   if (bytes) {
     made.file["pre_tokenizer"] = {
@@ -279,14 +277,16 @@ TEST(ChooseTokens, TakesTheLeastUsedAwayFromTheTipAndSaysHowMany) {
   const auto whole = load_tokenizer(folder.put("tokenizer.json", ladder()));
   // abcd once, cd twice: abcd goes first, then abc and ab with its use, cd last.
   const std::string text = "abcdcdcd";
-  EXPECT_EQ(choose(*whole, text, {.size = 8}).kept, (std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6, 8}));
+  EXPECT_EQ(choose(*whole, text, {.size = 8}).kept,
+            (std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6, 8}));
   const TokenChoice choice = choose(*whole, text, {.size = 6});
   EXPECT_EQ(choice.kept, (std::vector<std::int64_t>{0, 1, 2, 3, 4, 8}));
   EXPECT_EQ(choice.lost, 3);
   EXPECT_EQ(choose(*whole, text, {.min_count = 2}).kept, choice.kept);
   EXPECT_THROW(choose(*whole, text, {.size = 4}), UsageError);
   // The earliest ids stay unused, with what they are made from.
-  EXPECT_EQ(choose(*whole, "", {.first = 7}).kept, (std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(choose(*whole, "", {.first = 7}).kept,
+            (std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6}));
 }
 
 TEST(ChooseTokens, RefusesTextThatNeedsARowThatIsNotThere) {
