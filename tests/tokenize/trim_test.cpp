@@ -209,6 +209,8 @@ TEST(TrimSentencePiece, LeavesThePiecesOfTheTextWhateverTheVocabulary) {
     expect_same_pieces(*trimmed, *whole, choice.kept, words);
     EXPECT_EQ(trimmed->token(*trimmed->bos()), "<s>");
     EXPECT_EQ(trimmed->vocabulary_size(), std::ssize(choice.kept));
+    EXPECT_THAT(trim_sentencepiece(proto, choice.kept, "t.model"),
+                HasSubstr(number(4, choice.kept.size()) + number(41, 1) + number(42, 2)));
   }
   EXPECT_GT(went, 200 * 3u);
 }
@@ -230,6 +232,24 @@ TEST(TrimSentencePiece, OfStoriesGivesTheSamePiecesAndItsIds) {
   EXPECT_EQ(trimmed->bos(), 1);
   const std::string other = "Zürich \xE4\xB8\xAD  12";
   EXPECT_EQ(trimmed->decode(trimmed->encode(other)), whole->decode(whole->encode(other)));
+}
+
+TEST(TrimSentencePiece, OfLlamaGivesTheSamePieces) {
+  const auto path = kShared / "tokenizers/llama2c/llama2_tokenizer.model";
+  const auto english = kShared / "eval/wikitext2_test.raw.txt";
+  if (!std::filesystem::exists(path)) GTEST_SKIP() << "needs ../shared/data/tokenizers";
+  if (!std::filesystem::exists(english)) GTEST_SKIP() << "needs ../shared/data/eval";
+  const std::string text = slurp(english, 100000);
+  const auto whole = load_tokenizer(path);
+  const TokenChoice choice = choose(*whole, text);
+  EXPECT_LT(std::ssize(choice.kept), 10000);
+  const auto trimmed = load_tokenizer(path, choice.kept);
+  expect_same_pieces(*trimmed, *whole, choice.kept, text);
+  // The mark for a space stays: its bytes would be read as another character.
+  const std::vector<std::int64_t> basic = choose(*whole, "").kept;
+  const auto bytes = load_tokenizer(path, basic);
+  EXPECT_EQ(std::ssize(basic), 3 + 256 + 1);
+  EXPECT_EQ(bytes->decode(bytes->encode("two words")), "two words");
 }
 
 class TrimGguf : public ::testing::TestWithParam<const char*> {};
