@@ -49,10 +49,14 @@ demo: build/build.ninja $(TEACHER)  ## SmolLM2-135M-Instruct to 4 bits, measured
 	build/bin/attar run recipes/smollm2.yaml --out $(DEMO) model=$(TEACHER)
 	@echo; echo "written:"; find $(DEMO) -type f | sort | sed 's/^/  /'
 
-bench: build  ## run every benchmark program
+bench: $(VENV_TEST) build models  ## kernels alone, and speed in turns with transformers on SmolLM2
 	cmake --build build -j $(JOBS) --target benchmarks
-	@set -e; for program in build/bin/bench_*; do \
-	  if [ -x $$program ]; then echo "== $$program"; $$program; fi; done
+	@if [ -x build/bin/kernels_bench ]; then build/bin/kernels_bench; fi
+	@if [ -d models/smollm2 ]; then \
+	  $(PY) tests/bench/forward.py models/smollm2 recipes/calibration.txt --sequences 4; \
+	else echo "skipped: tests/bench/forward.py and mmlu.py need models/smollm2"; fi
+	@if [ -d models/smollm2 ] && [ -d $(EVALUATION) ]; then \
+	  $(PY) tests/bench/mmlu.py models/smollm2 $(EVALUATION); fi
 
 memory: build  ## peak memory of quantize.gptq and what the plan says: MEMORY="MODEL:SEQUENCES ... --text FILE"
 	$(PY) tests/bench/memory.py $(MEMORY)
@@ -109,6 +113,7 @@ $(TEACHER): recipes/fetch_smollm2.py | $(VENV_BUILD)
 
 # The folders in Hugging Face form are written by a program beside this checkout, where it is.
 FOLDERS := ../shared/tools/make_smollm2.py
+EVALUATION := ../shared/data/eval
 models: $(TEACHER)
 	@if [ -f $(FOLDERS) ]; then $(PY) recipes/fetch_smollm2.py models --folders $(FOLDERS); \
 	else echo "skipped: models/smollm2 and models/smollm2-scales (there is no $(FOLDERS))"; fi

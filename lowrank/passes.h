@@ -4,7 +4,8 @@
 
 #include "compress/calibrate/blockwise.h"
 #include "compress/calibrate/model_pass.h"
-#include "lowrank/layer_choice.h"
+#include "compress/core/layer_choice.h"
+#include "lowrank/factor_config.h"
 #include "lowrank/output_pca.h"
 #include "lowrank/spectra.h"
 

@@ -38,7 +38,7 @@ void add_export(CLI::App& app) {
   ExportOptions& options = given->options;
   command->add_option("model", given->model, "Hugging Face folder or GGUF file")->required();
   command->add_option("--out", given->out, "Folder, or *.gguf file")->required();
-  command->add_option("--format", given->format, "gguf, compressed-tensors or huggingface")
+  command->add_option("--format", given->format, "gguf, compressed-tensors, huggingface or peft")
       ->required();
   command->add_option("--type", options.type, "Type of the layers (gguf) or of plain values");
   command->add_option("--embedding", options.embedding_type, "gguf: type of embedding and head");

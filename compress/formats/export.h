@@ -15,15 +15,15 @@
 
 namespace attar {
 
-enum class ExportFormat { kHuggingFace, kCompressedTensors, kGguf };
-std::string_view to_string(ExportFormat format);  // "huggingface", "compressed-tensors", "gguf"
+enum class ExportFormat { kHuggingFace, kCompressedTensors, kGguf, kPeft };
+std::string_view to_string(ExportFormat format);  // "huggingface", "compressed-tensors", "gguf", "peft"
 ExportFormat export_format_from(std::string_view name);  // UsageError names the known ones
 
 struct ExportOptions {
   ExportFormat format = ExportFormat::kHuggingFace;
 
   // huggingface, compressed-tensors: type of everything stored as plain values, "f16" | "bf16" |
-  // "f32"; empty: the source's own ("f16" for a quantized one).
+  // "f32"; empty: the source's own ("f16" for a quantized one). peft: of the factors; empty: "f32".
   // gguf: type of the linear layers, "F32" | "F16" | "BF16" | "Q8_0" | "Q4_0" | "Q4_1", or "auto"
   // (also empty): for each layer the smallest that keeps its codes, F16 for plain values. Upper and
   // lower case are alike.
@@ -85,6 +85,8 @@ using PlannedLayers = std::map<std::string, std::optional<QuantScheme>>;
 struct PlannedModel {
   ModelConfig config;
   PlannedLayers layers;
+  // Of these, those that stay as the source has them but for a low-rank term: its values.
+  std::map<std::string, std::int64_t> terms = {};
 };
 
 // Says from headers what an export would write, and finds what the format cannot hold. Throws

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "compress/core/errors.h"
+#include "compress/formats/adapter.h"
 #include "compress/formats/gguf_model.h"
 #include "compress/formats/huggingface.h"
 #include "compress/formats/initial_source.h"
@@ -29,6 +30,11 @@ void require_exists(const fs::path& path) {
 bool is_initial(const fs::path& folder) {
   return fs::exists(folder / "config.json") && fs::exists(folder / kInitialiseFile) &&
          !io::ShardedSafetensors::present(folder);
+}
+
+// Terms beside a model that stands elsewhere.
+bool is_adapter(const fs::path& folder) {
+  return fs::exists(folder / kAdapterConfig) && !fs::exists(folder / "config.json");
 }
 
 bool has_file(const fs::path& folder, std::string_view end) {
@@ -63,6 +69,7 @@ std::shared_ptr<const ModelSource> open_model(const fs::path& path) {
   require_exists(path);
   if (fs::is_directory(path)) {
     if (is_initial(path)) return open_initial(path);
+    if (is_adapter(path)) return open_adapter(path);
     require_weights(path);
     return open_huggingface(path);
   }
@@ -77,11 +84,13 @@ bool has_tokenizer(const fs::path& model) {
     const io::GgufFile file = io::GgufFile::open(model);
     return file.string_or("tokenizer.ggml.model", "none") != "none";
   }
+  if (is_adapter(model)) return has_tokenizer(adapter_base(model));
   return fs::exists(model / "tokenizer.json") || fs::exists(model / "tokenizer.model");
 }
 
 std::shared_ptr<const Tokenizer> load_model_tokenizer(const fs::path& model, KeptTokens kept) {
   require_exists(model);
+  if (is_adapter(model)) return load_model_tokenizer(adapter_base(model));
   require(has_tokenizer(model), model.string(), "has no tokenizer: ",
           is_gguf(model) ? "tokenizer.ggml.model is absent or 'none'"
                          : "neither tokenizer.json nor tokenizer.model is there");

@@ -11,8 +11,8 @@
 namespace attar {
 
 // A folder with config.json and safetensors (plain or compressed-tensors) or initialise.json
-// (initial_source.h), or a *.gguf file. Reads headers and checks every name and shape against the
-// configuration; weights stay on disk.
+// (initial_source.h), a folder with a LoRA adapter (adapter.h), or a *.gguf file. Reads headers and
+// checks every name and shape against the configuration; weights stay on disk.
 //
 // Throws IoError when nothing is there, BadInput when it is neither, has no weights, or has them in
 // a form that attar does not read, saying what to do.

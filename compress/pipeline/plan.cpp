@@ -1,6 +1,7 @@
 #include "compress/pipeline/plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "compress/core/errors.h"
 #include "compress/formats/file_source.h"
@@ -102,10 +103,21 @@ void enter_layer(const PlannedLayer& layer, PlannedTensor& tensor) {
                                         : shape.out * shape.in * 4;
 }
 
+// Whether the layer is still the source's own but for a term.
+void enter_term(const PlannedLayer& layer, const PlannedTensor& tensor, PlannedModel& planned) {
+  const bool own = !planned.layers.contains(tensor.name) || planned.terms.contains(tensor.name);
+  if (!layer.adds || !own) {
+    planned.terms.erase(tensor.name);
+    return;
+  }
+  planned.terms[tensor.name] +=
+      std::llround(layer.parameters * static_cast<double>(tensor.out * tensor.in));
+}
+
 // What the passes in order would do; fills `tensors` and returns what they leave.
 PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
                           const ModelConfig& config, std::vector<PlannedTensor>& tensors) {
-  PlannedModel planned{config, {}};
+  PlannedModel planned{config, {}, {}};
   const std::vector<PassPlan> plans = plan_passes(passes, config);
   for (std::size_t pass = 0; pass < passes.size(); ++pass) {
     for (const PlannedLayer& layer : plans[pass].layers) {
@@ -114,6 +126,7 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       PlannedTensor& tensor = tensors.at(index);
       tensor.steps.push_back({std::string(passes[pass]->name()), layer.rule, layer.action});
       if (!layer.changes) continue;
+      enter_term(layer, tensor, planned);
       planned.layers[tensor.name] = layer.scheme;
       enter_layer(layer, tensor);
     }
@@ -135,7 +148,7 @@ void plan_exports(const Recipe& recipe, const ModelSource& source, const Planned
   for (const ExportStep& step : recipe.exports) {
     const ExportPlan found = check_export(source, planned, step.options);
     plan.exports.push_back({step.config.path, step.config.format, found.bytes, found.notes});
-    if (factored > 0) {
+    if (factored > 0 && step.options.format != ExportFormat::kPeft) {
       plan.exports.back().notes.push_back(
           std::to_string(factored) +
           " layers are factors, or have a low-rank correction: " + step.config.format +

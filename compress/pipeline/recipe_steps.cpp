@@ -96,7 +96,7 @@ ExportStep read_export_step(const json& entry, const std::string& where) {
   ExportStep step{read_fields<ExportConfig>(entry, where), {}, where};
   const ExportConfig& config = step.config;
   require<UsageError>(!config.format.empty(), where,
-                      "format is missing; one of gguf, compressed-tensors, huggingface");
+                      "format is missing; one of gguf, compressed-tensors, huggingface, peft");
   check_output_path(config.path, where);
   step.where += " " + config.path;
   const bool is_gguf = config.format == "gguf";

@@ -106,7 +106,7 @@ struct ExportConfig {
   template <class Visit>
   static void fields(Visit&& visit) {
     using C = ExportConfig;
-    visit("format", &C::format, OneOf{{"gguf", "compressed-tensors", "huggingface"}},
+    visit("format", &C::format, OneOf{{"gguf", "compressed-tensors", "huggingface", "peft"}},
           "What programs shall load it.");
     visit("path", &C::path, Any{}, "File or folder inside of the output folder.");
     visit("type", &C::type, Any{}, "Type of the layers (gguf) or of plain values (others).");
