@@ -293,6 +293,7 @@ ExportPlan check_adapter(const ModelSource& source, const PlannedModel& planned,
   require<DoesNotFit>(dynamic_cast<const HuggingFaceSource*>(&source) != nullptr, "export",
                       source.path(), " is no Hugging Face folder, and PEFT adds its terms to one");
   ExportPlan plan;
+  require_same(!planned.rows_go, "the vocabulary");
   for (const auto& [layer, scheme] : planned.layers) {
     require_same(planned.terms.contains(layer), layer);
   }

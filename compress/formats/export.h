@@ -16,7 +16,8 @@
 namespace attar {
 
 enum class ExportFormat { kHuggingFace, kCompressedTensors, kGguf, kPeft };
-std::string_view to_string(ExportFormat format);  // "huggingface", "compressed-tensors", "gguf", "peft"
+std::string_view to_string(
+    ExportFormat format);  // "huggingface", "compressed-tensors", "gguf", "peft"
 ExportFormat export_format_from(std::string_view name);  // UsageError names the known ones
 
 struct ExportOptions {
@@ -87,6 +88,7 @@ struct PlannedModel {
   PlannedLayers layers;
   // Of these, those that stay as the source has them but for a low-rank term: its values.
   std::map<std::string, std::int64_t> terms = {};
+  bool rows_go = false;  // of embedding and head
 };
 
 // Says from headers what an export would write, and finds what the format cannot hold. Throws

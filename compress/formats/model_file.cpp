@@ -90,7 +90,7 @@ bool has_tokenizer(const fs::path& model) {
 
 std::shared_ptr<const Tokenizer> load_model_tokenizer(const fs::path& model, KeptTokens kept) {
   require_exists(model);
-  if (is_adapter(model)) return load_model_tokenizer(adapter_base(model));
+  if (is_adapter(model)) return load_model_tokenizer(adapter_base(model), kept);
   require(has_tokenizer(model), model.string(), "has no tokenizer: ",
           is_gguf(model) ? "tokenizer.ggml.model is absent or 'none'"
                          : "neither tokenizer.json nor tokenizer.model is there");

@@ -131,6 +131,7 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       enter_layer(layer, tensor);
     }
     const std::string rows = passes[pass]->plan_rows(plans[pass].before);
+    planned.rows_go = planned.rows_go || !rows.empty();
     for (PlannedTensor& tensor : tensors) {
       if (rows.empty() || tensor.name.starts_with("model.layers.")) continue;
       tensor.steps.push_back({std::string(passes[pass]->name()), "rows", rows});

@@ -274,6 +274,36 @@ def test_trimmed_again_and_gone_on_with_it_is_the_same(tmp_path):
         second.read_text())
 
 
+def lora(folder):
+    return {"train.lora": {"text": str(folder / "text.txt"), "rank": 2, "steps": 3, "batch": 2,
+                           "length": 32, "merge": False}}
+
+
+def test_the_plan_refuses_an_adapter_beside_a_trimmed_model(tmp_path):
+    text = make_text(tmp_path / "text.txt", 12)
+    recipe = {"version": 1, "model": str(sentencepiece_folder(tmp_path)),
+              "passes": [{"prune.vocab": {"text": str(text)}}, lora(tmp_path)],
+              "export": [{"format": "peft", "path": "adapter"}]}
+    done = program("plan", write_recipe(tmp_path / "r.yaml", recipe))
+    assert done.returncode == 4 and "the vocabulary has changed" in done.stderr, done.stderr
+
+
+def test_a_model_with_an_adapter_is_trimmed_with_the_tokenizer_of_its_base(tmp_path):
+    text = make_text(tmp_path / "text.txt", 12)
+    base = sentencepiece_folder(tmp_path)
+    recipe = {"version": 1, "model": str(base), "passes": [lora(tmp_path)],
+              "export": [{"format": "peft", "path": "adapter"}]}
+    succeed("run", write_recipe(tmp_path / "r.yaml", recipe), "--out", tmp_path / "learnt")
+    source = tmp_path / "learnt/adapter"
+    out = trim(tmp_path, source)
+    original, trimmed = attar.open(source), attar.open(out / "hf")
+    kept = rows_of((embedding(base), embedding(out / "hf")))
+    ids = trimmed.tokenizer.encode(text.read_text())[:100]
+    assert [kept[i] for i in ids] == original.tokenizer.encode(text.read_text())[:100]
+    assert relative_difference(trimmed.logits(ids),
+                               original.logits([kept[i] for i in ids])[:, kept]) < 1e-5
+
+
 def test_exported_models_are_compared_by_their_pieces(tmp_path):
     source = gguf_file(tmp_path)
     out = trim(tmp_path, source, evaluate=False)
