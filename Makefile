@@ -43,7 +43,17 @@ test: $(VENV_TEST) build  ## everything but the checks that need SmolLM2 or take
 test-real: $(VENV_TEST) build models  ## the checks that need SmolLM2 or take minutes
 	ctest --test-dir build -L '^real$$'
 
-demo: build/build.ninja $(TEACHER)  ## SmolLM2-135M-Instruct to 4 bits, measured, in demo/
+demo: demo-tinyworld demo-smollm2  ## the small world's pipeline, then SmolLM2-135M to 4 bits, in demo/
+
+# Nothing is fetched: the world is made here, its teacher stands in the tree.
+demo-tinyworld: build/build.ninja
+	cmake --build build -j $(JOBS) --target bin/attar
+	$(PY) recipes/tinyworld/make_world.py recipes/tinyworld/world
+	rm -rf demo/tinyworld
+	build/bin/attar run recipes/tinyworld/pipeline.yaml --out demo/tinyworld
+	@echo; echo "written:"; find demo/tinyworld -type f | sort | sed 's/^/  /'
+
+demo-smollm2: build/build.ninja $(TEACHER)
 	cmake --build build -j $(JOBS) --target bin/attar
 	rm -rf $(DEMO)
 	build/bin/attar run recipes/smollm2.yaml --out $(DEMO) model=$(TEACHER)
@@ -118,4 +128,4 @@ models: $(TEACHER)
 	@if [ -f $(FOLDERS) ]; then $(PY) recipes/fetch_smollm2.py models --folders $(FOLDERS); \
 	else echo "skipped: models/smollm2 and models/smollm2-scales (there is no $(FOLDERS))"; fi
 
-.PHONY: help build test test-real demo bench memory sanitize lint clean system models
+.PHONY: help build test test-real demo demo-tinyworld demo-smollm2 bench memory sanitize lint clean system models

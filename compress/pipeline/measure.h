@@ -40,10 +40,19 @@ struct ChatAnswer {
   std::string question, before, after;
 };
 
+// What a recipe with `eval_after_every_pass` found on the way.
+struct MeasuredStage {
+  std::string after;  // PassPhase::name() of what was done last
+  std::vector<MeasuredText> texts;
+  std::vector<std::vector<eval::TaskResult>> tasks;  // by step
+};
+
 struct Measurements {
   std::vector<MeasuredText> texts;
   std::vector<MeasuredTask> tasks;
   std::vector<ChatAnswer> chat;
+  std::vector<MeasuredStage> stages;  // all but the last, which is `after` above
+  std::string last_stage;             // what it is called
 };
 
 // The windows that a `perplexity` or `divergence` entry asks for, [N, length] int64: the text is

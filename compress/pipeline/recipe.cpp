@@ -18,6 +18,7 @@ struct Document {
   std::string model;
   int threads = 0;
   bool strict = false;
+  bool eval_after_every_pass = false;
   json calibration, passes, gate, evals, exports;
   std::vector<std::string> chat;
 
@@ -34,6 +35,9 @@ struct Document {
     visit("passes", &D::passes, Any{}, "Ordered list.");
     visit("gate", &D::gate, Any{}, "Bounds that the result must hold.");
     visit("eval", &D::evals, Any{}, "What to measure before and after.");
+    visit("eval_after_every_pass", &D::eval_after_every_pass, Any{},
+          "Measure that after every pass too; block-wise passes that go through the model together "
+          "count as one.");
     visit("export", &D::exports, Any{}, "What to write.");
     visit("chat", &D::chat, Any{}, "Questions answered before and after.");
   }
@@ -148,6 +152,7 @@ Recipe read_recipe(const json& content, const fs::path& file, const PassRegistry
   recipe.threads = document.threads;
   recipe.strict = document.strict;
   recipe.chat = document.chat;
+  recipe.eval_after_every_pass = document.eval_after_every_pass;
   recipe.calibration = read_calibration_part(document, where, file);
   recipe.passes = read_passes(document.passes, where, file, registry);
   if (!document.gate.is_null()) {
@@ -209,6 +214,7 @@ json Recipe::resolved(const PassRegistry& registry) const {
     }
     document["eval"].push_back({{step.name, std::move(options)}});
   }
+  if (eval_after_every_pass) document["eval_after_every_pass"] = true;
   document["export"] = json::array();
   for (const ExportStep& step : exports) document["export"].push_back(write_fields(step.config));
   document["chat"] = chat;
@@ -216,9 +222,10 @@ json Recipe::resolved(const PassRegistry& registry) const {
 }
 
 std::string to_yaml(const json& resolved) {
-  static constexpr const char* kOrder[] = {"version", "seed",        "model",  "threads",
-                                           "strict",  "calibration", "passes", "gate",
-                                           "eval",    "export",      "chat"};
+  static constexpr const char* kOrder[] = {
+      "version",     "seed",   "model", "threads", "strict",
+      "calibration", "passes", "gate",  "eval",    "eval_after_every_pass",
+      "export",      "chat"};
   std::string text;
   for (const char* key : kOrder) {
     const auto found = resolved.find(key);

@@ -11,6 +11,7 @@
 //   eval:
 //     - perplexity: {text: data/wiki.test.raw}
 //     - arc_easy: {path: data, limit: 100}
+//   eval_after_every_pass: true   # also after each pass (neighbouring block-wise ones together)
 //   export:
 //     - {format: gguf, type: Q4_1, path: model.gguf}
 //   chat: ["What is a leap year?"]
@@ -43,6 +44,7 @@ struct Recipe {
   std::vector<PassStep> passes;
   std::optional<GateConfig> gate;
   std::vector<EvalStep> evals;
+  bool eval_after_every_pass = false;
   std::vector<ExportStep> exports;
   std::vector<std::string> chat;  // questions answered before and after
 

@@ -24,14 +24,28 @@ std::vector<eval::TaskResult> flatten(const std::vector<MeasuredTask>& tasks, bo
   return flat;
 }
 
-ordered_json texts_of(const RunRecord& record) {
+ordered_json texts_of(const std::vector<MeasuredText>& measured) {
   ordered_json texts = ordered_json::array();
-  for (const MeasuredText& text : record.measured.texts) {
+  for (const MeasuredText& text : measured) {
     ordered_json entry = {{"name", text.step.name}, {"options", text.step.options()}};
     entry.update(ordered_json(to_json(text.measured)));
     texts.push_back(entry);
   }
   return texts;
+}
+
+ordered_json stages_of(const RunRecord& record) {
+  ordered_json stages = ordered_json::array();
+  for (const MeasuredStage& stage : record.measured.stages) {
+    std::vector<eval::TaskResult> flat;
+    for (const auto& results : stage.tasks) {
+      flat.insert(flat.end(), results.begin(), results.end());
+    }
+    ordered_json entry = {{"after", stage.after}, {"texts", texts_of(stage.texts)}};
+    entry["results"] = eval::results_json(flat, {.model = record.recipe.model})["results"];
+    stages.push_back(std::move(entry));
+  }
+  return stages;
 }
 
 ordered_json exports_of(const RunRecord& record) {
@@ -145,11 +159,12 @@ ordered_json results_of(const RunRecord& record) {
                           {"top1,none", text.measured.same_top.value}};
     results["results"][text.step.name] = entry;
   }
-  ordered_json own = {{"texts", texts_of(record)},
+  ordered_json own = {{"texts", texts_of(record.measured.texts)},
                       {"bits_per_weight", record.plan.bits_per_weight},
                       {"source_bytes", record.model_bytes},
                       {"exports", exports_of(record)},
                       {"passes", passes_of(record)}};
+  if (!record.measured.stages.empty()) own["stages"] = stages_of(record);
   ordered_json chat = ordered_json::array();
   for (const ChatAnswer& answer : record.measured.chat) {
     chat.push_back(

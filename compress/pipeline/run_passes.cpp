@@ -157,6 +157,12 @@ Model RunPhases::run_passes(const Model& start, std::span<const PassPhase> phase
     log.write(
         "phase_done",
         {{"phase", name}, {"seconds", watch.seconds()}, {"peak_rss_bytes", io::peak_rss_bytes()}});
+    if (!record.recipe.eval_after_every_pass) continue;
+    if (&phase == &phases.back()) {
+      record.measured.last_stage = phase.name();
+    } else {
+      stages.emplace_back(phase.name(), model);
+    }
   }
   return model;
 }

@@ -33,6 +33,21 @@ void RunPhases::start(bool resumed) {
                                            {"planned_peak_bytes", record.plan.peak_bytes}});
 }
 
+void RunPhases::measure_stages(const Model& original) {
+  const std::vector<EvalStep>& evals = record.recipe.evals;
+  for (const auto& [after, stage] : stages) {
+    const auto tokenizer = tokenizer_of(stage);
+    MeasuredStage measured{after, {}, {}};
+    measured.texts = measure_texts(evals, original, stage, *tokenizer, context, progress);
+    measured.tasks = run_tasks(evals, {}, stage, tokenizer, engine, context, progress).tasks;
+    for (const MeasuredText& text : measured.texts) {
+      log.write("measured",
+                {{"name", text.step.name}, {"after", after}, {"result", to_json(text.measured)}});
+    }
+    record.measured.stages.push_back(std::move(measured));
+  }
+}
+
 void RunPhases::measure(const Model& model) {
   const Recipe& recipe = record.recipe;
   if (recipe.evals.empty() && recipe.chat.empty()) return;
@@ -58,6 +73,7 @@ void RunPhases::measure(const Model& model) {
   }
   TaskRun before = run_tasks(recipe.evals, recipe.chat, original, tokenizer_of(original), engine,
                              context, progress);
+  measure_stages(original);
   TaskRun after = run_tasks(recipe.evals, recipe.chat, model, tokenizer, engine, context, progress);
   std::size_t task = 0;
   for (const EvalStep& step : recipe.evals) {

@@ -45,17 +45,20 @@ struct RunPhases {
   Progress& progress;
   RunLog& log;
   std::filesystem::path work;
+  // With `eval_after_every_pass`: what each phase but the last left, for measure().
+  std::vector<std::pair<std::string, Model>> stages = {};
 
   void start(bool resumed);
   // All passes of the recipe, one phase after the other; gives the model that the last one leaves.
   Model run_passes(const Model& start, std::span<const PassPhase> phases);
-  // Texts, gate, tasks and chat. Throws GateNotMet.
+  // Texts, gate, tasks and chat, and those of the stages. Throws GateNotMet.
   void measure(const Model& model);
   // Throws NumericRefusal for an export that does not compute what the model computes.
   void export_and_verify(const Model& model);
 
  private:
   void run_blocks(Model& model, const PassPhase& phase);
+  void measure_stages(const Model& original);
   Model run_whole(const Model& input, const Model& original, const PassPhase& phase);
   void log_report(std::size_t pass, const PassReport& report, bool restored);
 };

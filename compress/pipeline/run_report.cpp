@@ -76,6 +76,53 @@ void add_task(const eval::ResultLine& before, const eval::ResultLine& after, Row
   }
 }
 
+// What a group or task of its own is called, and its first metric.
+std::vector<std::pair<std::string, std::string>> headline(
+    const std::vector<eval::TaskResult>& results) {
+  std::vector<std::pair<std::string, std::string>> found;
+  for (const eval::ResultLine& line : eval::result_lines(results)) {
+    if (line.alias != line.name) continue;  // a member of a group
+    const auto& metrics = line.is_group ? line.metrics : line.members.front()->metrics;
+    found.emplace_back(line.alias + " " + metrics.front().info.key(),
+                       number(metrics.front().value));
+  }
+  return found;
+}
+
+// A row a stage: KL on each text, each task; `head`: what they are called.
+std::vector<std::string> stage_row(const std::string& name, const std::vector<MeasuredText>& texts,
+                                   const std::vector<std::vector<eval::TaskResult>>& tasks,
+                                   bool head) {
+  std::vector<std::string> row = {name};
+  for (const MeasuredText& text : texts) {
+    row.push_back(head ? "KL, " + fs::path(text.step.text.text).filename().string()
+                       : number(text.measured.mean.value));
+  }
+  for (const auto& results : tasks) {
+    for (const auto& [key, value] : headline(results)) row.push_back(head ? key : value);
+  }
+  return row;
+}
+
+std::string stages_table(const RunRecord& record) {
+  const Measurements& measured = record.measured;
+  std::vector<std::vector<eval::TaskResult>> before, after;
+  for (const MeasuredTask& task : measured.tasks) {
+    before.push_back(task.before);
+    after.push_back(task.after);
+  }
+  Rows rows = {stage_row("after", measured.texts, after, true)};
+  rows.push_back(stage_row("no pass", measured.texts, before, false));
+  std::fill_n(rows.back().begin() + 1, measured.texts.size(), "0");
+  for (const MeasuredStage& stage : measured.stages) {
+    rows.push_back(stage_row(stage.after, stage.texts, stage.tasks, false));
+  }
+  rows.push_back(stage_row(measured.last_stage, measured.texts, after, false));
+  std::vector<bool> right(rows.front().size(), true);
+  right.front() = false;
+  return eval::markdown_table(rows, right);
+}
+
 std::string escaped(const std::string& text) {
   std::string out;
   for (const char c : text) {
@@ -145,7 +192,9 @@ std::string summary_table(const RunRecord& record) {
       add_task(before.at(line), after[line], rows);
     }
   }
-  return eval::markdown_table(rows, {false, true, true, true, true});
+  std::string table = eval::markdown_table(rows, {false, true, true, true, true});
+  if (!record.measured.stages.empty()) table += "\n" + stages_table(record);
+  return table;
 }
 
 std::string model_card(const RunRecord& record, const ExportStep& step) {

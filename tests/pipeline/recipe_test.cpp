@@ -29,9 +29,11 @@ TEST(Recipe, ResolvedFormReadsBackToItself) {
                              "seed: 9\ncalibration: {text: t}\npasses: [fake.needy]\n"
                              "gate: {kl_mean: 0.5}\neval: [{divergence: {text: t}}, "
                              "{arc_easy: {path: d, limit: 3}}]\n"
+                             "eval_after_every_pass: true\n"
                              "export: [{format: gguf, path: a.gguf}]\nchat: Why?");
   const nlohmann::json resolved = recipe.resolved(fake_registry());
   EXPECT_EQ(resolved["passes"][0]["fake.needy"]["bits"], 4);
+  EXPECT_EQ(resolved["eval_after_every_pass"], true);
   EXPECT_EQ(read(to_yaml(resolved)).resolved(fake_registry()), resolved);
 }
 
@@ -42,7 +44,7 @@ TEST(Recipe, WhatDecidesTheWeightsLeavesOutWhatDoesNot) {
   const Recipe two = read(std::string(kHead) +
                           "threads: 2\ncalibration: {text: t, batch: 8}\n"
                           "passes: [fake.needy]\neval: [{perplexity: "
-                          "{text: t}}]");
+                          "{text: t}}]\neval_after_every_pass: true");
   const Recipe other =
       read(std::string(kHead) + "calibration: {text: t}\npasses: [{fake.needy: {bits: 3}}]");
   EXPECT_EQ(one.deciding(fake_registry()), two.deciding(fake_registry()));

@@ -3,6 +3,7 @@ or an interrupted command ends in the same files, and how it stops."""
 
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import time
@@ -45,6 +46,28 @@ def test_a_run_leaves_exports_results_manifest_and_log(work):
     assert 0 < kl < 1
     assert "tokenizer.model" in [entry.name for entry in (work / "out/hf").iterdir()]
     succeed("verify", work / "out")
+
+
+def test_measuring_after_every_pass_says_what_each_left_and_changes_no_weight(work):
+    passes = [{"prune.depth": {"remove": 1, "windows": 2}}, *recipe_for(work)["passes"]]
+    plain = write_recipe(work / "plain.yaml", recipe_for(work, passes=passes))
+    staged = write_recipe(work / "staged.yaml",
+                          recipe_for(work, passes=passes, eval_after_every_pass=True))
+    assert "prune.depth" not in succeed("run", plain, "--out", work / "plain").stdout
+    shown = succeed("run", staged, "--out", work / "staged").stdout
+    assert re.search(r"\|no pass +\| +0\|\n\|prune.depth +\|.*\n\|quantize.gptq\|", shown)
+    results = json.loads((work / "staged/results.json").read_text())["attar"]
+    [stage] = results["stages"]
+    assert stage["after"] == "prune.depth"
+    between, end = (texts[0]["kl_mean"]["value"] for texts in (stage["texts"], results["texts"]))
+    assert between > 0 and end > 0 and between != end
+    # Between the two passes stands what the first alone would have left.
+    alone = write_recipe(work / "alone.yaml", recipe_for(work, passes=passes[:1]))
+    succeed("run", alone, "--out", work / "alone")
+    left = json.loads((work / "alone/results.json").read_text())["attar"]["texts"][0]
+    assert left["kl_mean"] == stage["texts"][0]["kl_mean"]
+    assert ((work / "plain/hf/model.safetensors").read_bytes()
+            == (work / "staged/hf/model.safetensors").read_bytes())
 
 
 def test_threads_and_batch_change_no_bit(work):

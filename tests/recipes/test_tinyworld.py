@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import tokenizers
@@ -20,6 +22,8 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 TINYWORLD = SOURCE / "recipes/tinyworld"
 TEACHER = TINYWORLD / "teacher"
 PROGRAM = os.environ.get("ATTAR_PROGRAM", str(SOURCE / "build/bin/attar"))
+REAL = os.environ.get("ATTAR_REAL") == "1"
+KILLS = int(os.environ.get("ATTAR_KILLS", 30 if REAL else 3))
 ODD_TEXT = "Grüße, 世界!\r\n\t 1234567 \x00 don't  <|endoftext|> \U0001F44D\U0001F3FD"
 
 
@@ -199,6 +203,13 @@ def test_the_teacher_was_trained_on_this_world(world):
         assert (TEACHER / name).read_bytes() == (world / "untrained/teacher" / name).read_bytes()
 
 
+# --- the pipeline -----------------------------------------------------------------------------
+
+# So that all of it takes seconds: it is the same passes, and what they leave is no good.
+SHORT = ["passes.2.steps=12", "passes.2.save_seconds=0", "calibration.sequences=8",
+         "eval.0.limit=2", "eval.1.limit=1"]
+
+
 def tasks_of(world):
     return {"mmlu": {"path": str(world), "shots": 2}, "gsm8k": {"path": str(world), "shots": 1}}
 
@@ -206,3 +217,109 @@ def tasks_of(world):
 def accuracies(done):
     return (done["results"]["mmlu"]["acc,none"],
             done["results"]["gsm8k"]["exact_match,strict-match"])
+
+
+@pytest.fixture(scope="module")
+def pipeline(world, tmp_path_factory):
+    """The recipe beside a teacher and a world."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    shutil.copyfile(TINYWORLD / "pipeline.yaml", folder / "pipeline.yaml")
+    shutil.copytree(TEACHER, folder / "teacher")
+    (folder / "world").symlink_to(world)
+    return folder / "pipeline.yaml"
+
+
+def command(recipe, out, threads, overrides):
+    return [PROGRAM, "run", str(recipe), "--out", str(out), "--threads", str(threads), *overrides]
+
+
+def exported(out):
+    """sha256 of every exported file, from the manifest and from the bytes."""
+    stated = json.loads((out / "manifest.json").read_text())["outputs"]
+    found = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in stated
+             if name not in ("results.json", "report.html")}
+    assert found == {name: stated[name]["sha256"] for name in found}
+    return found
+
+
+@pytest.fixture(scope="module")
+def straight(pipeline):
+    """A short run on one thread, and how long it took."""
+    out = pipeline.parent / "straight"
+    since = time.monotonic()
+    done = subprocess.run(command(pipeline, out, 1, SHORT), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out, time.monotonic() - since
+
+
+def test_the_pipeline_halves_the_parameters_and_divides_the_bytes_by_seven(straight):
+    out, _ = straight
+    teacher = (TEACHER / "model.safetensors").stat().st_size
+    assert 7 * (out / "tinyworld-q4.gguf").stat().st_size <= teacher
+    config = transformers.AutoConfig.from_pretrained(out / "tinyworld-w4")
+    del config.quantization_config
+    student, whole = (transformers.AutoModelForCausalLM.from_config(one).num_parameters()
+                      for one in (config, transformers.AutoConfig.from_pretrained(TEACHER)))
+    assert 2 * student <= whole
+
+
+def test_the_pipeline_measures_after_every_pass(straight):
+    out, _ = straight
+    stages = json.loads((out / "results.json").read_text())["attar"]["stages"]
+    assert [stage["after"] for stage in stages] == ["prune.depth", "prune.width", "distill"]
+    for stage in stages:
+        assert set(stage["results"]) >= {"mmlu", "gsm8k"}
+
+
+def kill_until_done(start, recipe, out, seconds, kills, dice):
+    """Runs the command until OUT is there, killing it `kills` times at most; how often it was."""
+    killed = 0
+    while True:
+        process = start(recipe, out, 1 + killed % 2)
+        try:
+            process.wait(dice.uniform(0, seconds) if killed < kills else 3600)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+            continue
+        assert process.returncode == 0
+        return killed
+
+
+def test_kills_at_random_moments_and_threads_change_no_exported_byte(pipeline, straight):
+    """ATTAR_KILLS kills (3; 30 with ATTAR_REAL=1), the run going on with another number of threads
+    after each."""
+    expected = exported(straight[0])
+    dice = random.Random(20261121)
+    left = KILLS
+    run = 0
+
+    def start(recipe, out, threads):
+        return subprocess.Popen(command(recipe, out, threads, SHORT), stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
+
+    while left:
+        out = pipeline.parent / f"killed{run}"
+        left -= kill_until_done(start, pipeline, out, 0.7 * straight[1], min(left, 5), dice)
+        assert exported(out) == expected
+        run += 1
+    fresh = pipeline.parent / "fresh"
+    subprocess.run(command(pipeline, fresh, 2, SHORT), check=True, capture_output=True)
+    assert exported(fresh) == expected
+    assert not list(pipeline.parent.glob("*.partial-*"))
+    print(f"{KILLS} kills in {run} runs of {straight[1]:.1f} s")
+
+
+@pytest.mark.skipif(not REAL, reason="needs ATTAR_REAL=1: takes minutes")
+def test_the_pipeline_stays_within_five_points_of_the_teacher(pipeline):
+    out = pipeline.parent / "whole"
+    since = time.monotonic()
+    subprocess.run(command(pipeline, out, 2, []), check=True, capture_output=True)
+    print(f"{time.monotonic() - since:.0f} s")
+    results = json.loads((out / "results.json").read_text())
+    print(results["attar"]["table"])
+    before = accuracies(attar.evaluate(TEACHER, tasks_of(pipeline.parent / "world"), threads=1))
+    for path in ("tinyworld-q4.gguf", "tinyworld-w4"):
+        after = accuracies(attar.evaluate(out / path, tasks_of(pipeline.parent / "world"), threads=1))
+        assert all(new >= old - 0.05 for old, new in zip(before, after)), (path, before, after)
