@@ -38,7 +38,8 @@ void RunPhases::measure_stages(const Model& original) {
   for (const auto& [after, stage] : stages) {
     const auto tokenizer = tokenizer_of(stage);
     MeasuredStage measured{after, {}, {}};
-    measured.texts = measure_texts(evals, original, stage, *tokenizer, context, progress);
+    measured.texts =
+        measure_texts(evals, original, stage, *tokenizer, context, progress, stage.source_tokens());
     measured.tasks = run_tasks(evals, {}, stage, tokenizer, engine, context, progress).tasks;
     for (const MeasuredText& text : measured.texts) {
       log.write("measured",
