@@ -3,8 +3,8 @@
 
     python3 recipes/tinyworld/orders.py OUT [--program build/bin/attar] [--threads N]
 
-Prints a table: accuracy of what each order leaves, in the 4 bits that are exported, and what it lost
-by KL on text nobody trained on. Passes keep their options; only their places change. A run that
+Prints a table: the accuracy of what each order leaves, in 4 bits, and its KL to the teacher on text
+that nobody trained on. Passes keep their options; only their places change. A run that
 lies in OUT already is not done again.
 """
 
@@ -43,7 +43,8 @@ def measure(arguments, recipe, number, names):
                         for step in recipe["eval"] if (name := name_of(step)) in ("mmlu", "gsm8k")
                         for options in [step[name]]] + [text])
     command = [arguments.program, "run", HERE / "pipeline.yaml", "--out", out,
-               f"passes={passes}", f"eval={evals}", "eval_after_every_pass=false"]
+               f"passes={passes}", f"eval={evals}", "eval_after_every_pass=false",
+               "export=[{format: compressed-tensors, path: w4}]"]
     if arguments.threads:
         command += ["--threads", arguments.threads]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
