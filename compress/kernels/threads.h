@@ -6,6 +6,10 @@
 
 namespace attar::kernels {
 
+// Multiplications below which a product stays on the calling thread: to wake the others and wait
+// for them costs more, and many times more on a machine that is busy with something else.
+inline constexpr std::int64_t kSharedProduct = std::int64_t{1} << 20;
+
 // Calls body(begin, end) on ranges that cover [0, rows), each of about 16 Ki elements or more. A
 // row's result must not depend on its range.
 template <class Body>

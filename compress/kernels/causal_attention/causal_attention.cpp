@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "compress/kernels/causal_attention/task.h"
+#include "compress/kernels/threads.h"
 
 namespace attar::kernels {
 namespace {
@@ -47,13 +48,22 @@ std::vector<AttentionTask> cut_into_tasks(const CausalAttention& call) {
   return tasks;
 }
 
+std::int64_t multiplications(const CausalAttention& call) {
+  std::int64_t pairs = 0;
+  for (std::int64_t s = 0; s < call.sequence_count; ++s) {
+    pairs += call.sequences[s].query_count * call.sequences[s].key_count;
+  }
+  return 2 * pairs * call.heads * call.head_dim;
+}
+
 }  // namespace
 
 void causal_attention(const CausalAttention& call, const Variant& variant) {
   check_call(call);
   const std::vector<AttentionTask> tasks = cut_into_tasks(call);
   const std::int64_t count = static_cast<std::int64_t>(tasks.size());
-#pragma omp parallel for schedule(dynamic, 1) if (count > 1)
+  const bool shared = count > 1 && multiplications(call) >= kSharedProduct;
+#pragma omp parallel for schedule(dynamic, 1) if (shared)
   for (std::int64_t i = 0; i < count; ++i) {
     variant.causal_attention(call, tasks[static_cast<std::size_t>(i)]);
   }

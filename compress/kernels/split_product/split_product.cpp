@@ -10,6 +10,7 @@
 #include <string>
 
 #include "compress/kernels/split_product/task.h"
+#include "compress/kernels/threads.h"
 
 namespace attar::kernels {
 namespace {
@@ -51,7 +52,10 @@ void check_weights(const Variant& variant, const void* weights, int pieces) {
   check(misplaced == 0, "packed weights must be aligned to 64 bytes; bytes past that", misplaced);
 }
 
-int threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
+// Threads that so many multiplications are shared out to.
+int threads_for(std::int64_t multiplications) {
+  return omp_in_parallel() || multiplications < kSharedProduct ? 1 : omp_get_max_threads();
+}
 
 template <class Call>
 std::int64_t rows_of_a_task(const Call& call) {
@@ -84,10 +88,11 @@ void split_product(const SplitProduct& call, const Variant& variant) {
   const std::int64_t step = rows_of_a_task(call);
   const std::int64_t blocks = (call.rows + step - 1) / step;
   // Few rows leave threads idle, unless the outputs are shared out as well.
-  const std::int64_t wanted = threads() == 1 ? 1 : 2 * threads();
+  const int threads = threads_for(call.rows * call.layer.columns * call.layer.inner);
+  const std::int64_t wanted = threads == 1 ? 1 : 2 * threads;
   const std::int64_t panels = panels_of(call.layer.columns);
   const std::int64_t ranges = std::clamp((wanted + blocks - 1) / blocks, std::int64_t{1}, panels);
-#pragma omp parallel for schedule(dynamic, 1) if (blocks * ranges > 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (blocks * ranges > 1)
   for (std::int64_t i = 0; i < blocks * ranges; ++i) {
     const std::int64_t row = i / ranges * step, range = i % ranges;
     const std::int64_t end = std::min(call.rows, row + step);
@@ -104,9 +109,10 @@ void split_finish(const SplitFinish& call, const Variant& variant) {
   check(call.gate_up.columns == 2 * call.down.inner, "gate and up must be as wide as down reads",
         call.gate_up.columns);
   std::int64_t step = rows_of_a_task(call);
-  if (threads() > 1) step = std::min(step, panels_of(call.rows / (2 * threads()) + 1) * kPanel);
+  const int threads = threads_for(call.rows * 2 * call.gate_up.inner * call.down.inner);
+  if (threads > 1) step = std::min(step, panels_of(call.rows / (2 * threads) + 1) * kPanel);
   const std::int64_t blocks = (call.rows + step - 1) / step;
-#pragma omp parallel for schedule(dynamic, 1) if (blocks > 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (blocks > 1)
   for (std::int64_t i = 0; i < blocks; ++i) {
     const std::int64_t row = i * step, end = std::min(call.rows, row + step);
     variant.split_finish(call, {row, end, 0, 0, thread_scratch(scratch_bytes(call, end - row))});
