@@ -6,8 +6,9 @@
 Both get the same contexts. transformers answers as lm-evaluation-harness lets it: every question by
 itself with its five examples, log_softmax over all positions, the four letters read off one pass,
 since they are one token each. It runs with batches of 1 or of 4 questions, whichever is quicker on a
-first subject, which does not count; attar computes what questions of a subject share once. On a machine with other work to do, the ratio of processor seconds says
-more than that of the clock on the wall.
+first subject, which does not count; attar computes what questions of a subject share once. On a
+machine with other work to do, the ratio of processor seconds says more than that of the clock on the
+wall.
 """
 
 import argparse
