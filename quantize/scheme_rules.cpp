@@ -90,7 +90,8 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
         require<DoesNotFit>(group == 0 || in % group == 0, where_,
                             "group_size must divide input features, got group_size=", group,
                             ", input features=", in, " (layer '", layer_name(block, role),
-                            "', decided by ", decision.rule, "); choose ", fitting_groups(group, in));
+                            "', decided by ", decision.rule, "); choose ",
+                            fitting_groups(group, in));
         layer.keeps_zeros = true;  // every grid of these passes holds 0, and a mask is respected
         layer.action = std::string(method) + " " + describe_scheme(*decision.scheme);
       }

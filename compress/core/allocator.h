@@ -8,8 +8,9 @@ namespace attar {
 void give_large_blocks_back();
 
 // A loop whose steps ask for the same buffers again keeps them while this lives: pages that come
-// anew must be zeroed (three distillation steps of SmolLM2 took 33.5 processor seconds without this,
-// 30.3 and 31.3 with it). Blocks of more than 32 MB, glibc's limit, come from the system in any case.
+// anew must be zeroed (three distillation steps of SmolLM2 took 33.5 processor seconds without
+// this, 30.3 and 31.3 with it). Blocks of more than 32 MB, glibc's limit, come from the system in
+// any case.
 class KeepLargeBlocks {
  public:
   KeepLargeBlocks();
