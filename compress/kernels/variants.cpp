@@ -50,6 +50,10 @@ template <class S>
 void f32_to_bf16_all(const float*, void*, std::int64_t);
 template <class S>
 void dequantize_affine_rows(const AffineCodes&, std::int64_t, std::int64_t);
+template <class S>
+void block_search_groups(const BlockSearch&, std::int64_t, std::int64_t);
+template <class S>
+void group_prices_groups(const GroupPrices&, std::int64_t, std::int64_t);
 
 int amx_split_pack(const SplitPack&, std::int64_t);
 void amx_split_product(const SplitProduct&, const SplitTask&);
@@ -76,7 +80,9 @@ constexpr Variant variant_of(std::string_view name, bool (*supported)()) {
           .bf16_to_f32 = bf16_to_f32_all<S>,
           .f32_to_f16 = f32_to_f16_all<S>,
           .f32_to_bf16 = f32_to_bf16_all<S>,
-          .dequantize_affine = dequantize_affine_rows<S>};
+          .dequantize_affine = dequantize_affine_rows<S>,
+          .block_search = block_search_groups<S>,
+          .group_prices = group_prices_groups<S>};
 }
 
 #ifdef ATTAR_HAVE_AVX2

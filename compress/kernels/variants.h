@@ -27,6 +27,8 @@ struct LogSoftmaxStats;
 struct Divergence;
 struct ResponseLoss;
 struct AffineCodes;
+struct BlockSearch;
+struct GroupPrices;
 struct AttentionTask;
 struct SplitPack;
 struct SplitProduct;
@@ -55,6 +57,8 @@ struct Variant {
   void (*f32_to_f16)(const float* source, void* out, std::int64_t count);
   void (*f32_to_bf16)(const float* source, void* out, std::int64_t count);
   void (*dequantize_affine)(const AffineCodes&, std::int64_t begin, std::int64_t end);
+  void (*block_search)(const BlockSearch&, std::int64_t begin, std::int64_t end);
+  void (*group_prices)(const GroupPrices&, std::int64_t begin, std::int64_t end);
   // Null where the processor has no tile instructions.
   int (*split_pack)(const SplitPack&, std::int64_t panel) = nullptr;
   void (*split_product)(const SplitProduct&, const SplitTask&) = nullptr;
