@@ -90,7 +90,7 @@ std::int64_t DistillPass::working_bytes(const ModelConfig& config) const {
 
 void DistillPass::run(ModelWork& work) const {
   const TrainingWindows windows(
-      read_training_text({config_.text, config_.separator, config_.end_of_text}, *work.tokenizer),
+      read_documents({config_.text, config_.separator, config_.end_of_text}, *work.tokenizer),
       config_.length, work.context.seed, config_.shift);
   Teachers teachers;
   std::string identity;

@@ -106,7 +106,7 @@ std::int64_t LoraPass::working_bytes(const ModelConfig& config) const {
 
 void LoraPass::run(ModelWork& work) const {
   const TrainingWindows windows(
-      read_training_text({config_.text, config_.separator, config_.end_of_text}, *work.tokenizer),
+      read_documents({config_.text, config_.separator, config_.end_of_text}, *work.tokenizer),
       config_.length, work.context.seed, config_.shift);
   put_terms(config_, work);
   Student student(work.output, Learning{false, true, false, false});

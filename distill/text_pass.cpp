@@ -20,7 +20,7 @@ std::int64_t TextPass::working_bytes(const ModelConfig& config) const {
 
 void TextPass::run(ModelWork& work) const {
   const TrainingWindows windows(
-      read_training_text({config_.text, config_.separator, config_.end_of_text}, *work.tokenizer),
+      read_documents({config_.text, config_.separator, config_.end_of_text}, *work.tokenizer),
       config_.length, work.context.seed, config_.shift);
   Student student(work.input, learning_);
   NextToken objective(config_.recompute);

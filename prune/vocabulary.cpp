@@ -8,7 +8,7 @@
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
 #include "compress/formats/weight_rows.h"
-#include "compress/train/training_text.h"
+#include "compress/tokenize/documents.h"
 
 namespace attar {
 namespace {

@@ -11,6 +11,7 @@
 #include "compress/core/errors.h"
 #include "compress/core/random.h"
 #include "compress/io/hash.h"
+#include "compress/tokenize/documents.h"
 
 namespace attar {
 namespace {
@@ -43,7 +44,9 @@ CalibrationTokens read_calibration(const CalibrationConfig& config, const Tokeni
   std::vector<TokenId> stream;
   std::string files;
   for (const std::string& path : config.text) {
-    const std::vector<TokenId> ids = tokenizer.encode(read_text(path));
+    const std::vector<TokenId> ids = is_json_lines(path)
+                                         ? read_documents({.paths = {path}}, tokenizer).ids
+                                         : tokenizer.encode(read_text(path));
     stream.insert(stream.end(), ids.begin(), ids.end());
     files += (files.empty() ? "'" : ", '") + path + "'";
   }

@@ -24,7 +24,10 @@ struct CalibrationConfig {
   template <class Visit>
   static void fields(Visit&& visit) {
     using C = CalibrationConfig;
-    visit("text", &C::text, Any{}, "Text file, or several: UTF-8.");
+    visit("text", &C::text, Any{},
+          "Text file, or several: UTF-8, or *.jsonl with {\"text\"} or {\"prompt\", "
+          "\"completion\"} a "
+          "line.");
     visit("sequences", &C::sequences, Range<std::int64_t>{1, 1 << 20}, "Windows of the text.");
     visit("length", &C::length, Range<std::int64_t>{8, 1 << 17}, "Tokens a window.");
     visit("store", &C::store, Any{},
@@ -39,9 +42,10 @@ struct CalibrationTokens {
   std::string sha256;  // of shape and ids
 };
 
-// Tokenizes the files (no BOS), cuts the stream into windows of `length` tokens that do not overlap
-// and takes `sequences` of them, chosen by the seed and kept in the order of the text. Throws
-// BadInput for a text that is empty, not to be read, or too short (saying how many windows it has).
+// Tokenizes the files (texts without BOS, documents of a *.jsonl as a model is trained on them),
+// cuts the stream into windows of `length` tokens that do not overlap and takes `sequences` of
+// them, chosen by the seed and kept in the order of the text. Throws BadInput for a text that is
+// empty, not to be read, or too short (saying how many windows it has).
 CalibrationTokens read_calibration(const CalibrationConfig& config, const Tokenizer& tokenizer,
                                    std::uint64_t seed);
 

@@ -34,7 +34,8 @@ class HeadScorer {
                      : PreparedWeight(changed.head())) {}
 
   void score(const at::Tensor& teacher_rows, const at::Tensor& student_rows,
-             const std::int64_t* targets, eval::WindowDivergence& window) {
+             const std::int64_t* targets, const std::uint8_t* counts,
+             eval::WindowDivergence& window) {
     const std::int64_t rows = teacher_rows.size(0), vocabulary = changed_.outputs();
     at::Tensor teacher = rows_of(teacher_logits_, rows, original_.outputs());
     at::Tensor student = rows_of(student_logits_, rows, vocabulary);
@@ -52,6 +53,7 @@ class HeadScorer {
                          vocabulary, vocabulary, vocabulary, teacher_stats.data(),
                          student_stats.data(), found.data()});
     for (std::size_t row = 0; row < found.size(); ++row) {
+      if (counts && counts[row] == 0) continue;
       require<NumericRefusal>(teacher_stats[row].non_finite + student_stats[row].non_finite == 0,
                               "divergence", "a logit of the ",
                               teacher_stats[row].non_finite ? "original" : "changed",
@@ -123,8 +125,9 @@ void require_same_vocabulary(const Model& a, const Model& b) {
 }
 
 std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const Model& changed,
-                                                    const at::Tensor& ids, const WalkStep& step,
+                                                    const ScoredWindows& text, const WalkStep& step,
                                                     KeptTokens tokens) {
+  const at::Tensor& ids = text.ids;
   const at::Tensor mapped = tokens_of(tokens, original, changed);
   const at::Tensor teacher_ids =
       mapped.defined() ? at::index_select(mapped, 0, ids.flatten()).view(ids.sizes()) : ids;
@@ -138,6 +141,8 @@ std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const
   HeadScorer scorer(original, changed, mapped);
   const std::int64_t length = ids.size(1);
   const auto* targets = ids.const_data_ptr<std::int64_t>() + 1;
+  const auto* counts =
+      text.counts.defined() ? text.counts.const_data_ptr<std::uint8_t>() + 1 : nullptr;
   std::vector<eval::WindowDivergence> windows(static_cast<std::size_t>(ids.size(0)));
   for (std::int64_t window = 0; window < ids.size(0); ++window) {
     step("window");
@@ -145,9 +150,10 @@ std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const
       const std::int64_t count = std::min(kHeadRows, length - 1 - first);
       const std::int64_t at = window * length + first;
       scorer.score(teacher.normed(at, count), student.normed(at, count), targets + at,
-                   windows[static_cast<std::size_t>(window)]);
+                   counts ? counts + at : nullptr, windows[static_cast<std::size_t>(window)]);
     }
   }
+  std::erase_if(windows, [](const auto& window) { return window.nats.empty(); });
   return windows;
 }
 

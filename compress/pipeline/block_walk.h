@@ -35,21 +35,28 @@ class BlockWalk {
   std::optional<BlockRunner> runner_;  // of one block after the other
 };
 
+// Windows of text, and which tokens of them are to be foretold.
+struct ScoredWindows {
+  at::Tensor ids;     // [N, T] int64
+  at::Tensor counts;  // [N, T] uint8, 1 where foretelling the token counts; undefined: everywhere
+};
+
 // Called before each block ("block") and each window of the head ("window"); may throw to stop.
 using WalkStep = std::function<void(std::string_view what)>;
 
-// KL(original || changed), both log-likelihoods and agreement at positions 0 .. T - 2 of every
-// window. Throws NumericRefusal for a logit that is not finite, BadInput for models of different
-// vocabulary; depth and widths may differ.
+// KL(original || changed), both log-likelihoods and agreement at the positions 0 .. T - 2 of every
+// window whose next token counts; a window without any is left out. Throws NumericRefusal for a
+// logit that is not finite, BadInput for models of different vocabulary; depth and widths may
+// differ.
 //
-// A model whose vocabulary was trimmed reads `ids` of its own; the original reads the same pieces
+// A model whose vocabulary was trimmed reads ids of its own; the original reads the same pieces
 // by its numbers, `tokens[id]` (empty: the same vocabulary). Its distribution is taken over the
 // kept tokens and made to sum to 1, for KL and likelihood alike, and `outside` has what lay on
 // others: a model that lost nothing but rows has KL 0 and the same perplexity. The original by
 // itself may cut the text into other pieces, so none of this says what the trimmed tokenizer costs:
 // bits a byte do, each model with its own tokenizer (task wikitext).
 std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const Model& changed,
-                                                    const at::Tensor& ids, const WalkStep& step,
+                                                    const ScoredWindows& text, const WalkStep& step,
                                                     KeptTokens tokens = {});
 
 // Throws BadInput unless both have as many tokens.

@@ -6,6 +6,7 @@
 #include "compress/io/atomic_file.h"
 #include "compress/pipeline/block_walk.h"
 #include "compress/pipeline/chat.h"
+#include "compress/tokenize/documents.h"
 #include "eval/encoding.h"
 
 namespace attar {
@@ -79,15 +80,25 @@ std::unique_ptr<LanguageModel> stoppable(std::unique_ptr<LanguageModel> model,
   return std::make_unique<StoppableModel>(std::move(model), context);
 }
 
-at::Tensor text_windows(const EvalStep& step, const Tokenizer& tokenizer) {
-  const std::vector<TokenId> ids = eval::encode_prompt(tokenizer, io::read_file(step.text.text));
+ScoredWindows text_windows(const EvalStep& step, const Tokenizer& tokenizer) {
+  const std::string& path = step.text.text;
+  DocumentTokens tokens;
+  if (is_json_lines(path)) {
+    tokens = read_documents({.paths = {path}}, tokenizer);
+  } else {
+    tokens.ids = eval::encode_prompt(tokenizer, io::read_file(path));
+    tokens.counts.assign(tokens.ids.size(), 1);
+  }
   const std::int64_t length = step.text.length;
-  const std::int64_t whole = static_cast<std::int64_t>(ids.size()) / length;
-  require(whole > 0, step.where, "'", step.text.text, "' has ", ids.size(),
+  const std::int64_t whole = std::ssize(tokens.ids) / length;
+  require(whole > 0, step.where, "'", path, "' has ", tokens.ids.size(),
           " tokens, less than one window of ", length, "; give a longer text or lower length");
   const std::int64_t count = step.text.windows == 0 ? whole : std::min(whole, step.text.windows);
-  at::Tensor windows = at::empty({count, length}, at::kLong);
-  std::copy_n(ids.begin(), count * length, windows.mutable_data_ptr<std::int64_t>());
+  ScoredWindows windows{at::empty({count, length}, at::kLong),
+                        at::empty({count, length}, at::kByte)};
+  std::copy_n(tokens.ids.begin(), count * length, windows.ids.mutable_data_ptr<std::int64_t>());
+  std::copy_n(tokens.counts.begin(), count * length,
+              windows.counts.mutable_data_ptr<std::uint8_t>());
   return windows;
 }
 
@@ -106,8 +117,8 @@ std::vector<MeasuredText> measure_texts(const std::vector<EvalStep>& steps, cons
       measured.push_back({step, same->measured});
       continue;
     }
-    const at::Tensor windows = text_windows(step, tokenizer);
-    progress.phase(step.name, original.config().layers + windows.size(0));
+    const ScoredWindows windows = text_windows(step, tokenizer);
+    progress.phase(step.name, original.config().layers + windows.ids.size(0));
     const auto report = [&](std::string_view what) {
       context.check_stop();
       progress.step(what);

@@ -55,10 +55,9 @@ struct Measurements {
   std::string last_stage;             // what it is called
 };
 
-// The windows that a `perplexity` or `divergence` entry asks for, [N, length] int64: the text is
-// tokenized at once, with BOS where the tokenizer adds one, and cut into windows that do not
-// overlap.
-at::Tensor text_windows(const EvalStep& step, const Tokenizer& tokenizer);
+// The windows that a `perplexity` or `divergence` entry asks for, which do not overlap. A text is
+// tokenized at once, with BOS where the tokenizer adds one; of a *.jsonl only completions count.
+ScoredWindows text_windows(const EvalStep& step, const Tokenizer& tokenizer);
 
 struct GateVerdict {
   bool holds = true;

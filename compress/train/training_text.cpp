@@ -6,98 +6,12 @@
 
 #include "compress/core/errors.h"
 #include "compress/core/random.h"
-#include "compress/io/atomic_file.h"
-#include "compress/io/hash.h"
-#include "compress/io/json.h"
 
 namespace attar {
-namespace {
-
-using Document = std::function<void(std::string_view prompt, std::string_view text)>;
-
-void read_lines(const std::string& path, std::string_view text, const Document& add) {
-  std::size_t begin = 0;
-  for (std::int64_t line = 1; begin < text.size(); ++line) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view one = text.substr(begin, end - begin);
-    begin = end + 1;
-    if (one.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string where = path + ": line " + std::to_string(line);
-    const nlohmann::json document = io::parse_json(one, where);
-    const auto text_of = [&](const char* key) {
-      require(document.is_object() && document.contains(key) && document[key].is_string(), where,
-              "must be {\"text\": ...} or {\"prompt\": ..., \"completion\": ...} with strings");
-      return document[key].get<std::string>();
-    };
-    const bool asked = document.is_object() && document.contains("prompt");
-    add(asked ? text_of("prompt") : std::string(), text_of(asked ? "completion" : "text"));
-  }
-}
-
-void read_file(const TrainingTextConfig& config, const std::string& path, const Document& add) {
-  const std::string text = io::read_file(path, std::uint64_t{1} << 34);
-  if (path.ends_with(".jsonl")) return read_lines(path, text, add);
-  if (config.separator.empty()) return add({}, text);
-  std::size_t begin = 0;
-  while (begin < text.size()) {
-    const std::size_t end = std::min(text.find(config.separator, begin), text.size());
-    if (end > begin) add({}, std::string_view(text).substr(begin, end - begin));
-    begin = end + config.separator.size();
-  }
-}
-
-class Collector {
- public:
-  Collector(const TrainingTextConfig& config, const Tokenizer& tokenizer)
-      : config_(config), tokenizer_(tokenizer) {}
-
-  TrainingTokens finish() {
-    io::Sha256 hash;
-    hash.update(std::as_bytes(std::span(tokens_.ids)));
-    hash.update(std::as_bytes(std::span(tokens_.counts)));
-    tokens_.sha256 = hash.hex();
-    return std::move(tokens_);
-  }
-
-  void add(std::string_view prompt, std::string_view text) {
-    if (tokenizer_.adds_bos() && tokenizer_.bos()) push(*tokenizer_.bos(), false);
-    for (const TokenId id : tokenizer_.encode(prompt)) push(id, false);
-    for (const TokenId id : tokenizer_.encode(text)) push(id, true);
-    if (config_.end_of_text && tokenizer_.eos()) push(*tokenizer_.eos(), true);
-    ++tokens_.documents;
-  }
-
- private:
-  void push(TokenId id, bool counts) {
-    tokens_.ids.push_back(id);
-    tokens_.counts.push_back(counts ? 1 : 0);
-  }
-
-  const TrainingTextConfig& config_;
-  const Tokenizer& tokenizer_;
-  TrainingTokens tokens_;
-};
-
-}  // namespace
-
-void for_each_document(const TrainingTextConfig& config, const Document& read) {
-  require<UsageError>(!config.files.empty(), "text",
-                      "no text is given; name one or more files, UTF-8 or *.jsonl");
-  for (const std::string& path : config.files) read_file(config, path, read);
-}
-
-TrainingTokens read_training_text(const TrainingTextConfig& config, const Tokenizer& tokenizer) {
-  Collector collector(config, tokenizer);
-  for_each_document(
-      config, [&](std::string_view prompt, std::string_view text) { collector.add(prompt, text); });
-  TrainingTokens tokens = collector.finish();
-  require(!tokens.ids.empty(), config.files.front(), "holds no tokens; give text");
-  return tokens;
-}
 
 std::int64_t Batch::counted() const { return targets.ge(0).sum().item<std::int64_t>(); }
 
-TrainingWindows::TrainingWindows(TrainingTokens tokens, std::int64_t length, std::uint64_t seed,
+TrainingWindows::TrainingWindows(DocumentTokens tokens, std::int64_t length, std::uint64_t seed,
                                  bool shift)
     : tokens_(std::move(tokens)), length_(length), seed_(seed), shift_(shift) {
   const auto available = static_cast<std::int64_t>(tokens_.ids.size());

@@ -1,43 +1,14 @@
-// Text -> documents -> one stream of tokens -> windows in an order that only (seed, epoch) decides.
+// Tokens of documents -> windows in an order that only (seed, epoch) decides.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
-#include <string>
-#include <string_view>
 #include <vector>
 
-#include "compress/tokenize/tokenizer.h"
+#include "compress/tokenize/documents.h"
 
 namespace attar {
-
-struct TrainingTextConfig {
-  // *.jsonl: a document a line, {"text": ...} or {"prompt": ..., "completion": ...}, of which only
-  // the completion counts. Any other file: UTF-8 text.
-  std::vector<std::string> files;
-  std::string separator;    // cuts a text file into documents; empty: the file is one
-  bool end_of_text = true;  // EOS after each document, where the tokenizer has one
-};
-
-// Every document in its order; the prompt is empty where there is none. Throws as
-// read_training_text does.
-void for_each_document(
-    const TrainingTextConfig& config,
-    const std::function<void(std::string_view prompt, std::string_view text)>& read);
-
-// All documents one after the other.
-struct TrainingTokens {
-  std::vector<TokenId> ids;
-  std::vector<std::uint8_t> counts;  // 1 where predicting this token is part of the loss
-  std::int64_t documents = 0;
-  std::string sha256;  // of ids and counts
-};
-
-// Throws IoError for a file that cannot be read, BadInput for a line that is no such JSON or text
-// without tokens.
-TrainingTokens read_training_text(const TrainingTextConfig& config, const Tokenizer& tokenizer);
 
 // Inputs and what follows them.
 struct Batch {
@@ -54,7 +25,7 @@ struct Batch {
 class TrainingWindows {
  public:
   // Throws BadInput when the text is shorter than one window.
-  TrainingWindows(TrainingTokens tokens, std::int64_t length, std::uint64_t seed, bool shift);
+  TrainingWindows(DocumentTokens tokens, std::int64_t length, std::uint64_t seed, bool shift);
 
   // The `size` windows of step `step`, whatever was asked before.
   Batch batch(std::int64_t step, std::int64_t size) const;
@@ -66,12 +37,12 @@ class TrainingWindows {
 
   std::int64_t count() const { return count_; }  // windows an epoch
   std::int64_t length() const { return length_; }
-  const TrainingTokens& tokens() const { return tokens_; }
+  const DocumentTokens& tokens() const { return tokens_; }
 
  private:
   const std::vector<std::int64_t>& order_of(std::int64_t epoch) const;
 
-  TrainingTokens tokens_;
+  DocumentTokens tokens_;
   std::int64_t length_;
   std::uint64_t seed_;
   bool shift_;

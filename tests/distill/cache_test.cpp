@@ -48,8 +48,8 @@ TEST(SparseTargets, DrawsAreAnUnbiasedEstimate) {
 class Cache : public ::testing::Test {
  protected:
   Cache() : windows(text(), 12, 3, false), teacher(testing::random_model(), map, {}, {}) {}
-  static TrainingTokens text() {
-    TrainingTokens tokens;
+  static DocumentTokens text() {
+    DocumentTokens tokens;
     for (int i = 0; i < 12 * 40 + 1; ++i) tokens.ids.push_back((i * i) % 101);
     tokens.counts.assign(tokens.ids.size(), 1);
     tokens.sha256 = "text";

@@ -30,8 +30,8 @@ Model disturbed(double size = 3) {
   return model;
 }
 
-TrainingTokens random_text() {
-  TrainingTokens tokens;
+DocumentTokens random_text() {
+  DocumentTokens tokens;
   for (std::uint64_t i = 0; i < 3000; ++i) {
     tokens.ids.push_back(static_cast<TokenId>(CounterRandom(1, "text").below(i, 101)));
   }

@@ -43,7 +43,7 @@ class SmallModel : public ::testing::Test {
     double sum = 0;
     std::int64_t positions = 0;
     for (const auto& window :
-         walk_divergence(original(), changed, held_out_, [](std::string_view) {})) {
+         walk_divergence(original(), changed, {held_out_}, [](std::string_view) {})) {
       for (const float nats : window.nats) sum += nats;
       positions += static_cast<std::int64_t>(window.nats.size());
     }

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "compress/core/errors.h"
@@ -40,8 +41,8 @@ TEST(WalkDivergence, OfATrimmedModelComparesTheKeptTokensAndTellsWhatLayOutside)
   const Model base = testing::random_model();
   const at::Tensor ids = ids_below(std::ssize(kKept));
   const auto quiet = [](std::string_view) {};
-  const auto same = walk_divergence(base, trimmed(base), ids, quiet, kKept);
-  const auto other = walk_divergence(base, trimmed(base, 1.5), ids, quiet, kKept);
+  const auto same = walk_divergence(base, trimmed(base), {ids}, quiet, kKept);
+  const auto other = walk_divergence(base, trimmed(base, 1.5), {ids}, quiet, kKept);
 
   // In double, by hand: what the original says of the kept tokens.
   const at::Tensor teacher_ids =
@@ -75,13 +76,27 @@ TEST(WalkDivergence, OfATrimmedModelComparesTheKeptTokensAndTellsWhatLayOutside)
   }
 }
 
+TEST(WalkDivergence, LooksOnlyAtTokensThatCount) {
+  const Model base = testing::random_model();
+  const at::Tensor ids = ids_below(std::ssize(kKept));
+  const auto quiet = [](std::string_view) {};
+  at::Tensor counts = at::zeros({2, 20}, at::kByte);
+  counts[1][0] = 1;  // nothing stands before it
+  counts[1][7] = 1;
+  const auto all = walk_divergence(base, trimmed(base, 1.5), {ids}, quiet, kKept);
+  const auto some = walk_divergence(base, trimmed(base, 1.5), {ids, counts}, quiet, kKept);
+  ASSERT_EQ(some.size(), 1);
+  ASSERT_EQ(some[0].nats.size(), 1);
+  EXPECT_EQ(some[0].nats[0], all[1].nats[6]);
+}
+
 TEST(WalkDivergence, RefusesModelsWithoutAWordOnTheirTokens) {
   const Model base = testing::random_model();
   const at::Tensor ids = ids_below(std::ssize(kKept));
   const auto quiet = [](std::string_view) {};
-  EXPECT_THROW(walk_divergence(base, trimmed(base), ids, quiet), BadInput);
+  EXPECT_THROW(walk_divergence(base, trimmed(base), {ids}, quiet), BadInput);
   const std::vector<std::int64_t> short_list = {2, 3};
-  EXPECT_THROW(walk_divergence(base, trimmed(base), ids, quiet, short_list), BadInput);
+  EXPECT_THROW(walk_divergence(base, trimmed(base), {ids}, quiet, short_list), BadInput);
 }
 
 }  // namespace

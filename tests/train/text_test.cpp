@@ -42,26 +42,26 @@ class TrainingText : public ::testing::Test {
 TEST_F(TrainingText, ADocumentIsFramedAndOnlyWhatIsToBeLearntCounts) {
   const std::string lines =
       file("a.jsonl", "{\"text\": \"ab\"}\n\n{\"prompt\": \"q\", \"completion\": \"r\"}");
-  const TrainingTokens tokens = read_training_text({.files = {lines}}, Bytes());
+  const DocumentTokens tokens = read_documents({.paths = {lines}}, Bytes());
   EXPECT_THAT(tokens.ids, ::testing::ElementsAre(256, 'a', 'b', 257, 256, 'q', 'r', 257));
   EXPECT_THAT(tokens.counts, ::testing::ElementsAre(0, 1, 1, 1, 0, 0, 1, 1));
   EXPECT_EQ(tokens.documents, 2);
 }
 
 TEST_F(TrainingText, ASeparatorCutsAFile) {
-  const TrainingTokens tokens = read_training_text(
-      {.files = {file("a.txt", "x--yy--")}, .separator = "--", .end_of_text = false}, Bytes());
+  const DocumentTokens tokens = read_documents(
+      {.paths = {file("a.txt", "x--yy--")}, .separator = "--", .end_of_text = false}, Bytes());
   EXPECT_THAT(tokens.ids, ::testing::ElementsAre(256, 'x', 256, 'y', 'y'));
 }
 
 TEST_F(TrainingText, RefusesLinesThatAreNoDocumentsAndFilesThatAreNotThere) {
-  EXPECT_THROW(read_training_text({.files = {file("a.jsonl", "{\"txt\": 1}")}}, Bytes()), BadInput);
-  EXPECT_THROW(read_training_text({.files = {"/nowhere/at/all"}}, Bytes()), IoError);
-  EXPECT_THROW(read_training_text({}, Bytes()), UsageError);
+  EXPECT_THROW(read_documents({.paths = {file("a.jsonl", "{\"txt\": 1}")}}, Bytes()), BadInput);
+  EXPECT_THROW(read_documents({.paths = {"/nowhere/at/all"}}, Bytes()), IoError);
+  EXPECT_THROW(read_documents({}, Bytes()), UsageError);
 }
 
-TrainingTokens numbers(int count) {
-  TrainingTokens tokens;
+DocumentTokens numbers(int count) {
+  DocumentTokens tokens;
   for (int i = 0; i < count; ++i) tokens.ids.push_back(i);
   tokens.counts.assign(tokens.ids.size(), 1);
   return tokens;
@@ -93,7 +93,7 @@ TEST(TrainingWindows, ABatchDependsOnItsStepAloneAndTargetsAreTheNextTokens) {
 }
 
 TEST(TrainingWindows, AShiftCutsEpochsElsewhereAndATokenThatDoesNotCountIsNoTarget) {
-  TrainingTokens tokens = numbers(101);
+  DocumentTokens tokens = numbers(101);
   tokens.counts[50] = 0;
   const TrainingWindows windows(tokens, 10, 3, true);
   std::set<std::int64_t> offsets;

@@ -89,8 +89,8 @@ TEST(AdamW, LeavesEverythingAsItIsWhenAGradientIsNotFinite) {
 }
 
 // A text of 2000 tokens in which each follows from the one before.
-TrainingTokens counting_text(std::int64_t vocabulary) {
-  TrainingTokens tokens;
+DocumentTokens counting_text(std::int64_t vocabulary) {
+  DocumentTokens tokens;
   for (int i = 0; i < 2000; ++i) {
     tokens.ids.push_back(static_cast<TokenId>((i * 7 + i / 101) % vocabulary));
   }
