@@ -4,7 +4,6 @@
 
 #include "compress/core/errors.h"
 #include "compress/io/atomic_file.h"
-#include "compress/pipeline/block_walk.h"
 #include "compress/pipeline/chat.h"
 #include "compress/tokenize/documents.h"
 #include "eval/encoding.h"

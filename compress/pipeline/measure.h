@@ -10,6 +10,7 @@
 
 #include "compress/core/model.h"
 #include "compress/core/pass.h"
+#include "compress/pipeline/block_walk.h"
 #include "compress/pipeline/progress.h"
 #include "compress/pipeline/recipe_steps.h"
 #include "compress/runtime/language_model.h"
