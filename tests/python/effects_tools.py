@@ -45,8 +45,14 @@ def model_and_texts(name, tmp_path):
     if name == "smollm2":
         return (needed(SOURCE / "models/smollm2"), needed(SHARED / "data/eval/calib_c4.txt"),
                 needed(SHARED / "data/eval/wikitext2_test.raw.txt"))
-    if name == "tinyworld":
-        return TINYWORLD / "teacher", world() / "train.txt", world() / "valid.txt"
+    if name == "tinyworld":  # where lessons count is where it was taught to answer
+        lessons = world() / "lessons.jsonl"
+        lines = lessons.read_text().splitlines(keepends=True)
+        learned, other = world() / "learned.jsonl", world() / "other.jsonl"
+        if not other.exists():
+            learned.write_text("".join(lines[:-1000]))
+            other.write_text("".join(lines[-1000:]))
+        return TINYWORLD / "teacher", learned, other
     folder = tmp_path / "model"
     if not folder.exists():
         make_stories(folder)
