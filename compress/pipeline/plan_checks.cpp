@@ -9,9 +9,9 @@
 
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
-#include "compress/io/atomic_file.h"
 #include "compress/io/disk.h"
 #include "compress/pipeline/chat.h"
+#include "compress/pipeline/measure.h"
 #include "compress/pipeline/memory_model.h"
 
 namespace attar {
@@ -59,10 +59,7 @@ void check_eval(const EvalStep& step, const Recipe& recipe) {
   }
   const std::uint64_t bytes = text_bytes(step.text.text, step.where);
   if (bytes > kTokenizedBytes) return;
-  const auto ids = load_model_tokenizer(recipe.model)->encode(io::read_file(step.text.text));
-  require(static_cast<std::int64_t>(ids.size()) >= step.text.length, step.where, "'",
-          step.text.text, "' has ", ids.size(), " tokens, less than one window of ",
-          step.text.length, "; give a longer text or lower length");
+  text_windows(step, *load_model_tokenizer(recipe.model));
 }
 
 double seconds_of(double flops, double speed) { return speed > 0 ? flops / speed : 0; }

@@ -53,7 +53,10 @@ struct TextEvalConfig {
   template <class Visit>
   static void fields(Visit&& visit) {
     using C = TextEvalConfig;
-    visit("text", &C::text, Any{}, "Text file, UTF-8.");
+    visit(
+        "text", &C::text, Any{},
+        "Text file, UTF-8; of a *.jsonl with {\"prompt\", \"completion\"} a line only what answers "
+        "counts.");
     visit("length", &C::length, Range<std::int64_t>{8, 1 << 17}, "Tokens a window.");
     visit("windows", &C::windows, Range<std::int64_t>{0, 1 << 20},
           "How many windows from the start; 0: all.");

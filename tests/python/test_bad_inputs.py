@@ -161,6 +161,18 @@ def evaluation_text_that_is_too_short(folder, recipe):
     recipe["eval"][0]["divergence"]["text"] = str(folder / "short.txt")
 
 
+@case(BAD_INPUT, "a.jsonl: line 2")
+def calibration_with_a_broken_line(folder, recipe):
+    (folder / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
+    recipe["calibration"]["text"] = str(folder / "a.jsonl")
+
+
+@case(BAD_INPUT, "a.jsonl: line 1")
+def evaluation_with_a_broken_line(folder, recipe):
+    (folder / "a.jsonl").write_text('{"text": 3}\n')
+    recipe["eval"][0]["divergence"]["text"] = str(folder / "a.jsonl")
+
+
 @case(IO, "arc_easy")
 def task_without_its_file(folder, recipe):
     recipe["eval"] = [{"arc_easy": {"path": str(folder)}}]
