@@ -1,7 +1,9 @@
 #include "compress/kernels/variants.h"
 
-#ifdef ATTAR_HAVE_AMX
+#ifdef ATTAR_HAVE_AVX2
 #include <cpuid.h>
+#endif
+#ifdef ATTAR_HAVE_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -55,6 +57,15 @@ void block_search_groups(const BlockSearch&, std::int64_t, std::int64_t);
 template <class S>
 void group_prices_groups(const GroupPrices&, std::int64_t, std::int64_t);
 
+void round_rows_portable(const RoundRows&, std::int64_t, std::int64_t);
+void round_rows_avx2(const RoundRows&, std::int64_t, std::int64_t);
+void round_rows_avx512(const RoundRows&, std::int64_t, std::int64_t);
+void quantized_product_portable(const QuantizedProduct&, const QuantizedTask&);
+void quantized_product_avx2(const QuantizedProduct&, const QuantizedTask&);
+void quantized_product_avx_vnni(const QuantizedProduct&, const QuantizedTask&);
+void quantized_product_avx512_vnni(const QuantizedProduct&, const QuantizedTask&);
+void quantized_product_amx(const QuantizedProduct&, const QuantizedTask&);
+
 int amx_split_pack(const SplitPack&, std::int64_t);
 void amx_split_product(const SplitProduct&, const SplitTask&);
 void amx_split_finish(const SplitFinish&, const SplitTask&);
@@ -62,7 +73,10 @@ void amx_split_finish(const SplitFinish&, const SplitTask&);
 namespace {
 
 template <class S>
-constexpr Variant variant_of(std::string_view name, bool (*supported)()) {
+constexpr Variant variant_of(std::string_view name, bool (*supported)(),
+                             void (*round_rows)(const RoundRows&, std::int64_t, std::int64_t),
+                             void (*quantized_product)(const QuantizedProduct&,
+                                                       const QuantizedTask&)) {
   return {.name = name,
           .supported = supported,
           .rms_norm = rms_norm_rows<S>,
@@ -82,7 +96,9 @@ constexpr Variant variant_of(std::string_view name, bool (*supported)()) {
           .f32_to_bf16 = f32_to_bf16_all<S>,
           .dequantize_affine = dequantize_affine_rows<S>,
           .block_search = block_search_groups<S>,
-          .group_prices = group_prices_groups<S>};
+          .group_prices = group_prices_groups<S>,
+          .round_rows = round_rows,
+          .quantized_product = quantized_product};
 }
 
 #ifdef ATTAR_HAVE_AVX2
@@ -90,11 +106,33 @@ bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("f16c");
 }
+
+// AVX-VNNI, which the compiler's own test does not know.
+bool has_avx_vnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1) != 0;
+}
+
+constexpr Variant avx2() {
+  return variant_of<Avx2>("avx2", has_avx2, round_rows_avx2, quantized_product_avx2);
+}
+constexpr Variant avx_vnni() {
+  return variant_of<Avx2>("avx_vnni", has_avx_vnni, round_rows_avx2, quantized_product_avx_vnni);
+}
 #endif
 #ifdef ATTAR_HAVE_AVX512
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+constexpr Variant avx512() {
+  return variant_of<Avx512>("avx512", has_avx512, round_rows_avx512, quantized_product_avx2);
+}
+constexpr Variant avx512_vnni() {
+  return variant_of<Avx512>("avx512_vnni", has_avx512_vnni, round_rows_avx512,
+                            quantized_product_avx512_vnni);
 }
 #endif
 
@@ -107,8 +145,9 @@ bool may_use_tiles() {
 
 bool has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  const bool tiles = (d >> 24 & 1) != 0 && (d >> 22 & 1) != 0;  // AMX-TILE, AMX-BF16
+  if (!has_avx512_vnni() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  // AMX-TILE, AMX-BF16, AMX-INT8
+  const bool tiles = (d >> 24 & 1) != 0 && (d >> 22 & 1) != 0 && (d >> 25 & 1) != 0;
   if (!tiles || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
   const bool conversions = (a >> 5 & 1) != 0;  // AVX512-BF16
   static const bool permitted = conversions && may_use_tiles();
@@ -122,21 +161,25 @@ constexpr Variant with_tiles(Variant variant) {
   variant.split_pack = amx_split_pack;
   variant.split_product = amx_split_product;
   variant.split_finish = amx_split_finish;
+  variant.quantized_product = quantized_product_amx;
   return variant;
 }
 #endif
 
 constexpr Variant kVariants[] = {
 #ifdef ATTAR_HAVE_AMX
-    with_tiles(variant_of<Avx512>("avx512", has_avx512)),
+    with_tiles(avx512_vnni()),
 #endif
 #ifdef ATTAR_HAVE_AVX512
-    variant_of<Avx512>("avx512", has_avx512),
+    avx512_vnni(),
+    avx512(),
 #endif
 #ifdef ATTAR_HAVE_AVX2
-    variant_of<Avx2>("avx2", has_avx2),
+    avx_vnni(),
+    avx2(),
 #endif
-    variant_of<Portable>("portable", [] { return true; }),
+    variant_of<Portable>(
+        "portable", [] { return true; }, round_rows_portable, quantized_product_portable),
 };
 
 }  // namespace

@@ -2,7 +2,7 @@
 //
 // Every kernel is a free function `kernel(call, variant = active_variant())`. Tests and benchmarks
 // walk variants(); everybody else leaves the default. The environment variable ATTAR_ISA
-// (portable | avx2 | avx512 | amx) forces one.
+// (portable | avx2 | avx_vnni | avx512 | avx512_vnni | amx) forces one.
 //
 // Common promises of all kernels: fp32 arithmetic; plain pointers without alignment demands; a
 // row's bits depend on that row's data alone, never on the number of threads, on the rows beside
@@ -34,6 +34,9 @@ struct SplitPack;
 struct SplitProduct;
 struct SplitFinish;
 struct SplitTask;
+struct RoundRows;
+struct QuantizedProduct;
+struct QuantizedTask;
 
 // Each entry works on the rows [begin, end) of its call, on one thread.
 struct Variant {
@@ -59,6 +62,8 @@ struct Variant {
   void (*dequantize_affine)(const AffineCodes&, std::int64_t begin, std::int64_t end);
   void (*block_search)(const BlockSearch&, std::int64_t begin, std::int64_t end);
   void (*group_prices)(const GroupPrices&, std::int64_t begin, std::int64_t end);
+  void (*round_rows)(const RoundRows&, std::int64_t begin, std::int64_t end);
+  void (*quantized_product)(const QuantizedProduct&, const QuantizedTask&);
   // Null where the processor has no tile instructions.
   int (*split_pack)(const SplitPack&, std::int64_t panel) = nullptr;
   void (*split_product)(const SplitProduct&, const SplitTask&) = nullptr;

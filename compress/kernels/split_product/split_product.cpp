@@ -3,12 +3,10 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <stdexcept>
 #include <string>
 
+#include "compress/kernels/scratch.h"
 #include "compress/kernels/split_product/task.h"
 #include "compress/kernels/threads.h"
 
@@ -19,25 +17,6 @@ namespace {
 constexpr std::int64_t kTaskRows = 256;
 constexpr std::int64_t kTaskScratch = std::int64_t{7} << 19;
 constexpr std::size_t kAlignment = 64;
-
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
-// Memory of this thread, kept from call to call.
-std::uint8_t* thread_scratch(std::int64_t bytes) {
-  thread_local std::unique_ptr<void, Free> held;
-  thread_local std::size_t size = 0;
-  const std::size_t wanted = (static_cast<std::size_t>(bytes) + 4095) / 4096 * 4096;
-  if (size < wanted) {
-    held.reset();
-    size = 0;
-    held.reset(std::aligned_alloc(4096, wanted));
-    if (!held) throw std::bad_alloc();
-    size = wanted;
-  }
-  return static_cast<std::uint8_t*>(held.get());
-}
 
 void check(bool holds, const std::string& rule, std::int64_t got) {
   if (holds) return;

@@ -1,0 +1,192 @@
+// Rounding and products, once for every set of vectors V: kLanes outputs side by side.
+#pragma once
+
+#include "compress/kernels/quantized_product/layout.h"
+#include "compress/kernels/simd/inline.h"
+
+namespace attar::kernels {
+
+// Some outputs of a panel, and what a product of it reads and writes.
+struct PanelSlice {
+  const std::uint8_t* parameters;
+  const std::uint8_t* codes;
+  std::int64_t output;  // the first of the slice
+};
+
+template <class V, SecondParameter kSecond, bool kHalf>
+struct GroupParameters {
+  typename V::Floats scale, second;
+
+  // `lane` is the first output's place in the panel.
+  ATTAR_INLINE GroupParameters load(const std::uint8_t* at, std::int64_t lane) {
+    constexpr std::int64_t kSize = kHalf ? 2 : 4;
+    GroupParameters p;
+    p.scale = V::template load<kHalf>(at + lane * kSize);
+    if constexpr (kSecond != SecondParameter::none) {
+      p.second = V::template load<kHalf>(at + (kPanelOutputs + lane) * kSize);
+    }
+    if constexpr (kSecond == SecondParameter::zero) p.second = V::mul(p.scale, p.second);
+    return p;
+  }
+};
+
+// Integer sums of one block for kTokens tokens.
+template <class V, int kBits, bool kOffset, int kTokens>
+ATTAR_INLINE void sum_block(const std::uint8_t* codes, const std::int8_t* x,
+                            const std::int32_t* offsets, typename V::Ints (&sums)[kTokens]) {
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) sums[t] = V::template start<kBits, kOffset>(offsets + t);
+#pragma GCC unroll 8
+  for (int q = 0; q < kBits; ++q) {
+    const auto line = V::load_codes(codes + q * kLine);
+    if constexpr (kBits == 4) {
+      const auto low = V::low_half(line), high = V::high_half(line);
+#pragma GCC unroll 16
+      for (int t = 0; t < kTokens; ++t) {
+        sums[t] = V::dot4(sums[t], low, x + t * kBlockInputs + 4 * q);
+        sums[t] = V::dot4(sums[t], high, x + t * kBlockInputs + 16 + 4 * q);
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int t = 0; t < kTokens; ++t) {
+        sums[t] = V::dot8(sums[t], line, x + t * kBlockInputs + 4 * q);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) {
+    sums[t] = V::template finish<kBits, kOffset>(sums[t], offsets + t);
+  }
+}
+
+template <class V>
+ATTAR_INLINE void write_slice(const QuantizedProduct& call, std::int64_t token, std::int64_t output,
+                              typename V::Floats sums) {
+  const std::int64_t left = call.layer.columns - output;
+  if (left <= 0) return;
+  if (call.bias) sums = V::add(sums, V::load_first(call.bias + output, left));
+  const std::int64_t at = token * call.out_stride + output;
+  if (call.added) sums = V::add(sums, V::load_first(call.added + at, left));
+  V::store_first(call.out + at, sums, left);
+}
+
+// A slice of a panel for the tokens [token, token + kTokens) of one tile.
+template <class V, int kBits, SecondParameter kSecond, bool kHalf, int kTokens>
+ATTAR_INLINE void multiply_slice(const QuantizedProduct& call, const PanelSlice& slice,
+                                 std::int64_t token) {
+  constexpr std::int64_t kCodes = block_code_bytes(kBits);
+  constexpr bool kOffset = kSecond == SecondParameter::none || kBits == 8;
+  const RoundedRows& x = call.x;
+  const std::int64_t blocks = x.inner / kBlockInputs, lane = slice.output % kPanelOutputs;
+  const std::int64_t parameters = group_parameter_bytes({kBits, kSecond, kHalf, kBlockInputs});
+  const std::int64_t group_blocks = call.layer.format.group / kBlockInputs;
+  const std::int64_t first = token / x.tile * blocks * x.tile + token % x.tile;
+  const std::int8_t* values = x.values + first * kBlockInputs;
+  const float* scales = x.scales + first;
+  const float* token_sums = x.sums + first;
+  const std::int32_t* offsets = x.offsets + first;
+
+  typename V::Floats sums[kTokens];
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) sums[t] = V::zeros();
+  const std::uint8_t* at = slice.parameters;
+  const std::uint8_t* codes = slice.codes + lane * 4;
+  for (std::int64_t b = 0; b < blocks; at += parameters) {
+    const auto group = GroupParameters<V, kSecond, kHalf>::load(at, lane);
+    const std::int64_t end = b + group_blocks < blocks ? b + group_blocks : blocks;
+    for (; b < end; ++b) {
+      if constexpr (kTokens == 1) V::prefetch(codes + V::kAhead, kCodes);
+      typename V::Ints whole[kTokens];
+      sum_block<V, kBits, kOffset>(codes, values, offsets, whole);
+#pragma GCC unroll 16
+      for (int t = 0; t < kTokens; ++t) {
+        sums[t] = V::fused(V::mul(group.scale, V::broadcast(scales + t)), V::to_floats(whole[t]),
+                           sums[t]);
+        if constexpr (kSecond == SecondParameter::minimum) {
+          sums[t] = V::fused(group.second, V::broadcast(token_sums + t), sums[t]);
+        }
+        if constexpr (kSecond == SecondParameter::zero) {
+          sums[t] = V::fused_negated(group.second, V::broadcast(token_sums + t), sums[t]);
+        }
+      }
+      codes += kCodes;
+      values += x.tile * kBlockInputs;
+      scales += x.tile;
+      token_sums += x.tile;
+      offsets += x.tile;
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) write_slice<V>(call, token + t, slice.output, sums[t]);
+}
+
+template <class V, int kBits, SecondParameter kSecond, bool kHalf>
+void multiply_task(const QuantizedProduct& call, const QuantizedTask& task) {
+  const std::int64_t inner = call.layer.inner, whole = panel_bytes(inner, call.layer.format);
+  const std::int64_t header = panel_parameter_bytes(inner, call.layer.format);
+  for (std::int64_t panel = task.panel_begin; panel < task.panel_end; ++panel) {
+    const auto* at = static_cast<const std::uint8_t*>(call.layer.weights) + panel * whole;
+    for (std::int64_t lane = 0; lane < kPanelOutputs; lane += V::kLanes) {
+      const PanelSlice slice{at, at + header, panel * kPanelOutputs + lane};
+      std::int64_t token = task.tile_begin * call.x.tile, end = task.tile_end * call.x.tile;
+      if (end > call.x.rows) end = call.x.rows;
+      for (; token + V::kTokens <= end; token += V::kTokens) {
+        multiply_slice<V, kBits, kSecond, kHalf, V::kTokens>(call, slice, token);
+      }
+      for (; token + 2 <= end; token += 2) {
+        multiply_slice<V, kBits, kSecond, kHalf, 2>(call, slice, token);
+      }
+      if (token < end) multiply_slice<V, kBits, kSecond, kHalf, 1>(call, slice, token);
+    }
+  }
+}
+
+template <class V, int kBits, SecondParameter kSecond>
+ATTAR_INLINE void multiply_kind(const QuantizedProduct& call, const QuantizedTask& task) {
+  if (call.layer.format.half) return multiply_task<V, kBits, kSecond, true>(call, task);
+  return multiply_task<V, kBits, kSecond, false>(call, task);
+}
+
+template <class V, int kBits>
+ATTAR_INLINE void multiply_bits(const QuantizedProduct& call, const QuantizedTask& task) {
+  switch (call.layer.format.second) {
+    case SecondParameter::none:
+      return multiply_kind<V, kBits, SecondParameter::none>(call, task);
+    case SecondParameter::minimum:
+      return multiply_kind<V, kBits, SecondParameter::minimum>(call, task);
+    case SecondParameter::zero:
+      return multiply_kind<V, kBits, SecondParameter::zero>(call, task);
+  }
+}
+
+template <class V>
+void quantized_product_task(const QuantizedProduct& call, const QuantizedTask& task) {
+  if (call.layer.format.bits == 4) return multiply_bits<V, 4>(call, task);
+  return multiply_bits<V, 8>(call, task);
+}
+
+// Rows [begin, end) of the call. Only rows that exist are read; surplus tokens are the caller's.
+template <class V>
+void round_row_range(const RoundRows& call, std::int64_t begin, std::int64_t end) {
+  const RoundedRows& out = call.out;
+  const std::int64_t blocks = out.inner / kBlockInputs;
+  for (std::int64_t row = begin; row < end; ++row) {
+    const float* x = call.x + row * call.x_stride;
+    std::int64_t at = row / out.tile * blocks * out.tile + row % out.tile;
+    for (std::int64_t b = 0; b < blocks; ++b, at += out.tile) {
+      const float* from = x + b * kBlockInputs;
+      std::int8_t* values = out.values + at * kBlockInputs;
+      const std::uint32_t bits = V::largest_magnitude(from);
+      const float largest = __builtin_bit_cast(float, bits);
+      const bool finite = bits < 0x7f800000u, counts = finite && largest >= 0x1p-100f;
+      const float scale = counts ? largest / 127.0f : finite ? 0.0f : __builtin_nanf("");
+      const std::int32_t sum =
+          V::round_block(from, counts ? 127.0f / largest : 0.0f, values, counts);
+      out.scales[at] = scale;
+      out.sums[at] = scale * static_cast<float>(sum);
+      out.offsets[at] = -8 * sum;
+    }
+  }
+}
+
+}  // namespace attar::kernels

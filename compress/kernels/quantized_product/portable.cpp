@@ -1,0 +1,146 @@
+#include "compress/kernels/convert/f16.h"
+#include "compress/kernels/quantized_product/body.h"
+
+namespace attar::kernels {
+namespace {
+
+// Any processor: sixteen outputs in plain loops.
+struct VectorsPortable {
+  static constexpr int kLanes = 16;
+  static constexpr int kTokens = 4;
+  static constexpr std::int64_t kAhead = 0;
+  struct Floats {
+    float lane[kLanes];
+  };
+  struct Ints {
+    std::int32_t lane[kLanes];
+  };
+  struct Codes {
+    std::uint8_t byte[64];
+  };
+
+  ATTAR_INLINE void prefetch(const std::uint8_t*, std::int64_t) {}
+  ATTAR_INLINE Codes load_codes(const std::uint8_t* from) {
+    Codes codes;
+    __builtin_memcpy(&codes, from, sizeof codes);
+    return codes;
+  }
+  ATTAR_INLINE Codes low_half(const Codes& codes) {
+    Codes low;
+    for (int i = 0; i < 64; ++i) low.byte[i] = codes.byte[i] & 15;
+    return low;
+  }
+  ATTAR_INLINE Codes high_half(const Codes& codes) {
+    Codes high;
+    for (int i = 0; i < 64; ++i) high.byte[i] = codes.byte[i] >> 4;
+    return high;
+  }
+  template <int kBits, bool kOffset>
+  ATTAR_INLINE Ints start(const std::int32_t* offset) {
+    Ints sums;
+    for (std::int32_t& sum : sums.lane) sum = kOffset && kBits == 4 ? *offset : 0;
+    return sums;
+  }
+  template <int kBits, bool kOffset>
+  ATTAR_INLINE Ints finish(const Ints& sums, const std::int32_t*) {
+    return sums;
+  }
+  ATTAR_INLINE Ints dot4(Ints sums, const Codes& codes, const std::int8_t* x) {
+    for (int r = 0; r < kLanes; ++r) {
+      for (int j = 0; j < 4; ++j) sums.lane[r] += codes.byte[4 * r + j] * x[j];
+    }
+    return sums;
+  }
+  ATTAR_INLINE Ints dot8(Ints sums, const Codes& codes, const std::int8_t* x) {
+    for (int r = 0; r < kLanes; ++r) {
+      for (int j = 0; j < 4; ++j) sums.lane[r] += (codes.byte[4 * r + j] - 128) * x[j];
+    }
+    return sums;
+  }
+
+  ATTAR_INLINE Floats zeros() { return {}; }
+  ATTAR_INLINE Floats broadcast(const float* x) {
+    Floats all;
+    for (float& value : all.lane) value = *x;
+    return all;
+  }
+  template <bool kHalf>
+  ATTAR_INLINE Floats load(const std::uint8_t* from) {
+    Floats x;
+    for (int r = 0; r < kLanes; ++r) {
+      if constexpr (kHalf) {
+        std::uint16_t half;
+        __builtin_memcpy(&half, from + 2 * r, 2);
+        x.lane[r] = f16_value(half);
+      } else {
+        __builtin_memcpy(&x.lane[r], from + 4 * r, 4);
+      }
+    }
+    return x;
+  }
+  ATTAR_INLINE Floats load_first(const float* from, std::int64_t n) {
+    Floats x = {};
+    for (int r = 0; r < kLanes && r < n; ++r) x.lane[r] = from[r];
+    return x;
+  }
+  ATTAR_INLINE void store_first(float* to, const Floats& x, std::int64_t n) {
+    for (int r = 0; r < kLanes && r < n; ++r) to[r] = x.lane[r];
+  }
+  ATTAR_INLINE Floats to_floats(const Ints& x) {
+    Floats y;
+    for (int r = 0; r < kLanes; ++r) y.lane[r] = static_cast<float>(x.lane[r]);
+    return y;
+  }
+  ATTAR_INLINE Floats add(const Floats& a, const Floats& b) {
+    Floats c;
+    for (int r = 0; r < kLanes; ++r) c.lane[r] = a.lane[r] + b.lane[r];
+    return c;
+  }
+  ATTAR_INLINE Floats mul(const Floats& a, const Floats& b) {
+    Floats c;
+    for (int r = 0; r < kLanes; ++r) c.lane[r] = a.lane[r] * b.lane[r];
+    return c;
+  }
+  ATTAR_INLINE Floats fused(const Floats& a, const Floats& b, const Floats& c) {
+    Floats d;
+    for (int r = 0; r < kLanes; ++r) d.lane[r] = __builtin_fmaf(a.lane[r], b.lane[r], c.lane[r]);
+    return d;
+  }
+  ATTAR_INLINE Floats fused_negated(const Floats& a, const Floats& b, const Floats& c) {
+    Floats d;
+    for (int r = 0; r < kLanes; ++r) d.lane[r] = __builtin_fmaf(-a.lane[r], b.lane[r], c.lane[r]);
+    return d;
+  }
+
+  ATTAR_INLINE std::uint32_t largest_magnitude(const float* x) {
+    std::uint32_t largest = 0;
+    for (int k = 0; k < kBlockInputs; ++k) {
+      const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x[k]) & 0x7fffffffu;
+      largest = bits > largest ? bits : largest;
+    }
+    return largest;
+  }
+  ATTAR_INLINE std::int32_t round_block(const float* x, float factor, std::int8_t* out,
+                                        bool counts) {
+    constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: its sum is rounded to a whole number
+    std::int32_t sum = 0;
+    for (int k = 0; k < kBlockInputs; ++k) {
+      const float whole = counts ? (x[k] * factor + kMagic) - kMagic : 0.0f;
+      out[k] = static_cast<std::int8_t>(whole);
+      sum += out[k];
+    }
+    return sum;
+  }
+};
+
+}  // namespace
+
+// Named for the table, which knows no vectors.
+void quantized_product_portable(const QuantizedProduct& call, const QuantizedTask& task) {
+  quantized_product_task<VectorsPortable>(call, task);
+}
+void round_rows_portable(const RoundRows& call, std::int64_t begin, std::int64_t end) {
+  round_row_range<VectorsPortable>(call, begin, end);
+}
+
+}  // namespace attar::kernels

@@ -1,0 +1,183 @@
+#include "compress/kernels/quantized_product/quantized_product.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "compress/kernels/convert/f16.h"
+#include "compress/kernels/quantized_product/layout.h"
+#include "compress/kernels/scratch.h"
+#include "compress/kernels/threads.h"
+
+namespace attar::kernels {
+namespace {
+
+void check(bool holds, const std::string& rule, std::int64_t got) {
+  if (holds) return;
+  throw std::invalid_argument("[quantized_product] " + rule + ", got " + std::to_string(got));
+}
+
+bool is_half(float value) {
+  return std::bit_cast<std::uint32_t>(f16_value(f16_bits(value))) ==
+         std::bit_cast<std::uint32_t>(value);
+}
+
+// Codes and parameters as a panel holds them: of 4 bits with symmetric codes around 8, of 8 bits
+// with all codes around 128.
+struct Recoded {
+  int code = 0;       // added to codes
+  float second = 0;   // added to zeros
+  float minimum = 0;  // times the scale, added to minima
+};
+
+Recoded recoded(const GridRows& rows, int bits) {
+  const int middle = 1 << (bits - 1);
+  if (rows.kind == SecondParameter::none) return {middle - (1 << (rows.bits - 1)), 0, 0};
+  if (bits == 4) return {};
+  // The kernels take 128 off every code of 8 bits; codes stay as they are, parameters follow.
+  return {0, rows.kind == SecondParameter::zero ? -128.0f : 0.0f,
+          rows.kind == SecondParameter::minimum ? 128.0f : 0.0f};
+}
+
+float second_of(const GridRows& rows, const Recoded& change, std::int64_t at) {
+  return rows.second[at] + change.second + change.minimum * rows.scale[at];
+}
+
+void write_parameter(std::uint8_t* to, bool half, float value) {
+  const std::uint16_t bits = half ? f16_bits(value) : std::uint16_t{0};
+  if (half) std::memcpy(to, &bits, 2);
+  if (!half) std::memcpy(to, &value, 4);
+}
+
+void pack_panel(const GridRows& rows, const QuantizedFormat& format, std::int64_t panel,
+                std::uint8_t* out) {
+  const Recoded change = recoded(rows, format.bits);
+  const std::int64_t groups = groups_of(rows.inner, rows.group), size = format.half ? 2 : 4;
+  std::uint8_t* codes = out + panel_parameter_bytes(rows.inner, format);
+  std::memset(out, 0, static_cast<std::size_t>(panel_bytes(rows.inner, format)));
+  const std::int64_t first = panel * kPanelOutputs;
+  for (std::int64_t lane = 0; lane < std::min(kPanelOutputs, rows.count - first); ++lane) {
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::int64_t at = (first + lane) * groups + g;
+      std::uint8_t* to = out + g * group_parameter_bytes(format) + lane * size;
+      write_parameter(to, format.half, rows.scale[at]);
+      if (rows.kind == SecondParameter::none) continue;
+      write_parameter(to + kPanelOutputs * size, format.half, second_of(rows, change, at));
+    }
+    const std::uint8_t* from = rows.codes + (first + lane) * rows.inner;
+    for (std::int64_t k = 0; k < rows.inner; ++k) {
+      const auto code = static_cast<std::uint8_t>(from[k] + change.code);
+      const std::int64_t in_block = k % kBlockInputs;
+      std::uint8_t* block = codes + k / kBlockInputs * block_code_bytes(format.bits) + lane * 4;
+      if (format.bits == 8) {
+        block[in_block / 4 * kLine + in_block % 4] = code;
+      } else {
+        const std::int64_t place = in_block % 16 / 4 * kLine + in_block % 4;
+        block[place] = static_cast<std::uint8_t>(block[place] | code << (in_block < 16 ? 0 : 4));
+      }
+    }
+  }
+}
+
+void check_product(const QuantizedProduct& call) {
+  check(call.x.inner == call.layer.inner, "rows must be as wide as the layer reads", call.x.inner);
+  const auto misplaced =
+      static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(call.layer.weights) % kLine);
+  check(misplaced == 0, "packed weights must be aligned to 64 bytes; bytes past that", misplaced);
+}
+
+}  // namespace
+
+QuantizedFormat format_for(const GridRows& rows) {
+  check(rows.inner > 0 && rows.inner % kBlockInputs == 0, "inputs must be a multiple of 32",
+        rows.inner);
+  check(rows.group > 0 && rows.group % kBlockInputs == 0 && rows.group <= rows.inner,
+        "groups must be a multiple of 32 and at most the inputs", rows.group);
+  check(rows.bits >= 2 && rows.bits <= 8, "bits must be in [2, 8]", rows.bits);
+  const int bits = rows.bits <= 4 ? 4 : 8;
+  const Recoded change = recoded(rows, bits);
+  const std::int64_t parameters = rows.count * groups_of(rows.inner, rows.group);
+  bool half = true;
+  for (std::int64_t i = 0; i < parameters && half; ++i) {
+    half = is_half(rows.scale[i]) &&
+           (rows.kind == SecondParameter::none || is_half(second_of(rows, change, i)));
+  }
+  return {bits, rows.kind, half, rows.group};
+}
+
+std::int64_t quantized_bytes(std::int64_t columns, std::int64_t inner,
+                             const QuantizedFormat& format) {
+  return output_panels(columns) * panel_bytes(inner, format);
+}
+
+void quantized_pack(const GridRows& rows, const QuantizedFormat& format, void* weights) {
+  const std::int64_t panels = output_panels(rows.count), bytes = panel_bytes(rows.inner, format);
+#pragma omp parallel for schedule(static) if (panels > 4)
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    pack_panel(rows, format, panel, static_cast<std::uint8_t*>(weights) + panel * bytes);
+  }
+}
+
+std::int64_t rounded_bytes(std::int64_t rows, std::int64_t inner) {
+  const std::int64_t tokens = rows == 1 ? 1 : (rows + kTileTokens - 1) / kTileTokens * kTileTokens;
+  const std::int64_t blocks = inner / kBlockInputs;
+  return line_up(tokens * inner) + 3 * line_up(tokens * blocks * 4);
+}
+
+RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner) {
+  const std::int64_t tile = rows == 1 ? 1 : kTileTokens;
+  const std::int64_t tokens = (rows + tile - 1) / tile * tile;
+  const std::int64_t each = line_up(tokens * (inner / kBlockInputs) * 4);
+  auto* at = static_cast<std::uint8_t*>(memory);
+  std::uint8_t* numbers = at + line_up(tokens * inner);
+  return {rows,
+          inner,
+          tile,
+          reinterpret_cast<std::int8_t*>(at),
+          reinterpret_cast<float*>(numbers),
+          reinterpret_cast<float*>(numbers + each),
+          reinterpret_cast<std::int32_t*>(numbers + 2 * each)};
+}
+
+void round_rows(const RoundRows& call, const Variant& variant) {
+  const RoundedRows& out = call.out;
+  check(out.inner % kBlockInputs == 0, "inputs must be a multiple of 32", out.inner);
+  for_row_ranges(out.rows, out.inner, [&](std::int64_t begin, std::int64_t end) {
+    variant.round_rows(call, begin, end);
+  });
+  const std::int64_t blocks = out.inner / kBlockInputs;
+  for (std::int64_t row = out.rows; row % out.tile != 0; ++row) {
+    std::int64_t at = row / out.tile * blocks * out.tile + row % out.tile;
+    for (std::int64_t b = 0; b < blocks; ++b, at += out.tile) {
+      std::memset(out.values + at * kBlockInputs, 0, kBlockInputs);
+      out.scales[at] = out.sums[at] = 0;
+      out.offsets[at] = 0;
+    }
+  }
+}
+
+void quantized_product(const QuantizedProduct& call, const Variant& variant) {
+  check_product(call);
+  if (call.x.rows <= 0 || call.layer.columns <= 0) return;
+  const std::int64_t panels = output_panels(call.layer.columns);
+  const std::int64_t tiles = (call.x.rows + call.x.tile - 1) / call.x.tile;
+  const bool shared =
+      !omp_in_parallel() && call.x.rows * call.layer.columns * call.layer.inner >= kSharedProduct;
+  const std::int64_t threads = shared ? omp_get_max_threads() : 1;
+  // Few tokens: a panel's codes come from memory, each thread streams its own. Many: a thread takes
+  // panels as it goes, each for all tokens.
+  const std::int64_t ranges =
+      threads == 1 ? 1 : std::min(panels, call.x.rows < kTileTokens ? threads : 8 * threads);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (ranges > 1)
+  for (std::int64_t i = 0; i < ranges; ++i) {
+    variant.quantized_product(
+        call, {i * panels / ranges, (i + 1) * panels / ranges, 0, tiles,
+               thread_scratch(task_scratch_bytes(call.layer.inner, call.layer.format))});
+  }
+}
+
+}  // namespace attar::kernels

@@ -1,0 +1,104 @@
+// Products of weights on a grid of 4 or 8 bits with activations rounded to 8 bits, summed in
+// integers (as llama.cpp's types of 32 do; Dettmers et al. 2022, arXiv:2208.07339, section 2 for
+// the rounding of rows).
+//
+// For a token t, an output r and blocks b of 32 inputs, with the group g that b lies in:
+//
+//   i    = sum_k (code[r,k] - o) q[t,k]                         exact, in int32
+//   out  = fma(d[r,g] a[t,b], i, out), then fma(m[r,g], s[t,b], out), for b = 0, 1, ...
+//
+// where q and a are the rounded activations, s = a sum_k q, and m is a minimum or -(d z). Integer
+// sums are exact and the float32 operations come in this order in every variant: all variants give
+// the same bits, for any number of threads, and for a row the same alone or beside others.
+#pragma once
+
+#include <cstdint>
+
+#include "compress/kernels/variants.h"
+
+namespace attar::kernels {
+
+// What a group has beside its scale.
+enum class SecondParameter : std::uint8_t {
+  none,     // value = d (code - 2^(bits - 1))
+  minimum,  // value = d code + m
+  zero,     // value = d (code - z), z whole, in [0, 255]
+};
+
+// How packed weights are held.
+struct QuantizedFormat {
+  int bits;  // 4 or 8
+  SecondParameter second;
+  bool half;           // parameters as float16, else float32
+  std::int64_t group;  // columns that share parameters, a multiple of 32
+  bool operator==(const QuantizedFormat&) const = default;
+};
+
+// Rows of a matrix of codes.
+struct GridRows {
+  const std::uint8_t* codes;  // [count, inner]
+  const float* scale;         // [count, ceil(inner / group)]
+  const float* second;        // as scale; nullptr for SecondParameter::none
+  std::int64_t count;
+  std::int64_t inner;  // a multiple of 32
+  std::int64_t group;  // a multiple of 32, at most inner
+  int bits;            // 2 .. 8: codes are below 2^bits
+  SecondParameter kind;
+};
+
+// The smallest format that holds the rows exactly. Throws std::invalid_argument if a size does not
+// hold. The minima of more than 4 bits are shifted by 128 d and rounded to float32.
+QuantizedFormat format_for(const GridRows& rows);
+
+// Bytes of a packed matrix of `columns` outputs and `inner` inputs.
+std::int64_t quantized_bytes(std::int64_t columns, std::int64_t inner,
+                             const QuantizedFormat& format);
+
+// Packs a whole matrix, rows.count outputs, into quantized_bytes at `weights`, 64-byte aligned.
+void quantized_pack(const GridRows& rows, const QuantizedFormat& format, void* weights);
+
+// Activations rounded in blocks of 32: a = max |x| / 127, q = x (127 / max |x|) to nearest, ties to
+// even. A block whose largest magnitude is below 2^-100 is zero; a value that is not finite makes
+// its block, and with it every product of the row, NaN. Tokens come in tiles of `tile`, tile after
+// tile, block after block, token after token; the last tile is whole, its surplus tokens are zero.
+struct RoundedRows {
+  std::int64_t rows;
+  std::int64_t inner;
+  std::int64_t tile;      // 1, or 16 for more than one row
+  std::int8_t* values;    // q
+  float* scales;          // a
+  float* sums;            // s = a sum q
+  std::int32_t* offsets;  // -8 sum q
+};
+
+std::int64_t rounded_bytes(std::int64_t rows, std::int64_t inner);
+// Places the arrays in memory of that many bytes, 64-byte aligned.
+RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner);
+
+struct RoundRows {
+  const float* x;         // [rows, inner]
+  std::int64_t x_stride;  // floats between rows
+  RoundedRows out;
+};
+void round_rows(const RoundRows& call, const Variant& variant = active_variant());
+
+// A packed W [columns, inner], 64-byte aligned.
+struct QuantizedLayer {
+  const void* weights;
+  std::int64_t inner;
+  std::int64_t columns;
+  QuantizedFormat format;
+};
+
+// out = x W^T + bias + added.
+struct QuantizedProduct {
+  RoundedRows x;
+  QuantizedLayer layer;
+  const float* bias;   // [columns] or nullptr
+  const float* added;  // [rows, columns], rows out_stride floats apart, or nullptr; may be out
+  float* out;          // [rows, columns]
+  std::int64_t out_stride;
+};
+void quantized_product(const QuantizedProduct& call, const Variant& variant = active_variant());
+
+}  // namespace attar::kernels

@@ -1,0 +1,130 @@
+// Eight outputs side by side on 256-bit vectors, with the dot products of AVX-VNNI or without.
+#pragma once
+
+#include <immintrin.h>
+
+#include "compress/kernels/quantized_product/layout.h"
+#include "compress/kernels/simd/inline.h"
+
+namespace attar::kernels {
+
+template <bool kVnni>
+struct Vectors256 {
+  typedef __m256 Floats;
+  typedef __m256i Ints;
+  static constexpr int kLanes = 8;
+  static constexpr int kTokens = 4;
+  static constexpr std::int64_t kAhead = 1024;
+
+  ATTAR_INLINE void prefetch(const std::uint8_t* from, std::int64_t bytes) {
+    for (std::int64_t i = 0; i < bytes; i += kLine) {
+      _mm_prefetch(reinterpret_cast<const char*>(from + i), _MM_HINT_T0);
+    }
+  }
+  ATTAR_INLINE __m256i load_codes(const std::uint8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  ATTAR_INLINE __m256i low_half(__m256i codes) {
+    return _mm256_and_si256(codes, _mm256_set1_epi8(15));
+  }
+  ATTAR_INLINE __m256i high_half(__m256i codes) {
+    return _mm256_and_si256(_mm256_srli_epi16(codes, 4), _mm256_set1_epi8(15));
+  }
+  ATTAR_INLINE __m256i four(const std::int8_t* x) {
+    std::int32_t word;
+    __builtin_memcpy(&word, x, sizeof word);
+    return _mm256_set1_epi32(word);
+  }
+
+  // Without VNNI, 4-bit codes are summed up in 16 bits: 16 products of at most 15 * 127 a lane.
+  template <int kBits, bool kOffset>
+  ATTAR_INLINE Ints start(const std::int32_t* offset) {
+    if constexpr (kVnni && kOffset) {
+      const __m256i eight = _mm256_set1_epi32(*offset);
+      return kBits == 4 ? eight : _mm256_slli_epi32(eight, 4);
+    }
+    return _mm256_setzero_si256();
+  }
+  template <int kBits, bool kOffset>
+  ATTAR_INLINE Ints finish(Ints sums, const std::int32_t* offset) {
+    if constexpr (kVnni || kBits == 8) return sums;
+    sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+    return kOffset ? _mm256_add_epi32(sums, _mm256_set1_epi32(*offset)) : sums;
+  }
+  ATTAR_INLINE Ints dot4(Ints sums, __m256i codes, const std::int8_t* x) {
+    if constexpr (kVnni) return _mm256_dpbusd_avx_epi32(sums, codes, four(x));
+    return _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, four(x)));
+  }
+  // Without VNNI, |w| times x with the sign of w: no pair reaches beyond 2 * 128 * 127.
+  ATTAR_INLINE Ints dot8(Ints sums, __m256i codes, const std::int8_t* x) {
+    if constexpr (kVnni) return _mm256_dpbusd_avx_epi32(sums, codes, four(x));
+    const __m256i w = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(four(x), w));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+
+  ATTAR_INLINE Floats zeros() { return _mm256_setzero_ps(); }
+  ATTAR_INLINE Floats broadcast(const float* x) { return _mm256_broadcast_ss(x); }
+  template <bool kHalf>
+  ATTAR_INLINE Floats load(const std::uint8_t* from) {
+    if constexpr (kHalf) {
+      return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    }
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(from));
+  }
+  ATTAR_INLINE __m256i first_lanes(std::int64_t n) {
+    const int count = n < kLanes ? static_cast<int>(n) : kLanes;
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  ATTAR_INLINE Floats load_first(const float* from, std::int64_t n) {
+    return _mm256_maskload_ps(from, first_lanes(n));
+  }
+  ATTAR_INLINE void store_first(float* to, Floats x, std::int64_t n) {
+    _mm256_maskstore_ps(to, first_lanes(n), x);
+  }
+  ATTAR_INLINE Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
+  ATTAR_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  ATTAR_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+  ATTAR_INLINE Floats fused(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+  ATTAR_INLINE Floats fused_negated(Floats a, Floats b, Floats c) {
+    return _mm256_fnmadd_ps(a, b, c);
+  }
+
+  ATTAR_INLINE std::uint32_t largest_magnitude(const float* x) {
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256i largest = _mm256_setzero_si256();
+    for (int i = 0; i < 4; ++i) {
+      const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + 8 * i));
+      largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, magnitude));
+    }
+    __m128i half =
+        _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+    return static_cast<std::uint32_t>(_mm_cvtsi128_si32(half));
+  }
+  ATTAR_INLINE std::int32_t round_block(const float* x, float factor, std::int8_t* out,
+                                        bool counts) {
+    auto* to = reinterpret_cast<__m256i*>(out);
+    if (!counts) {
+      _mm256_storeu_si256(to, _mm256_setzero_si256());
+      return 0;
+    }
+    const __m256 by = _mm256_set1_ps(factor);
+    __m256i part[4];
+    for (int i = 0; i < 4; ++i) {
+      part[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), by));
+    }
+    const __m256i low = _mm256_packs_epi32(part[0], part[1]);
+    const __m256i high = _mm256_packs_epi32(part[2], part[3]);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(to, _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order));
+    const __m256i sums = _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1));
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+    return _mm_cvtsi128_si32(half);
+  }
+};
+
+}  // namespace attar::kernels

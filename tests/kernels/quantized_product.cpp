@@ -1,0 +1,291 @@
+#include "compress/kernels/quantized_product/quantized_product.h"
+
+#include <memory>
+
+#include "compress/kernels/convert/f16.h"
+#include "tests/kernels/each_variant.h"
+
+namespace attar::kernels {
+namespace {
+
+// Random codes with parameters of a kind.
+struct Grid {
+  std::vector<std::uint8_t> codes;
+  std::vector<float> scale, second;
+  std::int64_t count, inner, group;
+  int bits;
+  SecondParameter kind;
+
+  GridRows rows() const {
+    return {codes.data(), scale.data(), kind == SecondParameter::none ? nullptr : second.data(),
+            count,        inner,        group,
+            bits,         kind};
+  }
+  std::int64_t groups() const { return (inner + group - 1) / group; }
+  double value(std::int64_t row, std::int64_t k) const {
+    const std::int64_t g = row * groups() + k / group;
+    const double code = codes[static_cast<std::size_t>(row * inner + k)];
+    const double d = scale[static_cast<std::size_t>(g)];
+    if (kind == SecondParameter::none) return d * (code - (1 << (bits - 1)));
+    const double z = second[static_cast<std::size_t>(g)];
+    return kind == SecondParameter::zero ? d * (code - z) : d * code + z;
+  }
+};
+
+enum class Scales { halves, floats };
+
+Grid random_grid(int bits, SecondParameter kind, std::int64_t count, std::int64_t inner,
+                 std::int64_t group, unsigned seed, Scales scales = Scales::halves) {
+  Grid grid{{}, {}, {}, count, inner, group, bits, kind};
+  std::mt19937 engine(seed);
+  std::normal_distribution<float> normal(0, 1);
+  for (std::int64_t i = 0; i < count * inner; ++i) {
+    grid.codes.push_back(static_cast<std::uint8_t>(engine() % (1u << bits)));
+  }
+  for (std::int64_t i = 0; i < count * grid.groups(); ++i) {
+    const auto stored = [&](float x) {
+      return scales == Scales::halves ? f16_value(f16_bits(x)) : x;
+    };
+    grid.scale.push_back(stored(0.01f * normal(engine)));
+    grid.second.push_back(kind == SecondParameter::zero
+                              ? static_cast<float>(engine() % (1u << bits))
+                              : stored(0.1f * normal(engine)));
+  }
+  return grid;
+}
+
+struct Aligned {
+  explicit Aligned(std::int64_t bytes)
+      : memory(std::aligned_alloc(64, static_cast<std::size_t>((bytes + 63) / 64 * 64)),
+               &std::free) {}
+  std::unique_ptr<void, void (*)(void*)> memory;
+};
+
+struct Packed {
+  explicit Packed(const Grid& grid)
+      : format(format_for(grid.rows())),
+        bytes(quantized_bytes(grid.count, grid.inner, format)),
+        layer{bytes.memory.get(), grid.inner, grid.count, format} {
+    quantized_pack(grid.rows(), format, bytes.memory.get());
+  }
+  QuantizedFormat format;
+  Aligned bytes;
+  QuantizedLayer layer;
+};
+
+// x W^T of all rows at once.
+Array<float> product(const Packed& weights, const Array<float>& x, std::int64_t rows,
+                     const Variant& variant, const float* bias = nullptr,
+                     const float* added = nullptr) {
+  const Aligned memory(rounded_bytes(rows, weights.layer.inner));
+  const RoundedRows rounded = rounded_rows(memory.memory.get(), rows, weights.layer.inner);
+  round_rows({x.data(), weights.layer.inner, rounded}, variant);
+  Array<float> out(rows * weights.layer.columns);
+  quantized_product({rounded, weights.layer, bias, added, out.data(), weights.layer.columns},
+                    variant);
+  EXPECT_TRUE(out.guards_hold());
+  return out;
+}
+
+// The definition in quantized_product.h, one operation after another.
+float expected(const Grid& grid, const Packed& weights, std::int64_t row, const float* x) {
+  float out = 0;
+  const bool wide = weights.format.bits == 8;
+  for (std::int64_t b = 0; b < grid.inner / 32; ++b) {
+    float largest = 0;
+    for (int k = 0; k < 32; ++k) largest = std::max(largest, std::fabs(x[32 * b + k]));
+    const bool counts = largest >= 0x1p-100f;
+    const float a = counts ? largest / 127.0f : 0.0f, factor = counts ? 127.0f / largest : 0.0f;
+    const std::int64_t g = row * grid.groups() + b * 32 / grid.group;
+    const float d = grid.scale[static_cast<std::size_t>(g)];
+    const float z = grid.second[static_cast<std::size_t>(g)];
+    const int zero = grid.kind == SecondParameter::none ? 1 << (grid.bits - 1) : wide ? 128 : 0;
+    int whole = 0, sum = 0;
+    for (int k = 0; k < 32; ++k) {
+      const int q = static_cast<int>(std::nearbyint(x[32 * b + k] * factor));
+      whole += q * (grid.codes[static_cast<std::size_t>(row * grid.inner + 32 * b + k)] - zero);
+      sum += q;
+    }
+    const float s = a * static_cast<float>(sum);
+    out = std::fma(d * a, static_cast<float>(whole), out);
+    if (grid.kind == SecondParameter::minimum) out = std::fma(wide ? z + 128 * d : z, s, out);
+    if (grid.kind == SecondParameter::zero) out = std::fma(-(d * (wide ? z - 128 : z)), s, out);
+  }
+  return out;
+}
+
+class QuantizedProducts : public EachVariant {};
+ATTAR_EACH_VARIANT(QuantizedProducts);
+
+struct Shape {
+  std::int64_t columns, inner, group;
+};
+constexpr Shape kShapes[] = {{16, 32, 32},    {1, 192, 64},   {17, 576, 32}, {33, 576, 64},
+                             {31, 1536, 128}, {48, 192, 192}, {15, 160, 64}};
+constexpr SecondParameter kKinds[] = {SecondParameter::none, SecondParameter::minimum,
+                                      SecondParameter::zero};
+
+TEST_P(QuantizedProducts, AreTheDefinitionToTheBit) {
+  for (const int bits : {2, 3, 4, 5, 8}) {
+    for (const SecondParameter kind : kKinds) {
+      for (const Shape& shape : kShapes) {
+        const Grid grid = random_grid(bits, kind, shape.columns, shape.inner, shape.group, 1);
+        const Packed weights(grid);
+        for (const std::int64_t rows : {1, 3, 11, 33}) {
+          const Array<float> x = normal(rows * shape.inner, 2);
+          const Array<float> out = product(weights, x, rows, variant());
+          for (const std::int64_t token : {std::int64_t{0}, rows - 1}) {
+            for (std::int64_t c = 0; c < shape.columns; ++c) {
+              ASSERT_EQ(out[token * shape.columns + c],
+                        expected(grid, weights, c, x.data() + token * shape.inner))
+                  << "bits " << bits << ", kind " << int(kind) << ", inputs " << shape.inner
+                  << ", token " << token << " of " << rows << ", output " << c;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Rounding to 8 bits moves an activation by at most half of a = max |x| / 127 of its block.
+TEST_P(QuantizedProducts, LieWithinTheRoundingOfActivations) {
+  const std::int64_t inner = 576, columns = 40, rows = 20;
+  for (const SecondParameter kind : kKinds) {
+    const Grid grid = random_grid(4, kind, columns, inner, 64, 3);
+    const Array<float> x = normal(rows * inner, 4);
+    const Array<float> out = product(Packed(grid), x, rows, variant());
+    for (std::int64_t t = 0; t < rows; ++t) {
+      for (std::int64_t c = 0; c < columns; ++c) {
+        double exact = 0, bound = 0, size = 0;
+        for (std::int64_t b = 0; b < inner / 32; ++b) {
+          double largest = 0, weights = 0;
+          for (std::int64_t k = 32 * b; k < 32 * (b + 1); ++k) {
+            exact += grid.value(c, k) * x[t * inner + k];
+            largest = std::max(largest, std::fabs(double(x[t * inner + k])));
+            weights += std::fabs(grid.value(c, k));
+            size += (std::fabs(grid.value(c, k)) + 1) * largest;
+          }
+          bound += weights * largest / 127 / 2;
+        }
+        // 1.001: the factor's own rounding may carry a value across the middle of two steps.
+        EXPECT_LE(std::fabs(out[t * columns + c] - exact), 1.001 * bound + 64 * kUnit * size);
+      }
+    }
+  }
+}
+
+TEST_P(QuantizedProducts, HaveTheSameBitsAloneAndBesideOthersForAnyThreads) {
+  for (const int bits : {4, 8}) {
+    for (const SecondParameter kind : kKinds) {
+      const std::int64_t inner = 1536, columns = 200, rows = 37;
+      const Packed weights(random_grid(bits, kind, columns, inner, 32, 5));
+      const Array<float> x = normal(rows * inner, 6);
+      Array<float> all(1), threaded(1);
+      with_threads(1, [&] { all = product(weights, x, rows, variant()); });
+      with_threads(3, [&] { threaded = product(weights, x, rows, variant()); });
+      EXPECT_TRUE(all.same_bits(threaded));
+      for (std::int64_t t = 0; t < rows; t += 9) {
+        Array<float> one(inner);
+        std::memcpy(one.data(), x.data() + t * inner, static_cast<std::size_t>(inner) * 4);
+        const Array<float> alone = product(weights, one, 1, variant());
+        EXPECT_EQ(std::memcmp(alone.data(), all.data() + t * columns, columns * 4), 0) << t;
+      }
+    }
+  }
+}
+
+TEST_P(QuantizedProducts, AddBiasAndWhatWasThere) {
+  const std::int64_t inner = 64, columns = 21, rows = 4;
+  const Packed weights(random_grid(4, SecondParameter::none, columns, inner, 32, 7));
+  const Array<float> x = normal(rows * inner, 8), bias = normal(columns, 9),
+                     added = normal(rows * columns, 10);
+  const Array<float> bare = product(weights, x, rows, variant());
+  const Array<float> full = product(weights, x, rows, variant(), bias.data(), added.data());
+  for (std::int64_t i = 0; i < rows * columns; ++i) {
+    EXPECT_EQ(full[i], (bare[i] + bias[i % columns]) + added[i]);
+  }
+}
+
+TEST_P(QuantizedProducts, AreZeroForZeroBlocksAndTinyOnes) {
+  const std::int64_t inner = 96, columns = 16;
+  const Packed weights(random_grid(4, SecondParameter::minimum, columns, inner, 32, 11));
+  Array<float> x = normal(inner, 12);
+  for (std::int64_t k = 0; k < inner; ++k) x[k] = k < 64 ? 0.0f : x[k] * 0x1p-120f;
+  const Array<float> out = product(weights, x, 1, variant());
+  for (std::int64_t c = 0; c < columns; ++c) EXPECT_EQ(out[c], 0.0f);
+}
+
+// Scales of float16 from its smallest to its largest, activations from 1e-25 to 1e30.
+TEST_P(QuantizedProducts, HoldAtExtremeScales) {
+  Grid grid = random_grid(4, SecondParameter::none, 16, 64, 32, 13);
+  for (std::size_t i = 0; i < grid.scale.size(); ++i) {
+    constexpr float kScales[] = {0x1p-24f, 65504.0f, -1.0f, 0.0f};
+    grid.scale[i] = kScales[i % 4];
+  }
+  const Packed weights(grid);
+  EXPECT_TRUE(weights.format.half);
+  for (const float size : {1e-25f, 1.0f, 1e30f}) {
+    const Array<float> x = normal(64, 14, size);
+    const Array<float> out = product(weights, x, 1, variant());
+    for (std::int64_t c = 0; c < 16; ++c) {
+      EXPECT_TRUE(std::isfinite(out[c]));
+      EXPECT_EQ(out[c], expected(grid, weights, c, x.data()));
+    }
+  }
+}
+
+TEST_P(QuantizedProducts, OfWhatIsNotFiniteAreNotFinite) {
+  const std::int64_t inner = 96, columns = 16, rows = 18;
+  const Packed weights(random_grid(8, SecondParameter::none, columns, inner, 32, 15));
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -HUGE_VALF}) {
+    Array<float> x = normal(rows * inner, 16);
+    x[17 * inner + 40] = bad;
+    const Array<float> out = product(weights, x, rows, variant());
+    for (std::int64_t i = 0; i < rows * columns; ++i) {
+      EXPECT_EQ(std::isnan(out[i]), i >= 17 * columns) << i;
+    }
+  }
+}
+
+TEST_P(QuantizedProducts, KeepScalesThatNoHalfHolds) {
+  for (const int bits : {4, 8}) {
+    for (const SecondParameter kind : kKinds) {
+      const Grid grid = random_grid(bits, kind, 20, 128, 64, 17, Scales::floats);
+      const Packed weights(grid);
+      EXPECT_FALSE(weights.format.half);
+      const Array<float> x = normal(17 * 128, 18);
+      const Array<float> out = product(weights, x, 17, variant());
+      for (std::int64_t c = 0; c < 20; ++c) {
+        EXPECT_EQ(out[16 * 20 + c], expected(grid, weights, c, x.data() + 16 * 128));
+      }
+    }
+  }
+}
+
+TEST(QuantizedFormats, TakeTheBitsOfTheFile) {
+  const auto bits_a_weight = [](int bits, SecondParameter kind, std::int64_t group) {
+    const Grid grid = random_grid(bits, kind, 16, 512, group, 19);
+    const QuantizedFormat format = format_for(grid.rows());
+    return static_cast<double>(8 * quantized_bytes(16, 512, format)) / (16 * 512);
+  };
+  EXPECT_EQ(bits_a_weight(4, SecondParameter::none, 32), 4.5);     // Q4_0
+  EXPECT_EQ(bits_a_weight(4, SecondParameter::minimum, 32), 5.0);  // Q4_1
+  EXPECT_EQ(bits_a_weight(8, SecondParameter::none, 32), 8.5);     // Q8_0
+  EXPECT_EQ(bits_a_weight(4, SecondParameter::zero, 128), 4.25);
+}
+
+TEST(QuantizedFormats, RefuseWhatTheKernelsCannotRead) {
+  Grid grid = random_grid(4, SecondParameter::none, 2, 64, 32, 20);
+  grid.inner = 48;
+  EXPECT_THROW(format_for(grid.rows()), std::invalid_argument);
+  grid.inner = 64;
+  grid.group = 16;
+  EXPECT_THROW(format_for(grid.rows()), std::invalid_argument);
+  grid.group = 32;
+  grid.bits = 9;
+  EXPECT_THROW(format_for(grid.rows()), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace attar::kernels
