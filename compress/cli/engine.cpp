@@ -1,4 +1,4 @@
-#include "compress/cli/command.h"
+#include "compress/cli/runtime_option.h"
 #include "compress/runtime/transformer.h"
 #include "distill/passes.h"
 #include "lowrank/passes.h"
@@ -18,6 +18,20 @@ const Engine& engine() {
   }();
   static const Engine engine{&registry, &make_language_model};
   return engine;
+}
+
+void add_runtime(CLI::App& command, std::string& runtime) {
+  command
+      .add_option("--runtime", runtime,
+                  "dense: float32 throughout; quantized: the codes of the file times activations "
+                  "rounded to 8 bits, several times as fast")
+      ->check(CLI::IsMember({"dense", "quantized"}))
+      ->capture_default_str();
+}
+
+const Engine& engine_of(const std::string& runtime) {
+  static const Engine quantized{engine().registry, &make_quantized_language_model};
+  return runtime == "quantized" ? quantized : engine();
 }
 
 }  // namespace attar::cli

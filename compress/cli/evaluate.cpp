@@ -1,6 +1,6 @@
 #include "compress/pipeline/evaluate.h"
 
-#include "compress/cli/command.h"
+#include "compress/cli/runtime_option.h"
 #include "compress/cli/signals.h"
 #include "compress/cli/terminal_progress.h"
 #include "compress/io/atomic_file.h"
@@ -15,7 +15,7 @@ using nlohmann::ordered_json;
 
 struct Options {
   Common common;
-  std::string model, teacher, results, samples;
+  std::string model, teacher, results, samples, runtime = "dense";
   std::vector<std::string> tasks;
 };
 
@@ -38,8 +38,8 @@ void evaluate(const Options& options) {
   TerminalProgress progress;
   RunContext context;
   context.stop = &stop_flag();
-  const Evaluation found =
-      evaluate_model(options.model, options.teacher, steps, engine(), context, progress);
+  const Evaluation found = evaluate_model(options.model, options.teacher, steps,
+                                          engine_of(options.runtime), context, progress);
   const ordered_json results = found.results(options.model);
   if (!options.results.empty()) io::write_json(options.results, results);
   if (!options.samples.empty()) {
@@ -74,6 +74,7 @@ void add_evaluate(CLI::App& app) {
   command->add_option("--teacher", options->teacher, "Model to compare with, document by document");
   command->add_option("--results", options->results, "Also write results.json here");
   command->add_option("--samples", options->samples, "Write every document's answers, JSON lines");
+  add_runtime(*command, options->runtime);
   add_common(*command, options->common);
   command->callback([options] { evaluate(*options); });
 }

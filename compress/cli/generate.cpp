@@ -1,4 +1,4 @@
-#include "compress/cli/command.h"
+#include "compress/cli/runtime_option.h"
 #include "compress/cli/signals.h"
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
@@ -10,7 +10,7 @@ namespace {
 
 struct Options {
   Common common;
-  std::string model, prompt, chat;
+  std::string model, prompt, chat, runtime = "dense";
   std::int64_t tokens = 128;
 };
 
@@ -22,7 +22,8 @@ void generate(const Options& options) {
   context.stop = &stop_flag();
   const Model model(open_model(options.model));
   const auto tokenizer = load_model_tokenizer(options.model);
-  const auto language = stoppable(engine().make_language_model(model, tokenizer), context);
+  const auto language =
+      stoppable(engine_of(options.runtime).make_language_model(model, tokenizer), context);
   const bool is_chat = !options.chat.empty();
   const std::vector<TokenId> prompt = is_chat
                                           ? tokenizer->encode(chat_prompt(*tokenizer, options.chat))
@@ -54,6 +55,7 @@ void add_generate(CLI::App& app) {
   command->add_option("--tokens", options->tokens, "At most so many new tokens")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  add_runtime(*command, options->runtime);
   add_common(*command, options->common);
   command->callback([options] { generate(*options); });
 }

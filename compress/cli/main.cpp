@@ -4,6 +4,7 @@
 
 #include "compress/cli/command.h"
 #include "compress/cli/exit_code.h"
+#include "compress/cli/runtime_option.h"
 #include "compress/core/allocator.h"
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
@@ -21,6 +22,7 @@ void declare(CLI::App& app) {
   add_evaluate(app);
   add_compare(app);
   add_generate(app);
+  add_bench(app);
   add_export(app);
   add_verify(app);
   add_quantize(app);

@@ -22,9 +22,15 @@ at::Tensor ForwardMemory::take(Slot slot, at::IntArrayRef shape) {
   return held.narrow(0, 0, count).view(shape);
 }
 
+float* ForwardMemory::floats(Slot slot, std::int64_t count) {
+  at::Tensor& held = slots_[slot];
+  if (held.defined() && held.numel() >= count) return held.mutable_data_ptr<float>();
+  return take(slot, {count}).mutable_data_ptr<float>();
+}
+
 BlockRunner::BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope,
-                         std::shared_ptr<ForwardMemory> memory)
-    : config_(config), rope_(rope), memory_(std::move(memory)) {
+                         std::shared_ptr<ForwardMemory> memory, Arithmetic arithmetic)
+    : config_(config), arithmetic_(arithmetic), rope_(rope), memory_(std::move(memory)) {
   take(block);
 }
 
@@ -41,13 +47,13 @@ void BlockRunner::prepare(const Block& block, Site site) {
   };
   switch (site) {
     case Site::kAttentionInput:
-      return qkv_.assign({part(Role::kQuery), part(Role::kKey), part(Role::kValue)});
+      return qkv_.assign({part(Role::kQuery), part(Role::kKey), part(Role::kValue)}, arithmetic_);
     case Site::kOutputInput:
-      return output_.assign({part(Role::kOutput)});
+      return output_.assign({part(Role::kOutput)}, arithmetic_);
     case Site::kMlpInput:
-      return gate_up_.assign({part(Role::kGate), part(Role::kUp)});
+      return gate_up_.assign({part(Role::kGate), part(Role::kUp)}, arithmetic_);
     case Site::kDownInput:
-      return down_.assign({part(Role::kDown)});
+      return down_.assign({part(Role::kDown)}, arithmetic_);
   }
 }
 
@@ -218,6 +224,10 @@ void BlockRunner::finish_into(at::Tensor out, const at::Tensor& x, const at::Ten
 
 at::Tensor BlockRunner::forward(const at::Tensor& x, KeyValues* cache) const {
   at::Tensor out = at::empty(x.sizes(), x.options());
+  if (steps_alone(x, cache)) {
+    step(x.const_data_ptr<float>(), *cache, out.mutable_data_ptr<float>());
+    return out;
+  }
   finish_into(out, x, attend(norm_and_project(x), cache));
   return out;
 }

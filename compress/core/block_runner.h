@@ -35,6 +35,8 @@ class ForwardMemory {
 
   // Uninitialised float32 of this shape; what the slot held before is lost.
   at::Tensor take(Slot slot, at::IntArrayRef shape);
+  // The same as plain floats.
+  float* floats(Slot slot, std::int64_t count);
 
  private:
   std::array<at::Tensor, kSlots> slots_;
@@ -47,7 +49,8 @@ class ForwardMemory {
 class BlockRunner {
  public:
   BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope,
-              std::shared_ptr<ForwardMemory> memory = std::make_shared<ForwardMemory>());
+              std::shared_ptr<ForwardMemory> memory = std::make_shared<ForwardMemory>(),
+              Arithmetic arithmetic = Arithmetic::kExact);
 
   at::Tensor attention_input(const at::Tensor& x) const;                   // [B, T, hidden]
   at::Tensor attention(const at::Tensor& normed, KeyValues* cache) const;  // [B, T, q_width]
@@ -78,6 +81,12 @@ class BlockRunner {
  private:
   at::Tensor project(const at::Tensor& normed) const;  // q | k | v, not rotated
   void turn(float* rows, std::int64_t length, std::int64_t first_position) const;
+  // `forward` of one token with a cache where all weights are codes: one team of threads for all of
+  // the steps. The same bits as step by step.
+  bool steps_alone(const at::Tensor& x, const KeyValues* cache) const;
+  void step(const float* x, KeyValues& cache, float* out) const;
+  struct StepRows;
+  void step_share(const StepRows& rows, int thread, int threads) const;
   void mix(std::span<const kernels::AttentionSequence> sequences, std::int64_t kv_stride) const;
   at::Tensor norm_and_project(const at::Tensor& x) const;
   at::Tensor attend(at::Tensor qkv, KeyValues* cache) const;
@@ -88,6 +97,7 @@ class BlockRunner {
   void finish_into(at::Tensor out, const at::Tensor& x, const at::Tensor& mixed) const;
 
   ModelConfig config_;
+  Arithmetic arithmetic_;
   RopeTable rope_;
   std::shared_ptr<ForwardMemory> memory_;
   at::Tensor attention_norm_, mlp_norm_;

@@ -2,17 +2,15 @@
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "compress/core/errors.h"
+#include "compress/core/quantized_codes.h"
+#include "compress/core/streamed_memory.h"
 
 namespace attar {
 namespace {
@@ -38,19 +36,6 @@ at::Tensor stored_values(const Weight& weight) {
   return (known ? plain->values : dense(weight)).contiguous();
 }
 
-// Memory of weights that are streamed from end to end again and again: in large pages where the
-// system has them, since every 4 KiB of small ones cost a walk of the page table.
-at::Tensor streamed_memory(std::int64_t bytes) {
-  constexpr std::size_t kLargePage = std::size_t{1} << 21;
-  const auto size = static_cast<std::size_t>(bytes);
-  void* memory = nullptr;
-  if (posix_memalign(&memory, kLargePage, size) != 0) throw std::bad_alloc();
-  // Whole large pages only, so that nothing is spent beyond the end; refusal changes nothing.
-  if (size >= kLargePage) madvise(memory, size / kLargePage * kLargePage, MADV_HUGEPAGE);
-  return at::from_blob(
-      memory, {bytes}, [](void* held) { std::free(held); }, at::kByte);
-}
-
 kernels::SplitSource source_of(at::ScalarType type) {
   return type == at::kHalf       ? kernels::SplitSource::f16
          : type == at::kBFloat16 ? kernels::SplitSource::bf16
@@ -59,7 +44,7 @@ kernels::SplitSource source_of(at::ScalarType type) {
 
 }  // namespace
 
-void PreparedWeight::assign(const std::vector<Part>& parts) {
+void PreparedWeight::assign(const std::vector<Part>& parts, Arithmetic arithmetic) {
   inputs_ = shape_of(*parts.front().weight).in;
   outputs_ = 0;
   for (const Part& part : parts) {
@@ -69,6 +54,12 @@ void PreparedWeight::assign(const std::vector<Part>& parts) {
     outputs_ += shape.out;
   }
   bias_ = joined_bias(parts);
+  pieces_ = 0;
+  codes_ = arithmetic == Arithmetic::kQuantized ? QuantizedCodes::pack(parts) : nullptr;
+  if (codes_) {
+    values_ = at::Tensor();
+    return;
+  }
   if (kernels::has_split_product()) {
     // Two pieces hold every float16 and nearly every value of a 4-bit grid.
     if (!pack(parts, 2)) pack(parts, 3);
@@ -104,18 +95,29 @@ bool PreparedWeight::pack(const std::vector<Part>& parts, int pieces) {
 }
 
 std::int64_t PreparedWeight::bytes() const {
+  if (codes_) return codes_->bytes();
   return values_.defined() ? static_cast<std::int64_t>(values_.nbytes()) : 0;
 }
 
+const float* PreparedWeight::bias() const {
+  return bias_.defined() ? bias_.const_data_ptr<float>() : nullptr;
+}
+
 kernels::SplitLayer PreparedWeight::layer() const {
-  return {values_.const_data_ptr(), inputs_, outputs_, pieces_,
-          bias_.defined() ? bias_.const_data_ptr<float>() : nullptr};
+  return {values_.const_data_ptr(), inputs_, outputs_, pieces_, bias()};
 }
 
 at::Tensor PreparedWeight::multiply_into(at::Tensor out, const at::Tensor& x,
                                          const at::Tensor& added) const {
   at::Tensor flat = out.flatten(0, -2);
   at::Tensor rows = x.flatten(0, -2);
+  if (codes_) {
+    if (rows.stride(1) != 1) rows = rows.contiguous();
+    codes_->multiply(rows.const_data_ptr<float>(), rows.stride(0), rows.size(0),
+                     {flat.mutable_data_ptr<float>(), outputs_, bias(),
+                      added.defined() ? added.const_data_ptr<float>() : nullptr});
+    return out;
+  }
   if (!split()) {
     if (bias_.defined()) {
       at::addmm_out(flat, bias_, rows, values_.t());

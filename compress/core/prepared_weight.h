@@ -1,10 +1,12 @@
 // Weights made ready for many products: as dense float32 for the BLAS, or in the pieces that the
-// processor's tile instructions multiply (compress/kernels/split_product), where it has them.
+// processor's tile instructions multiply (compress/kernels/split_product), where it has them; or as
+// codes, for activations rounded to 8 bits (quantized_codes.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "compress/core/weight.h"
@@ -12,18 +14,30 @@
 
 namespace attar {
 
+class QuantizedCodes;
+
+// How a weight multiplies.
+enum class Arithmetic {
+  kExact,      // float32 values and activations: what every measurement means
+  kQuantized,  // codes as they are times activations rounded to 8 bits, which is faster and moves
+               // the result a little; weights that are no codes, or on a grid that the kernels do
+               // not read, multiply as kExact
+};
+
 // W [O, I] and a bias. A row of a product depends on that row of x alone, to the bit.
 class PreparedWeight {
  public:
   PreparedWeight() = default;
-  explicit PreparedWeight(const Weight& weight) { assign({{&weight, {}}}); }
+  explicit PreparedWeight(const Weight& weight, Arithmetic arithmetic = Arithmetic::kExact) {
+    assign({{&weight, {}}}, arithmetic);
+  }
 
   struct Part {
     const Weight* weight;  // [O_i, I]
     at::Tensor bias;       // [O_i] or undefined
   };
   // Layers that read the same input, one below the other. Memory that fits is used again.
-  void assign(const std::vector<Part>& parts);
+  void assign(const std::vector<Part>& parts, Arithmetic arithmetic = Arithmetic::kExact);
 
   std::int64_t outputs() const { return outputs_; }
   std::int64_t inputs() const { return inputs_; }
@@ -32,6 +46,10 @@ class PreparedWeight {
   // Whether products run on tile instructions; then `layer` is what their kernels take.
   bool split() const { return pieces_ > 0; }
   kernels::SplitLayer layer() const;
+
+  // Null where the weight multiplies exactly.
+  const QuantizedCodes* codes() const { return codes_.get(); }
+  const float* bias() const;  // [O] or nullptr
 
   // out [..., O] = x [..., I] W^T + bias + added [..., O]; `added` may be undefined, or `out`.
   // float32, `out` and `added` contiguous.
@@ -42,9 +60,10 @@ class PreparedWeight {
 
   std::int64_t outputs_ = 0;
   std::int64_t inputs_ = 0;
-  int pieces_ = 0;     // 0: values_ is dense
-  at::Tensor values_;  // [O, I] float32, or packed bytes
-  at::Tensor bias_;    // [O] float32, undefined where no part has one
+  int pieces_ = 0;                               // 0: values_ is dense
+  at::Tensor values_;                            // [O, I] float32, or packed bytes
+  std::shared_ptr<const QuantizedCodes> codes_;  // in place of values_
+  at::Tensor bias_;                              // [O] float32, undefined where no part has one
 };
 
 }  // namespace attar

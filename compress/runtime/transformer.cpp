@@ -35,9 +35,9 @@ void reserve(Transformer::State& state, const ModelConfig& config, std::int64_t 
 
 }  // namespace
 
-LogitsHead::LogitsHead(const Model& model)
+LogitsHead::LogitsHead(const Model& model, Arithmetic arithmetic)
     : norm_(model.final_norm().to(at::kFloat).contiguous()),
-      head_(model.head()),
+      head_(model.head(), arithmetic),
       eps_(model.config().norm_eps) {}
 
 at::Tensor LogitsHead::logits(const at::Tensor& hidden) const {
@@ -69,14 +69,14 @@ std::vector<kernels::LogitStats> LogitsHead::statistics(
   return found;
 }
 
-Transformer::Transformer(const Model& model)
-    : config_(model.config()), embedding_(model.embedding()), head_(model) {
+Transformer::Transformer(const Model& model, Arithmetic arithmetic)
+    : config_(model.config()), embedding_(model.embedding()), head_(model, arithmetic) {
   const RopeTable rope = rope_table(config_, config_.max_positions);
   const auto memory = std::make_shared<ForwardMemory>();
   for (std::int64_t index = 0; index < config_.layers; ++index) {
     const Block block = model.block(index);
     check_finite(block, index);
-    blocks_.emplace_back(config_, block, rope, memory);
+    blocks_.emplace_back(config_, block, rope, memory, arithmetic);
     model.done_with_block(index);
   }
 }
@@ -85,6 +85,12 @@ Transformer::State Transformer::start() const {
   State state;
   state.caches.resize(blocks_.size());
   return state;
+}
+
+std::int64_t Transformer::weight_bytes() const {
+  std::int64_t sum = head_.bytes();
+  for (const BlockRunner& block : blocks_) sum += block.prepared_bytes();
+  return sum;
 }
 
 void Transformer::rewind(State& state, std::size_t length) {
@@ -138,8 +144,11 @@ namespace {
 
 class TransformerLanguageModel final : public LanguageModel {
  public:
-  TransformerLanguageModel(const Model& model, std::shared_ptr<const Tokenizer> tokenizer)
-      : transformer_(model), tokenizer_(std::move(tokenizer)), state_(transformer_.start()) {}
+  TransformerLanguageModel(const Model& model, std::shared_ptr<const Tokenizer> tokenizer,
+                           Arithmetic arithmetic)
+      : transformer_(model, arithmetic),
+        tokenizer_(std::move(tokenizer)),
+        state_(transformer_.start()) {}
 
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
   std::int64_t max_length() const override { return transformer_.config().max_positions; }
@@ -249,7 +258,14 @@ class TransformerLanguageModel final : public LanguageModel {
 
 std::unique_ptr<LanguageModel> make_language_model(const Model& model,
                                                    std::shared_ptr<const Tokenizer> tokenizer) {
-  return std::make_unique<TransformerLanguageModel>(model, std::move(tokenizer));
+  return std::make_unique<TransformerLanguageModel>(model, std::move(tokenizer),
+                                                    Arithmetic::kExact);
+}
+
+std::unique_ptr<LanguageModel> make_quantized_language_model(
+    const Model& model, std::shared_ptr<const Tokenizer> tokenizer) {
+  return std::make_unique<TransformerLanguageModel>(model, std::move(tokenizer),
+                                                    Arithmetic::kQuantized);
 }
 
 }  // namespace attar

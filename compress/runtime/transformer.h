@@ -18,7 +18,7 @@ namespace attar {
 // Final norm and head: hidden states -> logits, a chunk of rows at a time.
 class LogitsHead {
  public:
-  explicit LogitsHead(const Model& model);
+  explicit LogitsHead(const Model& model, Arithmetic arithmetic = Arithmetic::kExact);
 
   // [rows, hidden] float32 -> [rows, vocabulary] float32.
   at::Tensor logits(const at::Tensor& hidden) const;
@@ -30,6 +30,7 @@ class LogitsHead {
                                               std::span<const std::int64_t> targets) const;
 
   std::int64_t vocabulary() const { return head_.outputs(); }
+  std::int64_t bytes() const { return head_.bytes(); }
 
  private:
   at::Tensor norm_;      // [hidden]
@@ -38,10 +39,10 @@ class LogitsHead {
   mutable at::Tensor chunk_;  // [rows, vocabulary]: the logits of the last chunk, used again
 };
 
-// All blocks of a model, prepared in float32: 4 bytes a weight.
+// All blocks of a model, prepared: in float32, 4 bytes a weight, or as the codes of the file.
 class Transformer {
  public:
-  explicit Transformer(const Model& model);
+  explicit Transformer(const Model& model, Arithmetic arithmetic = Arithmetic::kExact);
 
   // What has been read so far, a cache a block.
   struct State {
@@ -62,6 +63,9 @@ class Transformer {
   const LogitsHead& head() const { return head_; }
   const ModelConfig& config() const { return config_; }
 
+  // Bytes of weights that one token streams by: all blocks and the head.
+  std::int64_t weight_bytes() const;
+
  private:
   at::Tensor embed_tokens(std::span<const TokenId> tokens) const;  // [1, T, hidden]
 
@@ -73,5 +77,8 @@ class Transformer {
 
 std::unique_ptr<LanguageModel> make_language_model(const Model& model,
                                                    std::shared_ptr<const Tokenizer> tokenizer);
+// The same on codes (Arithmetic::kQuantized): faster, and near the model that the file describes.
+std::unique_ptr<LanguageModel> make_quantized_language_model(
+    const Model& model, std::shared_ptr<const Tokenizer> tokenizer);
 
 }  // namespace attar

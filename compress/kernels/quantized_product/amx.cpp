@@ -128,17 +128,22 @@ ATTAR_INLINE void multiply_tile(const QuantizedProduct& call, const OpenPanel& o
     add_block<kSecond>(whole, _mm512_load_ps(open.scales + group * kPanelOutputs), second,
                        call.x.scales + at, call.x.sums + at, sums);
   };
-  std::int64_t b = 0;
-  for (; b + 2 <= blocks; b += 2) {
-    std::int32_t* whole = open.sums + (b & 2) * 256;
-    ATTAR_SUM_BLOCK(0, 4, 6, b, whole);
-    ATTAR_SUM_BLOCK(1, 5, 7, b + 1, whole + 256);
-    add(b, whole);
-    add(b + 1, whole + 256);
-  }
-  if (b < blocks) {
-    ATTAR_SUM_BLOCK(0, 4, 6, b, open.sums);
-    add(b, open.sums);
+  // Two blocks are summed while the two before are scaled. Blocks beyond the last are the last
+  // again and are left out.
+  const auto place = [&](std::int64_t b) __attribute__((always_inline)) {
+    return open.sums + b % kDepth * 256;
+  };
+  const std::int64_t last = blocks - 1;
+  const auto sum_two = [&](std::int64_t b) __attribute__((always_inline)) {
+    const std::int64_t one = b < last ? b : last, two = b + 1 < last ? b + 1 : last;
+    ATTAR_SUM_BLOCK(0, 4, 6, one, place(b));
+    ATTAR_SUM_BLOCK(1, 5, 7, two, place(b + 1));
+  };
+  sum_two(0);
+  for (std::int64_t b = 0; b < blocks; b += 2) {
+    sum_two(b + 2);
+    add(b, place(b));
+    if (b + 1 < blocks) add(b + 1, place(b + 1));
   }
 #pragma GCC unroll 16
   for (int t = 0; t < 16; ++t) {

@@ -130,13 +130,14 @@ void multiply_task(const QuantizedProduct& call, const QuantizedTask& task) {
       const PanelSlice slice{at, at + header, panel * kPanelOutputs + lane};
       std::int64_t token = task.tile_begin * call.x.tile, end = task.tile_end * call.x.tile;
       if (end > call.x.rows) end = call.x.rows;
-      for (; token + V::kTokens <= end; token += V::kTokens) {
-        multiply_slice<V, kBits, kSecond, kHalf, V::kTokens>(call, slice, token);
+      if constexpr (V::kTokens > 1) {
+        for (; token + V::kTokens <= end; token += V::kTokens) {
+          multiply_slice<V, kBits, kSecond, kHalf, V::kTokens>(call, slice, token);
+        }
       }
-      for (; token + 2 <= end; token += 2) {
-        multiply_slice<V, kBits, kSecond, kHalf, 2>(call, slice, token);
+      for (; token < end; ++token) {
+        multiply_slice<V, kBits, kSecond, kHalf, 1>(call, slice, token);
       }
-      if (token < end) multiply_slice<V, kBits, kSecond, kHalf, 1>(call, slice, token);
     }
   }
 }

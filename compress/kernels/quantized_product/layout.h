@@ -14,7 +14,7 @@
 
 namespace attar::kernels {
 
-inline constexpr std::int64_t kPanelOutputs = 16;
+inline constexpr std::int64_t kPanelOutputs = kOutputsTogether;
 inline constexpr std::int64_t kBlockInputs = 32;
 inline constexpr std::int64_t kTileTokens = 16;
 inline constexpr std::int64_t kLine = 64;

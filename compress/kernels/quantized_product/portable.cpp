@@ -7,7 +7,7 @@ namespace {
 // Any processor: sixteen outputs in plain loops.
 struct VectorsPortable {
   static constexpr int kLanes = 16;
-  static constexpr int kTokens = 4;
+  static constexpr int kTokens = 1;
   static constexpr std::int64_t kAhead = 0;
   struct Floats {
     float lane[kLanes];
@@ -25,12 +25,12 @@ struct VectorsPortable {
     __builtin_memcpy(&codes, from, sizeof codes);
     return codes;
   }
-  ATTAR_INLINE Codes low_half(const Codes& codes) {
+  __attribute__((noinline)) static Codes low_half(const Codes& codes) {
     Codes low;
     for (int i = 0; i < 64; ++i) low.byte[i] = codes.byte[i] & 15;
     return low;
   }
-  ATTAR_INLINE Codes high_half(const Codes& codes) {
+  __attribute__((noinline)) static Codes high_half(const Codes& codes) {
     Codes high;
     for (int i = 0; i < 64; ++i) high.byte[i] = codes.byte[i] >> 4;
     return high;
@@ -45,13 +45,14 @@ struct VectorsPortable {
   ATTAR_INLINE Ints finish(const Ints& sums, const std::int32_t*) {
     return sums;
   }
-  ATTAR_INLINE Ints dot4(Ints sums, const Codes& codes, const std::int8_t* x) {
+  // Not inlined: the compiler would unroll a whole block and take a minute for it.
+  __attribute__((noinline)) static Ints dot4(Ints sums, const Codes& codes, const std::int8_t* x) {
     for (int r = 0; r < kLanes; ++r) {
       for (int j = 0; j < 4; ++j) sums.lane[r] += codes.byte[4 * r + j] * x[j];
     }
     return sums;
   }
-  ATTAR_INLINE Ints dot8(Ints sums, const Codes& codes, const std::int8_t* x) {
+  __attribute__((noinline)) static Ints dot8(Ints sums, const Codes& codes, const std::int8_t* x) {
     for (int r = 0; r < kLanes; ++r) {
       for (int j = 0; j < 4; ++j) sums.lane[r] += (codes.byte[4 * r + j] - 128) * x[j];
     }
@@ -65,7 +66,7 @@ struct VectorsPortable {
     return all;
   }
   template <bool kHalf>
-  ATTAR_INLINE Floats load(const std::uint8_t* from) {
+  __attribute__((noinline)) static Floats load(const std::uint8_t* from) {
     Floats x;
     for (int r = 0; r < kLanes; ++r) {
       if constexpr (kHalf) {
@@ -101,12 +102,13 @@ struct VectorsPortable {
     for (int r = 0; r < kLanes; ++r) c.lane[r] = a.lane[r] * b.lane[r];
     return c;
   }
-  ATTAR_INLINE Floats fused(const Floats& a, const Floats& b, const Floats& c) {
+  __attribute__((noinline)) static Floats fused(const Floats& a, const Floats& b, const Floats& c) {
     Floats d;
     for (int r = 0; r < kLanes; ++r) d.lane[r] = __builtin_fmaf(a.lane[r], b.lane[r], c.lane[r]);
     return d;
   }
-  ATTAR_INLINE Floats fused_negated(const Floats& a, const Floats& b, const Floats& c) {
+  __attribute__((noinline)) static Floats fused_negated(const Floats& a, const Floats& b,
+                                                        const Floats& c) {
     Floats d;
     for (int r = 0; r < kLanes; ++r) d.lane[r] = __builtin_fmaf(-a.lane[r], b.lane[r], c.lane[r]);
     return d;

@@ -180,4 +180,15 @@ void quantized_product(const QuantizedProduct& call, const Variant& variant) {
   }
 }
 
+void quantized_product_outputs(const QuantizedProduct& call, std::int64_t begin, std::int64_t end,
+                               const Variant& variant) {
+  check_product(call);
+  check(begin % kPanelOutputs == 0, "outputs must begin a panel of 16", begin);
+  const std::int64_t tiles = (call.x.rows + call.x.tile - 1) / call.x.tile;
+  if (begin >= end || tiles == 0) return;
+  variant.quantized_product(
+      call, {begin / kPanelOutputs, output_panels(end), 0, tiles,
+             thread_scratch(task_scratch_bytes(call.layer.inner, call.layer.format))});
+}
+
 }  // namespace attar::kernels

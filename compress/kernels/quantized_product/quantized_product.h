@@ -101,4 +101,10 @@ struct QuantizedProduct {
 };
 void quantized_product(const QuantizedProduct& call, const Variant& variant = active_variant());
 
+// The outputs [begin, end) alone, on this thread; begin is a multiple of kOutputsTogether, end too
+// or the last.
+inline constexpr std::int64_t kOutputsTogether = 16;
+void quantized_product_outputs(const QuantizedProduct& call, std::int64_t begin, std::int64_t end,
+                               const Variant& variant = active_variant());
+
 }  // namespace attar::kernels

@@ -1,0 +1,134 @@
+#include "compress/core/quantized_codes.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "compress/core/errors.h"
+#include "compress/core/streamed_memory.h"
+
+namespace attar {
+namespace {
+
+const QuantizedWeight* codes_of(const Weight& weight) {
+  return std::get_if<QuantizedWeight>(&weight);
+}
+
+kernels::SecondParameter second_parameter(ZeroPoint zero_point) {
+  switch (zero_point) {
+    case ZeroPoint::kSymmetric:
+      return kernels::SecondParameter::none;
+    case ZeroPoint::kInteger:
+      return kernels::SecondParameter::zero;
+    case ZeroPoint::kMinimum:
+      return kernels::SecondParameter::minimum;
+  }
+  throw std::logic_error("second_parameter: unknown zero point");
+}
+
+std::int64_t group_of(const QuantizedWeight& weight) {
+  const std::int64_t inner = weight.codes.size(1), group = weight.scheme.group_size;
+  return group == 0 ? inner : std::min(group, inner);
+}
+
+}  // namespace
+
+bool multiplies_as_codes(const Weight& weight) {
+  constexpr std::int64_t kBlock = 32;
+  const QuantizedWeight* codes = codes_of(weight);
+  return codes != nullptr && codes->scheme.bits >= 2 && codes->scheme.bits <= 8 &&
+         codes->codes.size(1) % kBlock == 0 && group_of(*codes) % kBlock == 0 &&
+         codes->codes.numel() > 0;
+}
+
+std::shared_ptr<const QuantizedCodes> QuantizedCodes::pack(
+    const std::vector<PreparedWeight::Part>& parts) {
+  const bool all = std::all_of(parts.begin(), parts.end(),
+                               [](const auto& part) { return multiplies_as_codes(*part.weight); });
+  if (!all) return nullptr;
+  auto packed = std::make_shared<QuantizedCodes>();
+  std::int64_t first = 0;
+  for (const PreparedWeight::Part& part : parts) {
+    const QuantizedWeight& weight = *codes_of(*part.weight);
+    const at::Tensor codes = weight.codes.contiguous(), scale = weight.scale.contiguous();
+    const at::Tensor zero = weight.zero.defined() ? weight.zero.contiguous() : at::Tensor();
+    const kernels::GridRows rows{codes.const_data_ptr<std::uint8_t>(),
+                                 scale.const_data_ptr<float>(),
+                                 zero.defined() ? zero.const_data_ptr<float>() : nullptr,
+                                 codes.size(0),
+                                 codes.size(1),
+                                 group_of(weight),
+                                 weight.scheme.bits,
+                                 second_parameter(weight.scheme.zero_point)};
+    const kernels::QuantizedFormat format = kernels::format_for(rows);
+    at::Tensor memory = streamed_memory(kernels::quantized_bytes(rows.count, rows.inner, format));
+    kernels::quantized_pack(rows, format, memory.mutable_data_ptr());
+    const void* weights = memory.const_data_ptr();
+    packed->segments_.push_back(
+        {std::move(memory), {weights, rows.inner, rows.count, format}, first});
+    packed->inputs_ = rows.inner;
+    first += rows.count;
+  }
+  return packed;
+}
+
+std::int64_t QuantizedCodes::bytes() const {
+  std::int64_t sum = 0;
+  for (const Segment& segment : segments_)
+    sum += static_cast<std::int64_t>(segment.memory.nbytes());
+  return sum;
+}
+
+namespace {
+
+kernels::QuantizedProduct product_of(const kernels::RoundedRows& x,
+                                     const kernels::QuantizedLayer& layer, std::int64_t first,
+                                     const QuantizedCodes::Output& to) {
+  return {x,
+          layer,
+          to.bias ? to.bias + first : nullptr,
+          to.added ? to.added + first : nullptr,
+          to.out + first,
+          to.stride};
+}
+
+}  // namespace
+
+void QuantizedCodes::multiply(const float* x, std::int64_t x_stride, std::int64_t rows,
+                              const Output& to) const {
+  thread_local RoundedMemory memory;
+  const kernels::RoundedRows rounded = memory.round(x, x_stride, rows, inputs_);
+  for (const Segment& segment : segments_) {
+    kernels::quantized_product(product_of(rounded, segment.layer, segment.first, to));
+  }
+}
+
+void QuantizedCodes::multiply_share(const kernels::RoundedRows& x, const Output& to, int share,
+                                    int shares) const {
+  for (const Segment& segment : segments_) {
+    const auto [begin, end] = outputs_of_share(segment.layer.columns, share, shares);
+    kernels::quantized_product_outputs(product_of(x, segment.layer, segment.first, to), begin, end);
+  }
+}
+
+std::pair<std::int64_t, std::int64_t> QuantizedCodes::outputs_of_share(std::int64_t outputs,
+                                                                       int share, int shares) {
+  constexpr std::int64_t kPanel = kernels::kOutputsTogether;
+  const std::int64_t panels = (outputs + kPanel - 1) / kPanel;
+  const auto cut = [&](int at) { return std::min(outputs, at * panels / shares * kPanel); };
+  return {cut(share), cut(share + 1)};
+}
+
+kernels::RoundedRows RoundedMemory::round(const float* x, std::int64_t stride, std::int64_t rows,
+                                          std::int64_t inner) {
+  const std::int64_t needed = kernels::rounded_bytes(rows, inner);
+  if (!held_.defined() || held_.numel() < needed) {
+    held_ = at::Tensor();
+    held_ = at::empty({needed}, at::kByte);
+  }
+  const kernels::RoundedRows rounded = kernels::rounded_rows(held_.mutable_data_ptr(), rows, inner);
+  kernels::round_rows({x, stride, rounded});
+  return rounded;
+}
+
+}  // namespace attar
