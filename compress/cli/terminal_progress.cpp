@@ -10,7 +10,7 @@ namespace attar::cli {
 namespace {
 
 constexpr std::chrono::milliseconds kRedraw{100};
-constexpr std::chrono::seconds kPlainLine{2};
+constexpr std::chrono::seconds kPlainLine{10};
 
 }  // namespace
 
@@ -35,14 +35,20 @@ void TerminalProgress::phase(std::string_view name, std::int64_t steps) {
 
 void TerminalProgress::step(std::string_view what) {
   ++done_;
-  const auto since = Clock::now() - drawn_;
-  const bool last = done_ == steps_;
-  if (!last && since < (terminal_ ? Clock::duration(kRedraw) : Clock::duration(kPlainLine))) return;
-  drawn_ = Clock::now();
-  draw(what);
+  if (done_ == steps_ || time_to_draw()) draw(what);
+}
+
+void TerminalProgress::detail(std::string_view what) {
+  if (time_to_draw()) draw(what);
+}
+
+bool TerminalProgress::time_to_draw() const {
+  const Clock::duration wait = terminal_ ? Clock::duration(kRedraw) : Clock::duration(kPlainLine);
+  return Clock::now() - drawn_ >= wait;
 }
 
 void TerminalProgress::draw(std::string_view what) {
+  drawn_ = Clock::now();
   std::string left;
   if (done_ > 0 && steps_ > done_) {
     const double spent = std::chrono::duration<double>(Clock::now() - started_).count();

@@ -16,10 +16,12 @@ class TerminalProgress final : public Progress {
 
   void phase(std::string_view name, std::int64_t steps) override;
   void step(std::string_view what) override;
+  void detail(std::string_view what) override;
   void note(std::string_view text) override;
 
  private:
   using Clock = std::chrono::steady_clock;
+  bool time_to_draw() const;
   void draw(std::string_view what);
   void end_line();
 

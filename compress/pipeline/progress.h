@@ -13,6 +13,8 @@ class Progress {
   virtual void phase(std::string_view name, std::int64_t steps) = 0;
   // One more step of the phase is done.
   virtual void step(std::string_view what) = 0;
+  // Where the step that is under way stands: a layer, a training step.
+  virtual void detail(std::string_view /*what*/) {}
   // A sentence that the user should see; an empty one only ends a line that moves.
   virtual void note(std::string_view text) = 0;
 };

@@ -166,6 +166,7 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
     context.seed = recipe.seed;
     context.strict = recipe.strict;
     context.stop = options.stop;
+    context.progress = [&](std::string_view what) { progress.detail(what); };
     RunPhases phases{record, engine, context, progress, log, folder.work()};
     phases.start(folder.resumed());
     const Model model = phases.run_passes(Model(source), pass_phases);
