@@ -172,13 +172,19 @@ void SparsePass::run_block(BlockWork& work) const {
     for (const Role role : kRoles) prune_layer(work, role, {});
     return;
   }
-  work.stream->sequential(work.block, work.context,
-                          [&](Site site, const linalg::GramStatistics& statistics) {
-                            record_dropped(work, site, statistics);
-                            for (const Role role : kRoles) {
-                              if (site_of(role) == site) prune_layer(work, role, statistics.gram);
-                            }
-                          });
+  const auto at_site = [&](Site site, const linalg::GramStatistics& statistics) {
+    record_dropped(work, site, statistics);
+    for (const Role role : kRoles) {
+      if (site_of(role) == site) prune_layer(work, role, statistics.gram);
+    }
+  };
+  if (config_.method == "sparsegpt") {
+    work.stream->sequential(work.block, work.context, at_site);
+    return;
+  }
+  // Wanda makes up for nothing, so nothing is gained by knowing what was lost in this block.
+  const auto statistics = work.stream->collect(work.block, work.context);
+  for (const Site site : kSites) at_site(site, *statistics[index_of(site)]);
 }
 
 }  // namespace attar
