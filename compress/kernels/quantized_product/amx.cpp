@@ -22,6 +22,8 @@ class TileShapes {
       shape.row_bytes[i] = i == 4 || i == 5 ? 32 : 64;
       shape.rows[i] = i >= 6 ? 8 : 16;
     }
+    // GCC 12 thinks that the instruction reads 8 bytes and may leave the others unwritten.
+    __asm__ volatile("" : : "r"(&shape) : "memory");
     _tile_loadconfig(&shape);
   }
   ~TileShapes() { _tile_release(); }

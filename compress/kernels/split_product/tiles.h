@@ -29,6 +29,8 @@ class TileRegisters {
       shape.row_bytes[i] = 64;
       shape.rows[i] = 16;
     }
+    // GCC 12 thinks that the instruction reads 8 bytes and may leave the others unwritten.
+    __asm__ volatile("" : : "r"(&shape) : "memory");
     _tile_loadconfig(&shape);
   }
   ~TileRegisters() { _tile_release(); }
