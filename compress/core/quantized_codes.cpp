@@ -61,7 +61,7 @@ std::shared_ptr<const QuantizedCodes> QuantizedCodes::pack(
                                  weight.scheme.bits,
                                  second_parameter(weight.scheme.zero_point)};
     const kernels::QuantizedFormat format = kernels::format_for(rows);
-    at::Tensor memory = streamed_memory(kernels::quantized_bytes(rows.count, rows.inner, format));
+    at::Tensor memory = streamed_piece(kernels::quantized_bytes(rows.count, rows.inner, format));
     kernels::quantized_pack(rows, format, memory.mutable_data_ptr());
     const void* weights = memory.const_data_ptr();
     packed->segments_.push_back(

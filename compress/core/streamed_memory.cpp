@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <memory>
+#include <mutex>
 #include <new>
 
 namespace attar {
@@ -17,6 +19,33 @@ at::Tensor streamed_memory(std::int64_t bytes) {
   if (size >= kLargePage) madvise(memory, size / kLargePage * kLargePage, MADV_HUGEPAGE);
   return at::from_blob(
       memory, {bytes}, [](void* held) { std::free(held); }, at::kByte);
+}
+
+namespace {
+
+struct Stretch {
+  at::Tensor memory;
+  std::int64_t used = 0;
+};
+
+}  // namespace
+
+at::Tensor streamed_piece(std::int64_t bytes) {
+  constexpr std::int64_t kStretch = std::int64_t{32} << 20, kLine = 64;
+  static std::mutex mutex;
+  static std::weak_ptr<Stretch> current;
+  const std::int64_t size = (bytes + kLine - 1) / kLine * kLine;
+  if (size > kStretch / 4) return streamed_memory(bytes);
+  const std::lock_guard lock(mutex);
+  std::shared_ptr<Stretch> stretch = current.lock();
+  if (!stretch || stretch->used + size > kStretch) {
+    stretch = std::make_shared<Stretch>(Stretch{streamed_memory(kStretch)});
+    current = stretch;
+  }
+  auto* at = stretch->memory.mutable_data_ptr<std::uint8_t>() + stretch->used;
+  stretch->used += size;
+  return at::from_blob(
+      at, {bytes}, [stretch](void*) {}, at::kByte);
 }
 
 }  // namespace attar
