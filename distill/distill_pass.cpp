@@ -1,12 +1,8 @@
 #include "distill/distill_pass.h"
 
-#include <sstream>
-
 #include "compress/core/errors.h"
-#include "compress/formats/model_file.h"
-#include "compress/io/hash.h"
+#include "compress/train/learning_pass.h"
 #include "distill/distillation.h"
-#include "distill/learning_pass.h"
 
 namespace attar {
 namespace {
@@ -23,33 +19,6 @@ LossPlan cached_losses(LossPlan plan) {
     part.term.kind = ResponseKind::sparse_kl;
   }
   return plan;
-}
-
-// The teacher and whose words it speaks.
-struct OpenTeacher {
-  Model model;
-  VocabularyMap map;
-  std::string identity;
-};
-
-OpenTeacher open_teacher(const std::string& name, const ModelWork& work) {
-  const std::int64_t own = work.input.config().vocabulary;
-  if (name == "original") {
-    const std::vector<std::int64_t>& tokens = work.input.source_tokens();
-    if (!tokens.empty()) {  // the vocabulary was trimmed
-      io::Sha256 hash;
-      hash.update(std::as_bytes(std::span(tokens)));
-      return {work.original, tokens_of_teacher(tokens),
-              work.original.source().sha256() + ":" + hash.hex()};
-    }
-    return {work.original, same_tokenizer(own, work.original.config().vocabulary),
-            work.original.source().sha256()};
-  }
-  const auto source = open_model(name);
-  const auto tokenizer = load_model_tokenizer(name);
-  return {Model(source),
-          match_tokens(*work.tokenizer, own, *tokenizer, source->config().vocabulary),
-          source->sha256()};
 }
 
 std::unique_ptr<LiveTeacher> live_teacher(const OpenTeacher& open, const LossPlan& losses,
@@ -95,22 +64,15 @@ void DistillPass::run(ModelWork& work) const {
   Teachers teachers;
   std::string identity;
   if (losses_.needs_teacher()) {
-    const OpenTeacher open = open_teacher(config_.teacher, work);
+    const OpenTeacher open =
+        open_teacher(config_.teacher, kName, work.input, work.original, work.tokenizer);
     identity = open.identity;
     teachers.live = live_teacher(open, losses_, work.input.config());
     if (!config_.cache.empty()) {
       const CacheOptions options{config_.cache_kind, config_.cache_count, work.context.seed};
-      const std::string key = cache_key(options, windows, identity);
-      const CacheReport cache = write_cache(config_.cache, options, windows, config_.steps,
-                                            config_.batch, key, *teachers.live, work.context);
-      std::ostringstream text;
-      text << cache.tokens << " tokens of the teacher in " << config_.cache << ", "
-           << static_cast<double>(cache.bytes) / static_cast<double>(cache.tokens)
-           << " bytes a token, " << cache.written << " shards written now";
-      work.report.events.push_back({"model", "teacher_cache", text.str()});
+      teachers.cached = written_teacher(config_.cache, options, windows, config_, identity,
+                                        *teachers.live, work.report, work.context);
       teachers.live.reset();
-      teachers.cached =
-          std::make_unique<CachedTeacher>(config_.cache, options, key, config_.length);
     }
   }
   Student student(work.input, learning_);

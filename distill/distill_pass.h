@@ -4,9 +4,9 @@
 #include <optional>
 
 #include "compress/calibrate/model_pass.h"
+#include "compress/train/teacher_cache.h"
 #include "compress/train/trainer.h"
 #include "distill/loss_plan.h"
-#include "distill/teacher_cache.h"
 
 namespace attar {
 

@@ -57,24 +57,7 @@ void Distillation::begin_step(const Batch& batch, std::int64_t step, std::int64_
     relation_weights_.push_back(weight_of(part.weight, part.active));
   }
   next_sequence_ = 0;
-  if (teachers_.live) teachers_.live->read(batch.ids);
-  if (teachers_.cached) teachers_.cached->read(batch);
-}
-
-ResponseTargets Distillation::targets_of(const Batch& micro, std::int64_t first_row) const {
-  ResponseTargets targets;
-  targets.tokens = micro.targets.flatten().contiguous();
-  const std::int64_t rows = targets.tokens.size(0);
-  if (teachers_.live) {
-    targets.teacher_hidden = teachers_.live->normed().flatten(0, 1).narrow(0, first_row, rows);
-    targets.teacher_head = teachers_.live->head();
-  }
-  if (teachers_.cached) {
-    targets.sparse_ids = teachers_.cached->ids().narrow(0, first_row, rows);
-    targets.sparse_probabilities = teachers_.cached->probabilities().narrow(0, first_row, rows);
-    targets.sparse_tail = teachers_.cached->tail();
-  }
-  return targets;
+  teachers_.read(batch);
 }
 
 std::vector<ObjectiveTerm> Distillation::add_gradient(Student& student, const Batch& micro,
@@ -88,7 +71,7 @@ std::vector<ObjectiveTerm> Distillation::add_gradient(Student& student, const Ba
   if (head_gradient.defined()) head_gradient = head_gradient.narrow(0, 0, common);
   const ResponseGradient found =
       response_gradient(hidden.flatten(0, 1), student.head().narrow(0, 0, common), head_gradient,
-                        targets_of(micro, first * length), terms_, scale);
+                        teachers_.targets(micro, first * length), terms_, scale);
   std::vector<double> hidden_losses(hidden_.size()), relation_losses(relations_.size());
   const at::Tensor counts = counts_of(micro.targets);
   student.backward(activations, found.hidden.view(hidden.sizes()),

@@ -4,25 +4,19 @@
 #include <memory>
 #include <vector>
 
+#include "compress/train/teachers.h"
 #include "compress/train/trainer.h"
 #include "distill/feature_loss.h"
-#include "distill/live_teacher.h"
 #include "distill/loss_plan.h"
 #include "distill/taid.h"
-#include "distill/teacher_cache.h"
 
 namespace attar {
 
-// Exactly one of them. With neither, the only loss is cross entropy.
-struct Teachers {
-  std::unique_ptr<LiveTeacher> live;
-  std::unique_ptr<CachedTeacher> cached;
-};
-
 class Distillation final : public Objective {
  public:
-  // Adds learned projections to the student's parameters. `first` is a batch of the training text,
-  // from which scales and closed projections are worked out.
+  // Of the teachers exactly one; with none, the only loss is cross entropy. Adds learned
+  // projections to the student's parameters. `first` is a batch of the training text, from which
+  // scales and closed projections are worked out.
   Distillation(LossPlan plan, Teachers teachers, Student& student, const Batch& first,
                bool recompute);
 
@@ -36,8 +30,6 @@ class Distillation final : public Objective {
   void set_fingerprint(std::string text) { fingerprint_ = std::move(text); }
 
  private:
-  ResponseTargets targets_of(const Batch& micro, std::int64_t first_row) const;
-
   LossPlan plan_;
   Teachers teachers_;
   bool recompute_;

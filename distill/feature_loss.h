@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "compress/train/live_teacher.h"
 #include "compress/train/student.h"
-#include "distill/live_teacher.h"
 #include "distill/loss_plan.h"
 
 namespace attar {

@@ -7,7 +7,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/core/random.h"
-#include "distill/learning_pass.h"
+#include "compress/train/learning_pass.h"
 
 namespace attar {
 namespace {

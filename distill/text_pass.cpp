@@ -1,7 +1,7 @@
 #include "distill/text_pass.h"
 
 #include "compress/core/errors.h"
-#include "distill/learning_pass.h"
+#include "compress/train/learning_pass.h"
 
 namespace attar {
 

@@ -1,11 +1,14 @@
 #include "quantize/passes.h"
 
+#include "quantize/tune_pass.h"
+
 namespace attar {
 
 void register_quantize_passes(PassRegistry& registry) {
   registry.add<RtnPass>();
   registry.add<GptqPass>();
   registry.add<AwqPass>();
+  registry.add<TunePass>();
 }
 
 }  // namespace attar

@@ -5,6 +5,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/core/gradients.h"
+#include "compress/core/quantized_linear.h"
 
 namespace attar {
 namespace {
@@ -26,6 +27,15 @@ bool finite(const Weight& weight) {
   return std::visit(Finite{}, weight);
 }
 
+// x W^T + bias; what is in codes keeps them instead of dense values where gradients will be asked.
+at::Tensor product(const at::Tensor& input, const Weight& weight, const at::Tensor& bias) {
+  const auto* codes = std::get_if<QuantizedWeight>(&weight);
+  if (codes != nullptr && (input.requires_grad() || codes->scale.requires_grad())) {
+    return quantized_linear_with_gradient(input, *codes, bias);
+  }
+  return linear_with_gradient(input, dense(weight), bias);
+}
+
 }  // namespace
 
 at::Tensor Linear::forward(const at::Tensor& input) const {
@@ -36,10 +46,10 @@ at::Tensor Linear::forward(const at::Tensor& input) const {
   if (const auto* sum = std::get_if<CorrectedWeight>(&weight)) {
     const Weight base = std::visit([](const auto& w) -> Weight { return w; }, sum->base);
     const at::Tensor inner = linear_with_gradient(input, sum->correction.a.to(at::kFloat), {});
-    return linear_with_gradient(input, dense(base), bias) +
+    return product(input, base, bias) +
            linear_with_gradient(inner, sum->correction.b.to(at::kFloat), {});
   }
-  return linear_with_gradient(input, dense(weight), bias);
+  return product(input, weight, bias);
 }
 
 BlockWidths widths_of(const Block& block, std::int64_t head_dim) {

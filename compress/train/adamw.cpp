@@ -51,6 +51,7 @@ void update(const Parameter& p, const Update& u) {
   float* first = p.first.mutable_data_ptr<float>();
   float* second = p.second.mutable_data_ptr<float>();
   float* average = p.average.defined() ? p.average.mutable_data_ptr<float>() : nullptr;
+  const float* unit = p.unit.defined() ? p.unit.const_data_ptr<float>() : nullptr;
   const float* keep = p.keep.defined() ? p.keep.const_data_ptr<float>() : nullptr;
   at::parallel_for(0, p.value.numel(), kChunk, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
@@ -59,7 +60,8 @@ void update(const Parameter& p, const Update& u) {
       first[i] = u.beta1 * first[i] + (1 - u.beta1) * g;
       second[i] = u.beta2 * second[i] + (1 - u.beta2) * g * g;
       const float root = std::sqrt(second[i] * u.second_correction) + u.epsilon;
-      value[i] = u.shrink * value[i] - u.rate * (first[i] / root);
+      const float rate = unit == nullptr ? u.rate : u.rate * unit[i];
+      value[i] = u.shrink * value[i] - rate * (first[i] / root);
     }
     if (keep != nullptr) {
       for (std::int64_t i = begin; i < end; ++i) value[i] *= keep[i];

@@ -19,6 +19,9 @@ struct Parameter {
   bool decays = true;   // weight decay: matrices, not norms and biases
   double rate = 1;      // times the learning rate
   at::Tensor keep;      // like value, 1 and 0: what is 0 stays 0; undefined: everything moves
+  // Like value, > 0: gradient and steps are those of value / unit, so that a learning rate is a
+  // share of this size; undefined: 1.
+  at::Tensor unit;
   at::Tensor first, second, average;  // moments, and the average when there is one
 };
 

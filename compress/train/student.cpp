@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "compress/core/errors.h"
+#include "compress/core/group_search.h"
 
 namespace attar {
 namespace {
@@ -33,12 +34,31 @@ at::Tensor leaf_of(const at::Tensor& value) {
       .requires_grad_(true);
 }
 
+// Scales, and real zeros, as the file will hold them.
+at::Tensor rounded(const at::Tensor& value, at::ScalarType type,
+                   float (*round)(float, at::ScalarType)) {
+  at::Tensor result = value.detach().clone();
+  auto* out = result.mutable_data_ptr<float>();
+  for (std::int64_t i = 0; i < result.numel(); ++i) out[i] = round(out[i], type);
+  return result;
+}
+
 }  // namespace
 
 std::size_t Student::learn(std::string name, at::Tensor& value, bool decays) {
   value = leaf_of(value);
   parameters_.push_back({.name = std::move(name), .value = value, .decays = decays});
   return parameters_.size() - 1;
+}
+
+void Student::learn_grid(const std::string& name, QuantizedWeight& weight,
+                         std::vector<std::size_t>& members) {
+  const at::Tensor unit = weight.scale.detach().abs().clone();
+  members.push_back(learn(name + ".scale", weight.scale, false));
+  parameters_.back().unit = unit;
+  if (weight.scheme.zero_point != ZeroPoint::kMinimum) return;
+  members.push_back(learn(name + ".minimum", weight.zero, false));
+  parameters_.back().unit = unit;
 }
 
 void Student::learn(const std::string& name, Weight& weight, const Learning& learning,
@@ -49,6 +69,12 @@ void Student::learn(const std::string& name, Weight& weight, const Learning& lea
   };
   if (auto* sum = std::get_if<CorrectedWeight>(&weight)) {
     if (learning.corrections) factors(sum->correction, ".correction");
+    auto* base = std::get_if<QuantizedWeight>(&sum->base);
+    if (learning.scales && base != nullptr) learn_grid(name, *base, members);
+    return;
+  }
+  if (auto* codes = std::get_if<QuantizedWeight>(&weight)) {
+    if (learning.scales) learn_grid(name, *codes, members);
     return;
   }
   if (!learning.weights) return;
@@ -144,6 +170,11 @@ Activations Student::forward(const at::Tensor& ids, bool recompute) const {
   return kept;
 }
 
+void Student::add_gradient(std::size_t index, const at::Tensor& gradient) {
+  const Parameter& p = parameters_[index];
+  p.gradient.add_(p.unit.defined() ? gradient * p.unit : gradient);
+}
+
 std::vector<at::Tensor> Student::block_leaves(std::int64_t index) const {
   std::vector<at::Tensor> leaves;
   for (const std::size_t member : members_[static_cast<std::size_t>(index)]) {
@@ -156,7 +187,7 @@ void Student::add_block_gradients(std::int64_t index, const std::vector<at::Tens
   const at::NoGradGuard none;
   const auto& members = members_[static_cast<std::size_t>(index)];
   for (std::size_t i = 0; i < members.size(); ++i) {
-    if (gradients[i].defined()) parameters_[members[i]].gradient.add_(gradients[i]);
+    if (gradients[i].defined()) add_gradient(members[i], gradients[i]);
   }
 }
 
@@ -175,7 +206,7 @@ void Student::backward(Activations& activations, const at::Tensor& gradient,
   activations.normed = at::Tensor();
   at::Tensor back = found.back();
   const at::NoGradGuard none;
-  if (norm_index_ != kNone) parameters_[norm_index_].gradient.add_(found.front());
+  if (norm_index_ != kNone) add_gradient(norm_index_, found.front());
   for (std::int64_t i = config_.layers; i-- > 0;) {
     if (add_own) add_own(i + 1, back);
     const auto at = static_cast<std::size_t>(i);
@@ -209,6 +240,18 @@ at::Tensor Student::settled(const at::Tensor& value, bool averaged) const {
   return value.detach();
 }
 
+QuantizedWeight Student::settled(const QuantizedWeight& weight, bool averaged) const {
+  QuantizedWeight result = weight;
+  const at::ScalarType type = weight.scheme.scale_type;
+  if (weight.scale.requires_grad()) {
+    result.scale = rounded(settled(weight.scale, averaged), type, round_scale);
+  }
+  if (weight.zero.defined() && weight.zero.requires_grad()) {
+    result.zero = rounded(settled(weight.zero, averaged), type, round_to);
+  }
+  return result;
+}
+
 Weight Student::settled(const Weight& weight, bool averaged) const {
   if (const auto* plain = std::get_if<DenseWeight>(&weight)) {
     for (const Parameter& p : parameters_) {
@@ -222,9 +265,14 @@ Weight Student::settled(const Weight& weight, bool averaged) const {
     return LowRankWeight{settled(low_rank->b, averaged), settled(low_rank->a, averaged)};
   }
   if (const auto* sum = std::get_if<CorrectedWeight>(&weight)) {
-    return CorrectedWeight{
+    CorrectedWeight result{
         sum->base, {settled(sum->correction.b, averaged), settled(sum->correction.a, averaged)}};
+    if (const auto* base = std::get_if<QuantizedWeight>(&sum->base)) {
+      result.base = settled(*base, averaged);
+    }
+    return result;
   }
+  if (const auto* codes = std::get_if<QuantizedWeight>(&weight)) return settled(*codes, averaged);
   return weight;
 }
 

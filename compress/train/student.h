@@ -15,12 +15,13 @@
 
 namespace attar {
 
-// What of a model learns. Codes of quantized weights never do.
+// What of a model learns. Codes and integer zeros of quantized weights never do.
 struct Learning {
   bool weights = true;  // linear layers: dense values, kept values of sparse ones, low-rank factors
   bool corrections = true;  // the low-rank part of corrected weights (LoRA); their base never
   bool norms = true;        // and biases
   bool embedding = true;    // and a head of its own
+  bool scales = false;      // of quantized weights, with real minima; in units of the scale
 };
 
 // What one pass of a micro-batch leaves for its gradient.
@@ -63,6 +64,7 @@ class Student {
   void add_block_gradients(std::int64_t index, const std::vector<at::Tensor>& gradients);
 
   // The model as it has become, or its averaged weights where there are any; without gradients.
+  // Grids are rounded to what their scheme's file holds.
   Block block(std::int64_t index, bool averaged) const;
   Weight embedding(bool averaged) const;
   at::Tensor final_norm(bool averaged) const;
@@ -72,9 +74,13 @@ class Student {
   static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
 
   std::size_t learn(std::string name, at::Tensor& value, bool decays);
+  void learn_grid(const std::string& name, QuantizedWeight& weight,
+                  std::vector<std::size_t>& members);
   void learn(const std::string& name, Weight& weight, const Learning& learning,
              std::vector<std::size_t>& members);
+  void add_gradient(std::size_t index, const at::Tensor& gradient);
   at::Tensor settled(const at::Tensor& value, bool averaged) const;
+  QuantizedWeight settled(const QuantizedWeight& weight, bool averaged) const;
   Weight settled(const Weight& weight, bool averaged) const;
 
   ModelConfig config_;

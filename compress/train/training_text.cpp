@@ -6,8 +6,25 @@
 
 #include "compress/core/errors.h"
 #include "compress/core/random.h"
+#include "compress/io/hash.h"
 
 namespace attar {
+
+DocumentTokens tokens_of_windows(const at::Tensor& windows) {
+  const at::Tensor flat = windows.to(at::kLong).contiguous();
+  const auto* ids = flat.const_data_ptr<std::int64_t>();
+  DocumentTokens tokens;
+  for (std::int64_t i = 0; i < flat.numel(); ++i) {
+    tokens.ids.push_back(static_cast<TokenId>(ids[i]));
+  }
+  tokens.ids.push_back(tokens.ids.front());
+  tokens.counts.assign(tokens.ids.size(), 1);
+  tokens.documents = windows.size(0);
+  io::Sha256 hash;
+  hash.update(std::as_bytes(std::span(tokens.ids)));
+  tokens.sha256 = hash.hex();
+  return tokens;
+}
 
 std::int64_t Batch::counted() const { return targets.ge(0).sum().item<std::int64_t>(); }
 

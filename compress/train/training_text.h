@@ -10,6 +10,10 @@
 
 namespace attar {
 
+// Windows [N, T] int64 one after the other, and one token more, so that TrainingWindows of length T
+// without a shift are these: what follows the last token of a window is not the text's.
+DocumentTokens tokens_of_windows(const at::Tensor& windows);
+
 // Inputs and what follows them.
 struct Batch {
   at::Tensor ids;                     // [B, T] int64

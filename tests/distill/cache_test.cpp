@@ -5,8 +5,8 @@
 
 #include "compress/core/errors.h"
 #include "compress/io/atomic_file.h"
-#include "distill/sparse_targets.h"
-#include "distill/teacher_cache.h"
+#include "compress/train/sparse_targets.h"
+#include "compress/train/teacher_cache.h"
 #include "tests/io/temporary_folder.h"
 #include "tests/support/random_model.h"
 

@@ -1,4 +1,4 @@
-#include "distill/learning_pass.h"
+#include "compress/train/learning_pass.h"
 
 #include <sstream>
 
@@ -33,12 +33,13 @@ Learning learning_from(const std::vector<std::string>& names, std::string_view w
   Learning learning{false, false, false, false};
   for (const std::string& name : names) {
     bool* part = name == "weights"       ? &learning.weights
+                 : name == "scales"      ? &learning.scales
                  : name == "norms"       ? &learning.norms
                  : name == "embedding"   ? &learning.embedding
                  : name == "corrections" ? &learning.corrections
                                          : nullptr;
     require<UsageError>(part != nullptr, where, "learn: unknown part '", name,
-                        "'; known: weights, norms, embedding, corrections");
+                        "'; known: weights, scales, norms, embedding, corrections");
     *part = true;
   }
   return learning;

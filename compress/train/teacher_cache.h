@@ -18,8 +18,8 @@
 #include <vector>
 
 #include "compress/core/pass.h"
+#include "compress/train/live_teacher.h"
 #include "compress/train/training_text.h"
-#include "distill/live_teacher.h"
 
 namespace attar {
 

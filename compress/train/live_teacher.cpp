@@ -1,4 +1,4 @@
-#include "distill/live_teacher.h"
+#include "compress/train/live_teacher.h"
 
 #include <ATen/ops/empty.h>
 

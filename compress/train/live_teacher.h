@@ -12,7 +12,7 @@
 
 #include "compress/core/block_runner.h"
 #include "compress/core/model.h"
-#include "distill/vocabulary.h"
+#include "compress/train/vocabulary_map.h"
 
 namespace attar {
 

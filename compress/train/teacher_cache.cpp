@@ -1,4 +1,4 @@
-#include "distill/teacher_cache.h"
+#include "compress/train/teacher_cache.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -11,7 +11,7 @@
 #include "compress/io/hash.h"
 #include "compress/io/hdf5_store.h"
 #include "compress/train/response_gradient.h"
-#include "distill/sparse_targets.h"
+#include "compress/train/sparse_targets.h"
 
 namespace attar {
 namespace {

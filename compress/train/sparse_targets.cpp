@@ -1,4 +1,4 @@
-#include "distill/sparse_targets.h"
+#include "compress/train/sparse_targets.h"
 
 #include <algorithm>
 #include <cmath>

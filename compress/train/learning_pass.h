@@ -2,12 +2,12 @@
 // a trained student to the model in work and the report.
 #pragma once
 
-#include "compress/calibrate/model_pass.h"
+#include "compress/core/pass.h"
 #include "compress/train/trainer.h"
 
 namespace attar {
 
-// What of the model learns: "weights", "norms", "embedding", "corrections".
+// What of the model learns: "weights", "scales", "norms", "embedding", "corrections".
 Learning learning_from(const std::vector<std::string>& names, std::string_view where);
 
 // Bytes that training takes beside activations: values, gradients and moments in float32.

@@ -1,4 +1,4 @@
-#include "distill/vocabulary.h"
+#include "compress/train/vocabulary_map.h"
 
 #include <ATen/ops/empty.h>
 

@@ -1,0 +1,122 @@
+#include "quantize/tune.h"
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/stack.h>
+
+#include <cmath>
+#include <map>
+
+#include "compress/core/errors.h"
+
+namespace attar {
+namespace {
+
+const QuantizedWeight* codes_of(const Weight& weight) {
+  if (const auto* codes = std::get_if<QuantizedWeight>(&weight)) return codes;
+  const auto* sum = std::get_if<CorrectedWeight>(&weight);
+  return sum == nullptr ? nullptr : std::get_if<QuantizedWeight>(&sum->base);
+}
+
+// Largest |a - b| / |b| of two tensors of one shape.
+double largest_share(const at::Tensor& a, const at::Tensor& b) {
+  return ((a - b) / b).abs().max().item<double>();
+}
+
+}  // namespace
+
+SplitWindows split_windows(const at::Tensor& windows, std::int64_t held_out) {
+  const std::int64_t count = windows.size(0);
+  require(count >= 2, "quantize.tune", "the text has ", count,
+          " windows; one to learn from and one to judge by are the least: give more text");
+  const std::int64_t judged = std::max<std::int64_t>(1, std::min(held_out, count / 2));
+  std::vector<at::Tensor> learn, judge;
+  for (std::int64_t i = 0; i < count; ++i) {
+    // The last of each of `judged` even parts.
+    const bool last = (i + 1) * judged / count > i * judged / count;
+    (last ? judge : learn).push_back(windows[i]);
+  }
+  return {at::stack(learn), at::stack(judge)};
+}
+
+TeacherLoss::TeacherLoss(Teachers teachers, std::string loss, std::int64_t common, bool recompute,
+                         std::string fingerprint)
+    : teachers_(std::move(teachers)),
+      common_(common),
+      recompute_(recompute),
+      fingerprint_(std::move(fingerprint)) {
+  term_.kind = teachers_.cached       ? ResponseKind::sparse_kl
+               : loss == "reverse_kl" ? ResponseKind::reverse_kl
+                                      : ResponseKind::forward_kl;
+}
+
+void TeacherLoss::begin_step(const Batch& batch, std::int64_t /*step*/, std::int64_t /*steps*/) {
+  teachers_.read(batch);
+  next_row_ = 0;
+}
+
+std::vector<ObjectiveTerm> TeacherLoss::add_gradient(Student& student, const Batch& micro,
+                                                     double scale) {
+  Activations activations = student.forward(micro.ids, recompute_);
+  const at::Tensor hidden = activations.normed.detach();
+  at::Tensor head_gradient = student.head_gradient();
+  if (head_gradient.defined()) head_gradient = head_gradient.narrow(0, 0, common_);
+  const ResponseGradient found =
+      response_gradient(hidden.flatten(0, 1), student.head().narrow(0, 0, common_), head_gradient,
+                        teachers_.targets(micro, next_row_), {&term_, 1}, scale);
+  next_row_ += micro.ids.numel();
+  student.backward(activations, found.hidden.view(hidden.sizes()));
+  return {{"loss", found.losses.front()}};
+}
+
+void use_own_sizes(Student& student) {
+  for (Parameter& p : student.parameters()) {
+    if (p.decays || p.unit.defined()) continue;
+    const double size = p.value.detach().abs().mean(at::kDouble).item<double>();
+    p.unit = at::full_like(p.value.detach(), size > 0 ? size : 1.0);
+  }
+}
+
+std::int64_t layers_in_codes(const Model& model) {
+  std::int64_t layers = 0;
+  for (std::int64_t i = 0; i < model.config().layers; ++i) {
+    const Block block = model.block(i);
+    for (const Role role : kRoles) layers += codes_of(block[role].weight) != nullptr ? 1 : 0;
+  }
+  return layers;
+}
+
+GridMoves grid_moves(const Model& before, const Model& after, Student& student) {
+  std::map<std::string, at::Tensor> learnt;
+  for (const Parameter& p : student.parameters()) {
+    if (p.name.ends_with(".scale")) {
+      learnt[p.name] = p.average.defined() ? p.average : p.value.detach();
+    }
+  }
+  GridMoves moves;
+  double sum = 0;
+  std::int64_t scales = 0;
+  for (std::int64_t i = 0; i < before.config().layers; ++i) {
+    const Block old_block = before.block(i), new_block = after.block(i);
+    for (const Role role : kRoles) {
+      const QuantizedWeight* old_codes = codes_of(old_block[role].weight);
+      const QuantizedWeight* new_codes = codes_of(new_block[role].weight);
+      if (old_codes == nullptr) continue;
+      ++moves.layers;
+      moves.codes += new_codes->codes.ne(old_codes->codes).sum().item<std::int64_t>();
+      const at::Tensor share = (new_codes->scale / old_codes->scale - 1).abs();
+      sum += share.sum(at::kDouble).item<double>();
+      scales += share.numel();
+      moves.largest_move = std::max(moves.largest_move, share.max().item<double>());
+      const auto found = learnt.find("model.layers." + std::to_string(i) + "." +
+                                     std::string(short_name(role)) + ".weight.scale");
+      if (found == learnt.end()) continue;
+      moves.largest_rounding =
+          std::max(moves.largest_rounding, largest_share(new_codes->scale, found->second));
+    }
+  }
+  moves.mean_move = scales > 0 ? sum / static_cast<double>(scales) : 0;
+  return moves;
+}
+
+}  // namespace attar
