@@ -1,0 +1,194 @@
+#include "quantize/fit.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <numeric>
+
+#include "compress/core/errors.h"
+#include "compress/core/grid.h"
+#include "compress/train/response_gradient.h"
+#include "compress/train/sparse_targets.h"
+#include "compress/train/student.h"
+#include "quantize/rtn.h"
+
+namespace attar {
+namespace {
+
+// Next tokens drawn from the model itself, one for each row of `hidden` [R, H].
+at::Tensor drawn_tokens(const at::Tensor& hidden, const at::Tensor& head, std::uint64_t seed,
+                        std::int64_t first_row) {
+  const std::int64_t vocabulary = head.size(0);
+  at::Tensor tokens = at::empty({hidden.size(0)}, at::kLong);
+  auto* out = tokens.mutable_data_ptr<std::int64_t>();
+  for (std::int64_t first = 0; first < hidden.size(0); first += kResponseRows) {
+    const std::int64_t rows = std::min(kResponseRows, hidden.size(0) - first);
+    const at::Tensor logits = at::mm(hidden.narrow(0, first, rows), head.t());
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::span row(logits.const_data_ptr<float>() + r * vocabulary,
+                          static_cast<std::size_t>(vocabulary));
+      const auto number = static_cast<std::uint64_t>(first_row + first + r);
+      out[first + r] = drawn_probabilities(row, 1, seed, number).ids.front();
+    }
+  }
+  return tokens;
+}
+
+const Choice& choice_of(const FitItem& item, const Formats& formats) {
+  const QuantScheme& scheme = formats.at(item.layer);
+  const auto found = std::find(item.schemes.begin(), item.schemes.end(), scheme);
+  if (found == item.schemes.end()) throw std::logic_error("fit: a format that was not priced");
+  return item.choices[static_cast<std::size_t>(found - item.schemes.begin())];
+}
+
+}  // namespace
+
+std::map<LayerId, at::Tensor> fisher_diagonals(const Model& model, const at::Tensor& windows,
+                                               const RunContext& context) {
+  Student student(model, {.corrections = false, .norms = false, .embedding = false});
+  std::vector<Parameter>& parameters = student.parameters();
+  prepare(parameters, {});
+  std::vector<at::Tensor> squares;
+  for (Parameter& p : parameters) {
+    p.first = p.second = at::Tensor();  // nothing is updated
+    squares.push_back(at::zeros_like(p.gradient));
+  }
+  const ResponseTerm term;  // -log q[target]
+  const std::int64_t length = windows.size(1);
+  for (std::int64_t w = 0; w < windows.size(0); ++w) {
+    context.check_stop();
+    context.progress("sensitivity " + std::to_string(w + 1) + " of " +
+                     std::to_string(windows.size(0)));
+    Activations activations = student.forward(windows.narrow(0, w, 1), /*recompute=*/true);
+    const at::Tensor hidden = activations.normed.detach();
+    ResponseTargets targets;
+    targets.tokens = drawn_tokens(hidden.flatten(0, 1), student.head(), context.seed, w * length);
+    const ResponseGradient found =
+        response_gradient(hidden.flatten(0, 1), student.head(), {}, targets, {&term, 1}, 1.0);
+    student.backward(activations, found.hidden.view(hidden.sizes()));
+    const at::NoGradGuard none;
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      squares[i].addcmul_(parameters[i].gradient, parameters[i].gradient);
+      parameters[i].gradient.zero_();
+    }
+  }
+  std::map<std::string, at::Tensor> by_name;
+  const double tokens = static_cast<double>(windows.numel());
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    by_name[parameters[i].name] = squares[i].div_(tokens);
+  }
+  std::map<LayerId, at::Tensor> fisher;
+  for (std::int64_t block = 0; block < model.config().layers; ++block) {
+    for (const Role role : kRoles) {
+      const auto found = by_name.find("model.layers." + std::to_string(block) + "." +
+                                      std::string(short_name(role)) + ".weight");
+      if (found != by_name.end()) fisher[{block, role}] = found->second;
+    }
+  }
+  return fisher;
+}
+
+std::vector<FitItem> price_formats(const Model& model, const std::map<LayerId, at::Tensor>& fisher,
+                                   std::span<const QuantScheme> formats,
+                                   const RunContext& context) {
+  std::vector<FitItem> items;
+  for (const auto& [layer, weights] : fisher) {
+    context.check_stop();
+    const at::Tensor plain = dense(model.block(layer.first)[layer.second].weight);
+    FitItem item{layer, {}, {}};
+    for (const QuantScheme& format : formats) {
+      if (format.group_size > 0 && plain.size(1) % format.group_size != 0) continue;
+      const QuantizedWeight rounded = rtn_quantize(plain, format, {.search = true}).weight;
+      const at::Tensor change = dense(Weight(rounded)) - plain;
+      const double cost = (change.square() * weights).sum(at::kDouble).item<double>() / 2;
+      item.schemes.push_back(format);
+      item.choices.push_back({stored_bytes(rounded), cost});
+    }
+    require<DoesNotFit>(!item.schemes.empty(), layer_name(layer.first, layer.second),
+                        "no group size divides its ", plain.size(1),
+                        " input features; add one that does to group_sizes (0: the whole row)");
+    items.push_back(std::move(item));
+    if (layer.second == kRoles.back()) model.done_with_block(layer.first);
+  }
+  return items;
+}
+
+Formats fit_formats(std::span<const FitItem> items, std::int64_t budget) {
+  std::vector<std::vector<Choice>> choices;
+  for (const FitItem& item : items) choices.push_back(item.choices);
+  const Selection found = solve_knapsack(choices, budget);
+  Formats formats;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    formats[items[i].layer] = items[i].schemes[found.chosen[i]];
+  }
+  return formats;
+}
+
+Formats uniform_formats(std::span<const FitItem> items, std::int64_t budget) {
+  Formats best;
+  double least = INFINITY;
+  for (const QuantScheme& format : items.front().schemes) {
+    const bool everywhere = std::all_of(items.begin(), items.end(), [&](const FitItem& item) {
+      return std::find(item.schemes.begin(), item.schemes.end(), format) != item.schemes.end();
+    });
+    if (!everywhere) continue;
+    Formats formats;
+    for (const FitItem& item : items) formats[item.layer] = format;
+    if (bytes_of(items, formats) > budget) continue;
+    if (const double cost = expected_kl(items, formats); cost < least) {
+      least = cost;
+      best = std::move(formats);
+    }
+  }
+  return best;
+}
+
+std::int64_t bytes_of(std::span<const FitItem> items, const Formats& formats) {
+  std::int64_t bytes = 0;
+  for (const FitItem& item : items) bytes += choice_of(item, formats).bytes;
+  return bytes;
+}
+
+double expected_kl(std::span<const FitItem> items, const Formats& formats) {
+  double cost = 0;
+  for (const FitItem& item : items) cost += choice_of(item, formats).cost;
+  return cost;
+}
+
+Model rounded_to(const Model& model, const Formats& formats) {
+  Model rounded = model.successor(std::make_shared<MemoryModelStore>());
+  for (std::int64_t i = 0; i < model.config().layers; ++i) {
+    Block block = model.block(i);
+    for (const Role role : kRoles) {
+      const auto found = formats.find({i, role});
+      if (found == formats.end()) continue;
+      block[role].weight =
+          rtn_quantize(dense(block[role].weight), found->second, {.search = true}).weight;
+    }
+    rounded.put_block(i, block);
+    model.done_with_block(i);
+  }
+  return rounded;
+}
+
+std::int64_t read_size(const std::string& text, const std::string& where) {
+  const char* begin = text.c_str();
+  char* end = nullptr;
+  const double number = std::strtod(begin, &end);
+  std::string unit(end);
+  std::erase(unit, ' ');
+  const std::map<std::string, double> units = {
+      {"", 1},     {"B", 1},        {"kB", 1e3},        {"KB", 1e3},          {"MB", 1e6},
+      {"GB", 1e9}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
+  const auto known = units.find(unit);
+  require<UsageError>(
+      end != begin && std::isfinite(number) && number > 0 && number < 1e15 && known != units.end(),
+      where, "size must be a number of bytes such as 80MB or 76MiB, got '", text, "'");
+  return static_cast<std::int64_t>(number * known->second);
+}
+
+}  // namespace attar

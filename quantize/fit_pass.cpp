@@ -1,0 +1,265 @@
+#include "quantize/fit_pass.h"
+
+#include <cmath>
+#include <sstream>
+
+#include "compress/core/errors.h"
+#include "compress/io/json.h"
+#include "compress/train/teachers.h"
+#include "quantize/passes.h"
+#include "quantize/tune.h"
+
+namespace attar {
+namespace {
+
+using nlohmann::json;
+
+std::vector<std::int64_t> numbers_of(const json& list, const char* key, std::int64_t low,
+                                     std::int64_t high) {
+  std::vector<std::int64_t> numbers;
+  const bool fits = list.is_array() && !list.empty() &&
+                    std::all_of(list.begin(), list.end(), [&](const json& one) {
+                      return one.is_number_integer() && one >= low && one <= high;
+                    });
+  require<UsageError>(fits, FitPass::kName, key, " must be a list of whole numbers in [", low, ", ",
+                      high, "], got ", list.dump());
+  for (const json& one : list) numbers.push_back(one.get<std::int64_t>());
+  return numbers;
+}
+
+std::vector<QuantScheme> formats_of(const FitConfig& config) {
+  std::vector<QuantScheme> formats;
+  for (const std::int64_t bits : numbers_of(config.widths, "widths", 2, 8)) {
+    for (const std::int64_t group : numbers_of(config.group_sizes, "group_sizes", 0, 1 << 20)) {
+      QuantScheme format;
+      format.bits = static_cast<int>(bits);
+      format.group_size = group;
+      format.zero_point = config.symmetric ? ZeroPoint::kSymmetric : ZeroPoint::kInteger;
+      format.scale_type = config.scale_type == "f16"    ? at::kHalf
+                          : config.scale_type == "bf16" ? at::kBFloat16
+                                                        : at::kFloat;
+      formats.push_back(format);
+    }
+  }
+  return formats;
+}
+
+// What the formats do not change: embedding, head, norms, biases, layers left out.
+std::int64_t other_bytes(const Model& model, std::span<const FitItem> items) {
+  std::int64_t bytes = stored_bytes(model.embedding()) + 4 * model.final_norm().numel();
+  if (!model.config().tied_head) bytes += stored_bytes(model.head());
+  for (std::int64_t i = 0; i < model.config().layers; ++i) {
+    const Block block = model.block(i);
+    bytes += 4 * (block.attention_norm.numel() + block.mlp_norm.numel());
+    for (const Role role : kRoles) {
+      if (block[role].bias.defined()) bytes += 4 * block[role].bias.numel();
+      const bool item = std::any_of(items.begin(), items.end(), [&](const FitItem& each) {
+        return each.layer == LayerId{i, role};
+      });
+      if (!item) bytes += stored_bytes(block[role].weight);
+    }
+  }
+  return bytes;
+}
+
+std::int64_t weights_of(const Model& model, std::span<const FitItem> items) {
+  std::int64_t weights = 0;
+  for (const FitItem& item : items) {
+    const LinearShape shape = shape_of(model.config(), item.layer.first, item.layer.second);
+    weights += shape.out * shape.in;
+  }
+  return weights;
+}
+
+std::string names_of(std::span<const FitItem> items, const Formats& formats) {
+  std::map<std::string, int> counts;
+  for (const FitItem& item : items) ++counts[describe_scheme(formats.at(item.layer))];
+  std::string names;
+  for (const auto& [name, count] : counts) {
+    names += (names.empty() ? "" : ", ") + std::to_string(count) + " x " + name;
+  }
+  return names;
+}
+
+// One rule a layer; everything else is skipped.
+template <class Config>
+Config rounding_of(const FitConfig& fit, const Formats& formats) {
+  json rules = json::array();
+  json none = json::array();
+  for (const auto& [layer, scheme] : formats) {
+    rules.push_back({{"layers", layer_name(layer.first, layer.second)},
+                     {"bits", scheme.bits},
+                     {"group_size", scheme.group_size}});
+  }
+  return read_fields<Config>({{"layers", none},
+                              {"rules", rules},
+                              {"symmetric", fit.symmetric},
+                              {"scale_type", fit.scale_type}},
+                             FitPass::kName);
+}
+
+// Holds a choice against held-out text.
+class Judge {
+ public:
+  Judge(ModelWork& work, at::Tensor windows) : work_(work), windows_(std::move(windows)) {}
+
+  double kl(const Formats& formats) const {
+    work_.context.check_stop();
+    const OpenTeacher open =
+        open_teacher("original", FitPass::kName, work_.input, work_.original, nullptr);
+    LiveTeacher teacher(open.model, open.map, {}, {});
+    LiveTeacher rounded(rounded_to(work_.input, formats), {open.map.common, {}}, {}, {});
+    return mean_divergence(teacher, rounded, windows_);
+  }
+
+ private:
+  ModelWork& work_;
+  at::Tensor windows_;
+};
+
+// The smallest budget, to a thousandth, whose choice reaches the KL.
+std::int64_t budget_for(double kl, std::span<const FitItem> items, const Judge& judge) {
+  std::int64_t low = 0, high = 0;
+  for (const FitItem& item : items) {
+    const auto less = [](const Choice& a, const Choice& b) { return a.bytes < b.bytes; };
+    low += std::min_element(item.choices.begin(), item.choices.end(), less)->bytes;
+    high += std::max_element(item.choices.begin(), item.choices.end(), less)->bytes;
+  }
+  const double best = judge.kl(fit_formats(items, high));
+  require<DoesNotFit>(best <= kl, FitPass::kName, "KL ", best,
+                      " is the least that these formats reach, asked for ", kl,
+                      "; allow wider ones, or ask for less");
+  while (high - low > high / 1000) {
+    const std::int64_t middle = low + (high - low) / 2;
+    (judge.kl(fit_formats(items, middle)) <= kl ? high : low) = middle;
+  }
+  return high;
+}
+
+}  // namespace
+
+FitPass::FitPass(FitConfig config) : config_(std::move(config)), formats_(formats_of(config_)) {
+  const int asked = (config_.bits > 0) + !config_.size.empty() + (config_.kl > 0);
+  require<UsageError>(asked == 1, kName, "name one of bits, size and kl, got ", asked, " of them");
+  if (!config_.size.empty()) read_size(config_.size, std::string(kName));
+}
+
+std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
+  std::ostringstream goal;
+  goal << config_.method << ", format by KL: ";
+  if (config_.bits > 0) goal << config_.bits << " bits in the mean";
+  if (!config_.size.empty()) goal << config_.size;
+  if (config_.kl > 0) goal << "KL at most " << config_.kl;
+  return plan_layers(config_, config, kName, goal.str());
+}
+
+std::int64_t FitPass::working_bytes(const ModelConfig& config) const {
+  std::int64_t weights = 0;
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    for (const Role role : kRoles) {
+      const LinearShape shape = shape_of(config, i, role);
+      weights += shape.out * shape.in;
+    }
+  }
+  return 12 * weights;  // values, gradients, their squares
+}
+
+Formats FitPass::choose(ModelWork& work) const {
+  const SplitWindows split = split_windows(work.calibration->ids, config_.held_out);
+  const at::Tensor learn = split.learn.narrow(0, 0, std::min(config_.windows, split.learn.size(0)));
+  std::map<LayerId, at::Tensor> fisher = fisher_diagonals(work.input, learn, work.context);
+  std::erase_if(fisher, [&](const auto& each) {
+    return !decide(config_, each.first.first, each.first.second).changes;
+  });
+  require<UsageError>(!fisher.empty(), kName, "no layer that it may round is plain values");
+  const std::vector<FitItem> items = price_formats(work.input, fisher, formats_, work.context);
+  fisher.clear();
+  const Judge judge(work, split.judge);
+  const auto weights = static_cast<double>(weights_of(work.input, items));
+  const std::int64_t budget =
+      config_.bits > 0 ? static_cast<std::int64_t>(config_.bits * weights / 8)
+      : config_.kl > 0
+          ? budget_for(config_.kl, items, judge)
+          : read_size(config_.size, std::string(kName)) - other_bytes(work.input, items);
+  Formats formats = fit_formats(items, budget);
+  const Formats uniform = uniform_formats(items, budget);
+  const double found = judge.kl(formats);
+  std::ostringstream text;
+  text.precision(4);
+  text << 8 * static_cast<double>(bytes_of(items, formats)) / weights << " bits a weight, "
+       << bytes_of(items, formats) << " bytes: " << names_of(items, formats)
+       << "; KL on held-out windows, rounded plainly: " << found << ", expected "
+       << expected_kl(items, formats);
+  bool worse = false;
+  if (!uniform.empty()) {
+    const double plain = judge.kl(uniform);
+    worse = plain < found;
+    text << "; " << describe_scheme(uniform.begin()->second) << " everywhere: " << plain
+         << ", expected " << expected_kl(items, uniform) << ", "
+         << 8 * static_cast<double>(bytes_of(items, uniform)) / weights << " bits";
+  }
+  if (worse) text << "; that is less, so it was taken";
+  work.report.events.push_back({"model", worse ? "fit_fell_back" : "fit", text.str()});
+  return worse ? uniform : formats;
+}
+
+void FitPass::round(ModelWork& work, const Formats& formats) const {
+  std::vector<std::unique_ptr<Pass>> passes;
+  if (config_.method == "rtn") {
+    RtnConfig rtn = rounding_of<RtnConfig>(config_, formats);
+    rtn.search = true;
+    passes.push_back(std::make_unique<RtnPass>(std::move(rtn)));
+  } else {
+    if (config_.method == "awq+gptq") {
+      passes.push_back(std::make_unique<AwqPass>(rounding_of<AwqConfig>(config_, formats)));
+    }
+    passes.push_back(std::make_unique<GptqPass>(rounding_of<GptqConfig>(config_, formats)));
+  }
+  plan_passes(passes, work.input.config());
+  std::vector<const BlockwisePass*> blockwise;
+  for (const auto& pass : passes) {
+    blockwise.push_back(dynamic_cast<const BlockwisePass*>(pass.get()));
+  }
+  std::unique_ptr<BlockStream> stream;
+  if (config_.method != "rtn") {
+    stream = std::make_unique<BlockStream>(work.input, *work.calibration, StreamOptions{});
+  }
+  run_blockwise(
+      blockwise, work.output, stream.get(), work.context, [](std::int64_t) { return std::nullopt; },
+      [&](std::int64_t index, const BlockOutcome& outcome) {
+        for (const PassReport& report : outcome.reports) {
+          const auto append = [](auto& to, const auto& from) {
+            to.insert(to.end(), from.begin(), from.end());
+          };
+          append(work.report.changed, report.changed);
+          append(work.report.skipped, report.skipped);
+          append(work.report.events, report.events);
+        }
+        work.context.progress("block " + std::to_string(index));
+      });
+}
+
+void FitPass::run(ModelWork& work) const {
+  // An interrupted run goes on with the formats that it had chosen.
+  const std::filesystem::path kept = work.state / "fit.json";
+  Formats formats;
+  if (std::filesystem::exists(kept)) {
+    const json state = io::load_json(kept);
+    for (const json& one : state.at("layers")) {
+      const auto role = kRoles[one.at(1).get<std::size_t>()];
+      formats[{one.at(0).get<std::int64_t>(), role}] = formats_.at(one.at(2).get<std::size_t>());
+    }
+    work.report = state.at("report").get<PassReport>();
+  } else {
+    formats = choose(work);
+    json layers = json::array();
+    for (const auto& [layer, scheme] : formats) {
+      const auto at = std::find(formats_.begin(), formats_.end(), scheme) - formats_.begin();
+      layers.push_back({layer.first, index_of(layer.second), at});
+    }
+    io::write_json(kept, {{"layers", layers}, {"report", work.report}});
+  }
+  round(work, formats);
+}
+
+}  // namespace attar
