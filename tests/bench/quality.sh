@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # The table of methods at 4 bits, group 64, asymmetric (README, "Measured").
 #
-#   tests/bench/quality.sh MODEL_FOLDER CALIBRATION_TEXT EVALUATION_TEXT [THREADS [METHOD ...]]
+#   [BITS=4 GROUP=64 SEED=0 EPOCHS=2] tests/bench/quality.sh MODEL_FOLDER CALIBRATION_TEXT \
+#       EVALUATION_TEXT [THREADS [METHOD ...]]
 #
 # Calibration: 128 windows of 512 tokens; embedding and head untouched. KL to the original in nats,
-# top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS. METHOD: rtn gptq awq awq_gptq.
+# top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS. METHOD: rtn gptq awq awq_gptq,
+# each also with _tune behind it (quantize.tune on the same windows); fit_rtn fit_gptq fit_awq_gptq
+# (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and 192), also with _tune.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 model=$1 calibration=$2 text=$3 threads=${4:-1}
@@ -14,12 +17,19 @@ methods=("$@")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+grid="{bits: ${BITS:-4}, group_size: ${GROUP:-64}}"
+tune=", quantize.tune: {epochs: ${EPOCHS:-2}}"
+fit="quantize.fit: {bits: ${BITS:-4}, group_sizes: [32, 64, 192]"
 declare -A passes=(
-  [rtn]="[quantize.rtn: {bits: 4, group_size: 64}]"
-  [gptq]="[quantize.gptq: {bits: 4, group_size: 64}]"
-  [awq]="[quantize.awq: {bits: 4, group_size: 64}]"
-  [awq_gptq]="[quantize.awq: {}, quantize.gptq: {bits: 4, group_size: 64}]"
+  [rtn]="quantize.rtn: $grid"
+  [gptq]="quantize.gptq: $grid"
+  [awq]="quantize.awq: $grid"
+  [awq_gptq]="quantize.awq: {}, quantize.gptq: $grid"
+  [fit_rtn]="$fit, method: rtn}"
+  [fit_gptq]="$fit, method: gptq}"
+  [fit_awq_gptq]="$fit, method: awq+gptq}"
 )
+for method in "${!passes[@]}"; do passes[${method}_tune]="${passes[$method]}$tune"; done
 echo "| method | bits a weight | KL | share of RTN's | top-1 | perplexity | pass seconds, $threads thread(s) | pass peak MB |"
 echo "|---|---|---|---|---|---|---|---|"
 for method in "${methods[@]}"; do
@@ -28,7 +38,7 @@ version: 1
 seed: ${SEED:-0}
 model: $(realpath "$model")
 calibration: {text: $(realpath "$calibration"), sequences: 128, length: 512}
-passes: ${passes[$method]}
+passes: [${passes[$method]}]
 eval:
   - divergence: {text: $(realpath "$text"), length: 1024, windows: 24}
 YAML
