@@ -18,6 +18,9 @@ Grid search_clipped_grid(const at::Tensor& weight, const at::Tensor& gram,
   check_scheme(scheme, weight.size(-1));
   require<UsageError>(shrink_steps >= 1 && shrink_steps <= 20, "awq",
                       "shrink_steps must be in [1, 20], got ", shrink_steps);
+  require<UsageError>(scheme.block == BlockGrid::kNone, "awq",
+                      "the clip search is for plain grids, ", to_string(scheme.block),
+                      " shares scales between groups; set clip: false");
   const std::int64_t rows = weight.size(0);
   const std::int64_t columns = weight.size(1);
   const std::int64_t groups = scheme.groups(columns);

@@ -42,6 +42,12 @@ void check_input(const at::Tensor& weight, const at::Tensor& hessian, const Quan
                       "act_order needs static_groups: groups of a file are neighbouring columns; "
                       "set static_groups or leave act_order");
   check_scheme(scheme, n);
+  if (scheme.block != BlockGrid::kNone) {
+    require<UsageError>(options.static_groups && options.refits == 0 && options.descents == 0,
+                        where, to_string(scheme.block),
+                        " needs static_groups, and neither refits nor descents: its scales are "
+                        "codes of a super-block");
+  }
   check_finite(weight, where);
   const double* h = hessian.const_data_ptr<double>();
   for (std::int64_t i = 0; i < n * n; ++i) {

@@ -51,7 +51,7 @@ void GptqPass::run_block(BlockWork& work) const {
         for (const Role role : kRoles) {
           if (site_of(role) != site) continue;
           const auto since = std::chrono::steady_clock::now();
-          const SchemeDecision decision = rules_.decide(work.index, role);
+          const SchemeDecision decision = rules_.decide(work.index, role, &work.config);
           if (!decision.scheme) {
             record_skipped(work, role, decision.rule);
             continue;

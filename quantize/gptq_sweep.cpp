@@ -20,6 +20,12 @@ struct RowCodes {
   std::uint8_t* codes;       // [width]
   ZeroPoint zero_point;
   float top;
+  bool table;  // QuantScheme::table
+
+  float code(std::int64_t i, float weight) const {
+    if (table) return table_code_of(weight, grids[i]);
+    return code_of(weight, grids[i], zero_point, top);
+  }
 };
 
 // Columns [from, to) are fixed, [from, width) receive their errors.
@@ -31,8 +37,7 @@ double fix_columns(const linalg::SweepRow& row, const RowCodes& out, std::int64_
   for (std::int64_t i = from; i < to; ++i) {
     const float* upper = row.upper + i * row.stride;
     const bool kept = out.keep == nullptr || out.keep[i] != 0;
-    const float code =
-        kept ? code_of(weight[i], out.grids[i], out.zero_point, out.top) : out.grids[i].zero;
+    const float code = kept ? out.code(i, weight[i]) : out.grids[i].zero;
     const float error = (weight[i] - value_of(code, out.grids[i], out.zero_point)) / upper[i];
     out.codes[i] = static_cast<std::uint8_t>(static_cast<int>(code));
     row.errors[i] = error;
@@ -62,9 +67,12 @@ class Sweeper {
     sweep_.block(begin, end, [&](std::int64_t first, std::int64_t last, const auto& row_of) {
       std::vector<GroupGrid> grids(static_cast<std::size_t>(width));
       std::vector<std::uint8_t> codes(static_cast<std::size_t>(width)), keep(codes.size());
-      const RowCodes out{grids.data(), keep_ == nullptr ? nullptr : keep.data(), codes.data(),
+      const RowCodes out{grids.data(),
+                         keep_ == nullptr ? nullptr : keep.data(),
+                         codes.data(),
                          result_.grid.scheme.zero_point,
-                         static_cast<float>(result_.grid.scheme.levels() - 1)};
+                         static_cast<float>(result_.grid.scheme.levels() - 1),
+                         result_.grid.scheme.table()};
       for (std::int64_t r = first; r < last; ++r) {
         const linalg::SweepRow row = row_of(r);
         for (std::int64_t k = 0; keep_ != nullptr && k < width; ++k) {

@@ -18,7 +18,7 @@ std::int64_t RtnPass::working_bytes(const ModelConfig& config) const {
 void RtnPass::run_block(BlockWork& work) const {
   for (const Role role : kRoles) {
     const auto since = std::chrono::steady_clock::now();
-    const SchemeDecision decision = rules_.decide(work.index, role);
+    const SchemeDecision decision = rules_.decide(work.index, role, &work.config);
     if (!decision.scheme) {
       record_skipped(work, role, decision.rule);
       continue;

@@ -1,5 +1,8 @@
 #include "quantize/scheme_rules.h"
 
+#include "compress/formats/gguf_blocks.h"
+#include "compress/formats/gguf_mixture.h"
+
 namespace attar {
 namespace {
 
@@ -14,7 +17,7 @@ struct ExceptionFields : SchemeConfig {
   }
 };
 
-QuantScheme scheme_of(const SchemeConfig& config) {
+QuantScheme plain_scheme(const SchemeConfig& config) {
   QuantScheme scheme;
   scheme.bits = config.bits;
   scheme.group_size = config.group_size;
@@ -23,6 +26,15 @@ QuantScheme scheme_of(const SchemeConfig& config) {
                       : config.scale_type == "bf16" ? at::kBFloat16
                                                     : at::kFloat;
   return scheme;
+}
+
+void check_type(const std::string& type, const std::string& where) {
+  require<UsageError>(type.empty() || find_gguf_mixture(type) != nullptr, where, "unknown type '",
+                      type, "'; known: ", gguf_mixture_names());
+}
+
+bool sets_grid(const nlohmann::json& rule) {
+  return rule.contains("bits") || rule.contains("group_size") || rule.contains("symmetric");
 }
 
 // Group sizes to propose: the largest power of two up to `group` that divides, and whole rows.
@@ -36,6 +48,7 @@ std::string fitting_groups(std::int64_t group, std::int64_t columns) {
 }  // namespace
 
 std::string describe_scheme(const QuantScheme& scheme) {
+  if (scheme.block != BlockGrid::kNone) return std::string(to_string(scheme.block));
   return "W" + std::to_string(scheme.bits) +
          (scheme.group_size == 0 ? " row" : " g" + std::to_string(scheme.group_size)) + " " +
          std::string(to_string(scheme.zero_point));
@@ -44,31 +57,47 @@ std::string describe_scheme(const QuantScheme& scheme) {
 SchemeRules::SchemeRules(const SchemeConfig& config, std::string where)
     : base_(config), where_(std::move(where)) {
   require<UsageError>(base_.rules.is_array(), where_, "rules must be a list of mappings");
+  check_type(base_.type, where_ + ".type");
   for (std::size_t i = 0; i < base_.rules.size(); ++i) {
     const std::string place = where_ + ".rules[" + std::to_string(i) + "]";
     require<UsageError>(base_.rules[i].is_object() && base_.rules[i].contains("layers"), place,
                         "a rule is a mapping with the key 'layers'");
     ExceptionFields defaults;
     static_cast<SchemeConfig&>(defaults) = base_;
+    if (sets_grid(base_.rules[i])) defaults.type.clear();
     const auto read = read_fields<ExceptionFields>(base_.rules[i], place, defaults);
+    check_type(read.type, place + ".type");
     exceptions_.push_back({read.layers, read});
   }
 }
 
-SchemeDecision SchemeRules::decide(std::int64_t block, Role role) const {
+QuantScheme SchemeRules::scheme_of(const SchemeConfig& scheme, std::int64_t block, Role role,
+                                   const ModelConfig* config) const {
+  if (scheme.type.empty()) return plain_scheme(scheme);
+  require<UsageError>(config != nullptr, where_,
+                      "type is for passes that round on its grids; give bits and group_size, or "
+                      "let a quantize.gptq with this type follow");
+  const io::GgmlType type = mixture_type(*find_gguf_mixture(scheme.type), *config, block, role);
+  return attar::scheme_of(fallback_type(type, shape_of(*config, role).in));
+}
+
+SchemeDecision SchemeRules::decide(std::int64_t block, Role role, const ModelConfig* config) const {
   if (const std::string* skipped = first_match(base_.skip, block, role)) {
     return {std::nullopt, "skip '" + *skipped + "'"};
   }
+  const SchemeConfig* deciding = nullptr;
   SchemeDecision decision{std::nullopt, "no pattern of layers"};
   if (const std::string* chosen = first_match(base_.layers, block, role)) {
-    decision = {scheme_of(base_), "layers '" + *chosen + "'"};
+    deciding = &base_;
+    decision.rule = "layers '" + *chosen + "'";
   }
   for (std::size_t i = 0; i < exceptions_.size(); ++i) {
     if (const std::string* chosen = first_match(exceptions_[i].layers, block, role)) {
-      decision = {scheme_of(exceptions_[i].scheme),
-                  "rules[" + std::to_string(i) + "] '" + *chosen + "'"};
+      deciding = &exceptions_[i].scheme;
+      decision.rule = "rules[" + std::to_string(i) + "] '" + *chosen + "'";
     }
   }
+  if (deciding != nullptr) decision.scheme = scheme_of(*deciding, block, role, config);
   return decision;
 }
 
@@ -82,7 +111,7 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
   std::vector<PlannedLayer> planned;
   for (std::int64_t block = 0; block < config.layers; ++block) {
     for (const Role role : kRoles) {
-      const SchemeDecision decision = decide(block, role);
+      const SchemeDecision decision = decide(block, role, &config);
       PlannedLayer layer{block,         role,        decision.scheme.has_value(),
                          decision.rule, "unchanged", decision.scheme};
       if (decision.scheme) {
@@ -92,7 +121,9 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
                             ", input features=", in, " (layer '", layer_name(block, role),
                             "', decided by ", decision.rule, "); choose ",
                             fitting_groups(group, in));
-        layer.keeps_zeros = true;  // every grid of these passes holds 0, and a mask is respected
+        // Where the grid holds 0, a mask is respected.
+        layer.keeps_zeros =
+            decision.scheme->zero_point != ZeroPoint::kMinimum && !decision.scheme->table();
         layer.action = std::string(method) + " " + describe_scheme(*decision.scheme);
       }
       planned.push_back(std::move(layer));

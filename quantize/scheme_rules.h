@@ -16,6 +16,7 @@ struct SchemeConfig {
   std::int64_t group_size = 64;
   bool symmetric = false;
   std::string scale_type = "f16";
+  std::string type;
   std::vector<std::string> layers = {"*"};
   std::vector<std::string> skip;
   nlohmann::json rules = nlohmann::json::array();
@@ -29,6 +30,9 @@ struct SchemeConfig {
     visit("symmetric", &C::symmetric, Any{}, "One scale and no zero point a group.");
     visit("scale_type", &C::scale_type, OneOf{{"f16", "bf16", "f32"}},
           "What a scale is rounded to, before codes are computed.");
+    visit("type", &C::type, Any{},
+          "GGUF block type or stock mixture (Q5_0, IQ4_NL, Q4_K_M, ...), in place of the four "
+          "above: the codes of its grids, with its fallbacks where 256 does not divide a row.");
     visit("layers", &C::layers, Any{},
           "Layers to quantize: role (down), name (mlp.*) or full name, with * ? [..].");
     visit("skip", &C::skip, Any{}, "Layers to leave alone, of those.");
@@ -48,7 +52,8 @@ class SchemeRules {
   // Throws UsageError for a malformed rule.
   SchemeRules(const SchemeConfig& config, std::string where);
 
-  SchemeDecision decide(std::int64_t block, Role role) const;
+  // `config` is needed where a type is set, whose grids depend on widths and the number of blocks.
+  SchemeDecision decide(std::int64_t block, Role role, const ModelConfig* config = nullptr) const;
 
   // One entry a linear layer. Throws UsageError for a pattern that matches nothing, DoesNotFit for
   // a group that does not divide the columns of its layer.
@@ -59,6 +64,9 @@ class SchemeRules {
     std::vector<std::string> layers;
     SchemeConfig scheme;
   };
+  QuantScheme scheme_of(const SchemeConfig& scheme, std::int64_t block, Role role,
+                        const ModelConfig* config) const;
+
   SchemeConfig base_;
   std::string where_;
   std::vector<Exception> exceptions_;

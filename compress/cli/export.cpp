@@ -42,6 +42,8 @@ void add_export(CLI::App& app) {
       ->required();
   command->add_option("--type", options.type, "Type of the layers (gguf) or of plain values");
   command->add_option("--embedding", options.embedding_type, "gguf: type of embedding and head");
+  command->add_option("--importance", options.importance,
+                      "gguf: importance matrix of llama.cpp (.gguf or .dat) to round by");
   command->add_flag("--requantize", options.requantize, "gguf: round what the type cannot hold");
   command->add_flag("--two-bits", options.two_bits, "compressed-tensors: allow 2 bits");
   command->add_flag("--replace", options.replace, "Replace what is there");

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+#include "compress/core/block_grid.h"
 #include "compress/core/errors.h"
 #include "compress/core/group_search.h"
 
@@ -66,6 +67,14 @@ void check_grid(const Layout& layout, const Grid& grid) {
 }  // namespace
 
 void check_scheme(const QuantScheme& scheme, std::int64_t columns) {
+  if (scheme.block != BlockGrid::kNone) {
+    require<UsageError>(scheme == block_scheme(scheme.block), "grid", "a grid of ",
+                        to_string(scheme.block), " is that of block_scheme");
+    require<UsageError>(columns % scheme.block_columns() == 0, "grid", to_string(scheme.block),
+                        " needs input features in multiples of ", scheme.block_columns(), ", got ",
+                        columns, "; choose a type with blocks of 32");
+    return;
+  }
   require<UsageError>(scheme.bits >= 2 && scheme.bits <= 8, "grid", "bits must be in [2, 8], got ",
                       scheme.bits);
   require<UsageError>(
@@ -84,6 +93,9 @@ Grid choose_grid(const at::Tensor& weight, const QuantScheme& scheme, const Grid
   const at::Tensor values = weight.contiguous();
   check_finite(values, "grid");
   const std::vector<float> cost = column_costs(column_weights, layout.columns);
+  if (scheme.block != BlockGrid::kNone) {
+    return choose_block_grid(values, scheme.block, options.search, cost);
+  }
   Grid grid{scheme, at::empty({layout.rows, layout.groups}, at::kFloat), {}};
   if (scheme.zero_point != ZeroPoint::kSymmetric) grid.zero = at::empty_like(grid.scale);
   const float* data = values.const_data_ptr<float>();
@@ -147,10 +159,13 @@ at::Tensor clamp_to_grid(const at::Tensor& weight, const Grid& grid) {
   float* data = values.data_ptr<float>();
   const float* scale = grid.scale.const_data_ptr<float>();
   const float* zero = zeros_of(grid);
-  const auto top = static_cast<float>(grid.scheme.levels() - 1);
+  const bool table = grid.scheme.table();
+  const auto bottom = table ? 128.0f + kernels::kTable16[0] : 0.0f;
+  const auto top =
+      table ? 128.0f + kernels::kTable16[15] : static_cast<float>(grid.scheme.levels() - 1);
   for_each_group(layout, [&](std::int64_t row, std::int64_t group) {
     const GroupGrid parts = group_grid(grid, scale, zero, row * layout.groups + group);
-    const float first_value = value_of(0, parts, grid.scheme.zero_point);
+    const float first_value = value_of(bottom, parts, grid.scheme.zero_point);
     const float last_value = value_of(top, parts, grid.scheme.zero_point);
     const auto [low, high] = std::minmax(first_value, last_value);
     float* part = data + row * layout.columns + group * layout.group;

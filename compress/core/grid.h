@@ -9,7 +9,8 @@
 namespace attar {
 
 // Scales and zeros before there are codes. Dequantized as written at ZeroPoint.
-//   scale  [O, G] float32, each value representable in scheme.scale_type, never 0
+//   scale  [O, G] float32, each value representable in scheme.scale_type, never 0 (of a block grid
+//          d a: 0 where a is)
 //   zero   [O, G] float32: integers (kInteger), minima (kMinimum), undefined (kSymmetric)
 struct Grid {
   QuantScheme scheme;
@@ -19,7 +20,8 @@ struct Grid {
 
 struct GridOptions {
   // false: from the smallest and the largest weight of a group. true: the grid of least weighted
-  // squared error found over shrunken ranges and zeros, refined by least squares.
+  // squared error found over shrunken ranges and zeros, refined by least squares. Block grids:
+  // false: as ggml's own quantizer chooses without an importance matrix.
   bool search = false;
   // Symmetric only: the weight of largest magnitude lies on the code 0, that is -2^(bits-1) with
   // its sign in the scale, in place of a mirrored range.

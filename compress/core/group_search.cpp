@@ -180,8 +180,8 @@ GroupGrid symmetric_range(float low, float high, const GroupRule& rule) {
 }  // namespace
 
 GroupRule rule_of(const QuantScheme& scheme, const GridOptions& options) {
-  return {scheme.zero_point, scheme.scale_type, static_cast<float>(scheme.levels() - 1),
-          options.search, options.full_range};
+  return {scheme.zero_point, scheme.scale_type,  static_cast<float>(scheme.levels() - 1),
+          options.search,    options.full_range, scheme.table()};
 }
 
 std::vector<float> column_costs(const at::Tensor& column_weights, std::int64_t columns) {
@@ -220,7 +220,10 @@ float round_scale(float value, at::ScalarType type) {
 
 void code_group(const float* weight, std::int64_t count, const GroupGrid& grid,
                 const GroupRule& rule, std::uint8_t* codes) {
-  code_lanes(weight, count, grid, rule.zero_point, rule.top, codes);
+  if (!rule.table) return code_lanes(weight, count, grid, rule.zero_point, rule.top, codes);
+  for (std::int64_t j = 0; j < count; ++j) {
+    codes[j] = static_cast<std::uint8_t>(static_cast<int>(table_code_of(weight[j], grid)));
+  }
 }
 
 float group_error(const float* weight, const float* cost, std::int64_t count, const GroupGrid& grid,

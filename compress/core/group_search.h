@@ -7,6 +7,7 @@
 
 #include "compress/core/grid.h"
 #include "compress/core/weight.h"
+#include "compress/kernels/block_search/block_search.h"
 #include "compress/linalg/clones.h"
 
 namespace attar {
@@ -24,6 +25,7 @@ struct GroupRule {
   float top = 15;  // largest code
   bool search = false;
   bool full_range = false;
+  bool table = false;  // of the codes only 128 + kTable16
 
   float middle() const { return (top + 1) / 2; }
 };
@@ -72,6 +74,12 @@ inline float code_of(float weight, const GroupGrid& grid, ZeroPoint zero_point, 
     return round_even(clamped((weight - grid.zero) / grid.scale, 0.0f, top));
   }
   return clamped(round_even(clamped(weight / grid.scale, -kFar, kFar)) + grid.zero, 0.0f, top);
+}
+
+// The same for the codes of a table (QuantScheme::table).
+inline float table_code_of(float weight, const GroupGrid& grid) {
+  return 128.0f +
+         static_cast<float>(kernels::kTable16[kernels::nearest_of_table16(weight / grid.scale)]);
 }
 
 // The value of a code.

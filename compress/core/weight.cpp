@@ -163,7 +163,41 @@ std::string_view to_string(ZeroPoint zero_point) {
   throw std::logic_error("to_string: unknown zero point");
 }
 
+namespace {
+
+struct BlockGridRow {
+  std::string_view name;
+  int bits;
+  std::int64_t group;
+  ZeroPoint zero_point;
+  at::ScalarType scale_type;
+  double bits_per_weight;
+};
+
+constexpr BlockGridRow kBlockGrids[] = {
+    {"", 0, 0, ZeroPoint::kSymmetric, at::kHalf, 0},
+    {"Q2_K", 2, 16, ZeroPoint::kMinimum, at::kFloat, 2.625},
+    {"Q3_K", 3, 16, ZeroPoint::kSymmetric, at::kFloat, 3.4375},
+    {"Q4_K", 4, 32, ZeroPoint::kMinimum, at::kFloat, 4.5},
+    {"Q5_K", 5, 32, ZeroPoint::kMinimum, at::kFloat, 5.5},
+    {"Q6_K", 6, 16, ZeroPoint::kSymmetric, at::kFloat, 6.5625},
+    {"IQ4_NL", 8, 32, ZeroPoint::kSymmetric, at::kHalf, 4.5},
+    {"IQ4_XS", 8, 32, ZeroPoint::kSymmetric, at::kFloat, 4.25},
+};
+
+const BlockGridRow& row_of(BlockGrid grid) { return kBlockGrids[static_cast<std::size_t>(grid)]; }
+
+}  // namespace
+
+std::string_view to_string(BlockGrid grid) { return row_of(grid).name; }
+
+QuantScheme block_scheme(BlockGrid grid) {
+  const BlockGridRow& row = row_of(grid);
+  return {row.bits, row.group, row.zero_point, row.scale_type, grid};
+}
+
 double QuantScheme::bits_per_weight(std::int64_t columns) const {
+  if (block != BlockGrid::kNone) return row_of(block).bits_per_weight;
   const double zero_bits = zero_point == ZeroPoint::kSymmetric ? 0
                            : zero_point == ZeroPoint::kInteger ? bits
                                                                : 16;

@@ -26,22 +26,39 @@ enum class ZeroPoint {
 };
 std::string_view to_string(ZeroPoint zero_point);
 
+// Grids that are more than a scale and a zero a group: those of GGUF's searched block types. A
+// weight on one of them is dequantized as its bits and zero point say, like any other.
+//   k-quants, IQ4_XS  a super-block of 256 columns shares float16 numbers d (and m); the scale of a
+//                     group is d a, its minimum -m b, with small integers a and b
+//   IQ4_NL, IQ4_XS    of the 256 codes of 8 bits only 16 are used: 128 + kernels::kTable16
+enum class BlockGrid : std::uint8_t { kNone, kQ2K, kQ3K, kQ4K, kQ5K, kQ6K, kIq4Nl, kIq4Xs };
+std::string_view to_string(BlockGrid grid);  // "", "Q2_K", ...
+
 // The grid of a quantized weight: what the recipe asks for and what the file must be able to hold.
 struct QuantScheme {
   int bits = 4;                 // 2..8
   std::int64_t group_size = 0;  // input columns that share a scale; 0: the whole row
   ZeroPoint zero_point = ZeroPoint::kInteger;
   at::ScalarType scale_type = at::kHalf;  // what a scale is rounded to in the file
+  BlockGrid block = BlockGrid::kNone;     // else the rest is block_scheme's
 
   int levels() const { return 1 << bits; }
   std::int64_t groups(std::int64_t columns) const {
     return group_size == 0 ? 1 : (columns + group_size - 1) / group_size;
   }
+  bool table() const { return block == BlockGrid::kIq4Nl || block == BlockGrid::kIq4Xs; }
+  // Columns that must go together: the group, or the super-block.
+  std::int64_t block_columns() const {
+    return block == BlockGrid::kNone || block == BlockGrid::kIq4Nl ? group_size : 256;
+  }
   // Codes, scales and stored zeros of an [O, I] weight, in bits a weight. An integer zero costs
-  // `bits`, a minimum costs 16.
+  // `bits`, a minimum costs 16; of a block grid the bits of its blocks.
   double bits_per_weight(std::int64_t columns) const;
   bool operator==(const QuantScheme&) const = default;
 };
+
+// The scheme of a block grid. Not for kNone.
+QuantScheme block_scheme(BlockGrid grid);
 
 // Codes on a grid of groups. Always dequantized as written at ZeroPoint, in float32, so that every
 // program which reads the export computes the same values.

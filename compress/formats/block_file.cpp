@@ -23,7 +23,8 @@ nlohmann::json scheme_to_json(const QuantScheme& scheme) {
   return {{"bits", scheme.bits},
           {"group_size", scheme.group_size},
           {"zero_point", to_string(scheme.zero_point)},
-          {"scale_type", long_name(scheme.scale_type)}};
+          {"scale_type", long_name(scheme.scale_type)},
+          {"block", to_string(scheme.block)}};
 }
 
 QuantScheme scheme_from_json(const nlohmann::json& json, std::string_view where) {
@@ -42,6 +43,11 @@ QuantScheme scheme_from_json(const nlohmann::json& json, std::string_view where)
   }
   require(known, where, "zero point '", zero_point, "' is unknown");
   scheme.scale_type = dense_type_from(json.at("scale_type").get<std::string>());
+  const auto block = json.value("block", std::string());
+  while (to_string(scheme.block) != block) {
+    require(scheme.block != BlockGrid::kIq4Xs, where, "block grid '", block, "' is unknown");
+    scheme.block = static_cast<BlockGrid>(static_cast<int>(scheme.block) + 1);
+  }
   return scheme;
 }
 

@@ -25,14 +25,21 @@ struct ExportOptions {
 
   // huggingface, compressed-tensors: type of everything stored as plain values, "f16" | "bf16" |
   // "f32"; empty: the source's own ("f16" for a quantized one). peft: of the factors; empty: "f32".
-  // gguf: type of the linear layers, "F32" | "F16" | "BF16" | "Q8_0" | "Q4_0" | "Q4_1", or "auto"
-  // (also empty): for each layer the smallest that keeps its codes, F16 for plain values. Upper and
-  // lower case are alike.
+  // gguf: type of the linear layers, "F32" | "F16" | "BF16", a block type or a stock mixture of
+  // llama.cpp by its name (gguf_mixture.h: "Q4_0", "Q5_K_M", "IQ4_NL", ...; rows that blocks of 256
+  // do not divide fall back and the notes say so), or "auto" (also empty): for each layer the
+  // smallest that keeps its codes, F16 for plain values. Upper and lower case are alike.
   std::string type;
 
   // gguf: type of the embedding and of a head of its own. Empty: the codes of the source where a
-  // type keeps them; else as `type`, but Q8_0 for Q4_0 and Q4_1 and F16 for "auto".
+  // type keeps them; else as the stock mixture has it (a head, also a tied one: Q6_K, or Q8_0 where
+  // 256 does not divide it), as `type` for plain types, and F16 for "auto".
   std::string embedding_type;
+
+  // gguf: an importance matrix of llama.cpp (imatrix.h). What is rounded here is rounded for the
+  // least error weighted by it; codes that a pass has chosen stay. Empty: by the type's reference
+  // quantizer.
+  std::string importance;
 
   // gguf: let the reference quantizer of `type` round again what a pass has quantized on a grid
   // that the type cannot hold. Otherwise this is DoesNotFit.
@@ -50,7 +57,7 @@ struct TensorExport {
   std::string layer;   // "model.layers.3.mlp.down_proj", "model.embed_tokens", ...; empty: a norm
   std::string type;    // "Q4_1", "F16", "W4 g128 asymmetric", ...
   std::string how;     // "kept codes", "kept codes, minima rounded", "reference quantizer",
-                       // "plain values"
+                       // "weighted quantizer", "plain values"
   std::uint64_t bytes = 0;
   // Largest |exported value - the model's value|, the model's weight dequantized in float32. Not
   // known in a plan (0).

@@ -3,11 +3,15 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
 
+#include "compress/core/block_grid.h"
 #include "compress/core/errors.h"
+#include "compress/core/grid.h"
+#include "compress/kernels/block_search/block_search.h"
 #include "compress/kernels/convert/convert.h"
 #include "compress/kernels/ggml_blocks/ggml_blocks.h"
 
@@ -16,13 +20,31 @@ namespace {
 
 using io::GgmlType;
 using kernels::GgmlBlock;
+using kernels::GgmlBlockInfo;
 constexpr std::int64_t kBlock = kernels::kGgmlBlockElements;
 
+constexpr std::pair<GgmlType, GgmlBlock> kBlocks[] = {
+    {GgmlType::q8_0, GgmlBlock::q8_0}, {GgmlType::q4_0, GgmlBlock::q4_0},
+    {GgmlType::q4_1, GgmlBlock::q4_1}, {GgmlType::q5_0, GgmlBlock::q5_0},
+    {GgmlType::q5_1, GgmlBlock::q5_1}, {GgmlType::iq4_nl, GgmlBlock::iq4_nl},
+    {GgmlType::q2_k, GgmlBlock::q2_k}, {GgmlType::q3_k, GgmlBlock::q3_k},
+    {GgmlType::q4_k, GgmlBlock::q4_k}, {GgmlType::q5_k, GgmlBlock::q5_k},
+    {GgmlType::q6_k, GgmlBlock::q6_k}, {GgmlType::iq4_xs, GgmlBlock::iq4_xs}};
+
 std::optional<GgmlBlock> block_of(GgmlType type) {
-  if (type == GgmlType::q8_0) return GgmlBlock::q8_0;
-  if (type == GgmlType::q4_0) return GgmlBlock::q4_0;
-  if (type == GgmlType::q4_1) return GgmlBlock::q4_1;
+  for (const auto& [ggml, block] : kBlocks) {
+    if (ggml == type) return block;
+  }
   return std::nullopt;
+}
+
+// The grid that only this type holds; kNone for the others.
+BlockGrid block_grid_of(GgmlType type) {
+  for (int i = 1; i <= static_cast<int>(BlockGrid::kIq4Xs); ++i) {
+    const auto grid = static_cast<BlockGrid>(i);
+    if (to_string(grid) == io::ggml_type_info(type).name) return grid;
+  }
+  return BlockGrid::kNone;
 }
 
 bool is_half(float value) {
@@ -32,7 +54,7 @@ bool is_half(float value) {
 // How codes of a grid become codes of a block: value = scale * (code - zero) = d * (code' -
 // offset).
 struct Recoder {
-  GgmlType type;
+  const GgmlBlockInfo& info;
   QuantScheme scheme;
 
   // The zero that a kSymmetric or kInteger grid subtracts.
@@ -40,16 +62,64 @@ struct Recoder {
     return scheme.zero_point == ZeroPoint::kSymmetric ? scheme.levels() / 2
                                                       : static_cast<int>(stored);
   }
+  // Outside of [0, info.top] when the type has no such code.
   int code(int code, float stored_zero) const {
-    if (type == GgmlType::q4_1) return code;
-    return code - zero(stored_zero) + (type == GgmlType::q8_0 ? 128 : 8);
+    if (info.minimum) return code;
+    if (!info.table) return code - zero(stored_zero) + info.middle;
+    const auto point = static_cast<std::int8_t>(code - 128);
+    const int index = kernels::nearest_of_table16(point);
+    return kernels::kTable16[index] == point ? index : -1;
   }
-  int highest() const { return type == GgmlType::q8_0 ? 255 : 15; }
   float minimum(float scale, float stored_zero) const {
     if (scheme.zero_point == ZeroPoint::kMinimum) return stored_zero;
     return -scale * static_cast<float>(zero(stored_zero));
   }
 };
+
+// One row in the parts of a block type.
+struct RowParts {
+  explicit RowParts(const GgmlBlockInfo& info, std::int64_t columns)
+      : codes(static_cast<std::size_t>(columns)),
+        d(static_cast<std::size_t>(columns / info.elements)),
+        m(d.size()),
+        a(static_cast<std::size_t>(columns / info.group)),
+        b(a.size()) {}
+  kernels::GgmlParts pointers() { return {codes.data(), d.data(), m.data(), a.data(), b.data()}; }
+
+  std::vector<std::uint8_t> codes;
+  std::vector<float> d, m;
+  std::vector<std::int8_t> a, b;
+};
+
+// Scales and minima of a row. `scale` and `zero` of its groups, each `group` columns wide.
+bool set_scales(const Recoder& recoder, const float* scale, const float* zero, std::int64_t group,
+                RowParts& parts) {
+  const GgmlBlockInfo& info = recoder.info;
+  const bool minimum = recoder.scheme.zero_point == ZeroPoint::kMinimum;
+  const auto blocks = static_cast<std::int64_t>(parts.d.size());
+  const std::int64_t groups = info.elements / info.group;
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    if (groups > 1) {
+      const auto super = super_parts(recoder.scheme.block, scale + b * groups,
+                                     minimum ? zero + b * groups : nullptr);
+      if (!super) return false;
+      parts.d[b] = super->d;
+      parts.m[b] = super->m;
+      std::copy_n(super->a, groups, parts.a.begin() + b * groups);
+      std::copy_n(super->b, groups, parts.b.begin() + b * groups);
+      continue;
+    }
+    const std::int64_t g = b * kBlock / group;
+    parts.d[b] = scale[g];
+    parts.m[b] = recoder.minimum(scale[g], zero[g]);
+    if (!is_half(parts.d[b]) ||
+        (info.minimum && !std::isfinite(kernels::f16_value(kernels::f16_bits(parts.m[b]))))) {
+      return false;
+    }
+    if (minimum && !is_half(parts.m[b])) return false;
+  }
+  return true;
+}
 
 // Calls body(row) for every row; false as soon as one row says so.
 template <class Body>
@@ -73,27 +143,28 @@ std::int64_t row_bytes(GgmlType type, std::int64_t columns) {
 }  // namespace
 
 std::optional<Fit> fit(GgmlType type, const QuantScheme& scheme, std::int64_t columns) {
+  const std::optional<GgmlBlock> block = block_of(type);
+  if (!block || columns % kernels::ggml_block_info(*block).elements != 0) return std::nullopt;
+  const BlockGrid own = block_grid_of(type);
+  if (own != scheme.block) return std::nullopt;
+  if (own != BlockGrid::kNone) return Fit::kExact;
   const std::int64_t group = scheme.group_size == 0 ? columns : scheme.group_size;
-  if (!block_of(type) || columns % kBlock != 0 || group % kBlock != 0 ||
-      scheme.scale_type != at::kHalf) {
-    return std::nullopt;
-  }
-  if (scheme.zero_point == ZeroPoint::kMinimum) {
-    return type == GgmlType::q4_1 && scheme.bits <= 4 ? std::optional(Fit::kExact) : std::nullopt;
-  }
+  if (group % kBlock != 0 || scheme.scale_type != at::kHalf) return std::nullopt;
   const bool symmetric = scheme.zero_point == ZeroPoint::kSymmetric;
-  switch (type) {
-    case GgmlType::q4_0:
-      return symmetric && scheme.bits <= 4 ? std::optional(Fit::kExact) : std::nullopt;
-    case GgmlType::q4_1:
-      return scheme.bits <= 4 ? std::optional(Fit::kRoundedMinimum) : std::nullopt;
-    default:  // Q8_0: differences of codes of up to 7 bits lie within [-127, 127]
-      return symmetric || scheme.bits <= 7 ? std::optional(Fit::kExact) : std::nullopt;
+  if (type == GgmlType::q8_0) {  // differences of codes of up to 7 bits lie within [-127, 127]
+    const bool within = scheme.zero_point == ZeroPoint::kInteger && scheme.bits <= 7;
+    return symmetric || within ? std::optional(Fit::kExact) : std::nullopt;
   }
+  const GgmlBlockInfo& info = kernels::ggml_block_info(*block);
+  if (scheme.levels() > info.top + 1) return std::nullopt;
+  if (!info.minimum) return symmetric ? std::optional(Fit::kExact) : std::nullopt;
+  return scheme.zero_point == ZeroPoint::kMinimum ? Fit::kExact : Fit::kRoundedMinimum;
 }
 
 std::optional<GgmlType> smallest_fit(const QuantScheme& scheme, std::int64_t columns) {
-  for (const GgmlType type : {GgmlType::q4_0, GgmlType::q4_1, GgmlType::q8_0}) {
+  for (const GgmlType type : {GgmlType::q2_k, GgmlType::q3_k, GgmlType::iq4_xs, GgmlType::q4_k,
+                              GgmlType::iq4_nl, GgmlType::q5_k, GgmlType::q6_k, GgmlType::q4_0,
+                              GgmlType::q4_1, GgmlType::q5_0, GgmlType::q5_1, GgmlType::q8_0}) {
     if (fit(type, scheme, columns)) return type;
   }
   return std::nullopt;
@@ -102,14 +173,15 @@ std::optional<GgmlType> smallest_fit(const QuantScheme& scheme, std::int64_t col
 std::optional<std::vector<std::byte>> keep_codes(GgmlType type, const QuantizedWeight& weight) {
   const std::int64_t rows = weight.codes.size(0), columns = weight.codes.size(1);
   const std::optional<GgmlBlock> block = block_of(type);
+  if (!block || block_grid_of(type) != weight.scheme.block) return std::nullopt;
+  const GgmlBlockInfo& info = kernels::ggml_block_info(*block);
   const bool minimum = weight.scheme.zero_point == ZeroPoint::kMinimum;
   const std::int64_t group = weight.scheme.group_size == 0 ? columns : weight.scheme.group_size;
-  if (!block || columns % kBlock != 0 || group % kBlock != 0 ||
-      (minimum && type != GgmlType::q4_1)) {
+  if (columns % info.elements != 0 || group % info.group != 0 || (minimum && !info.minimum)) {
     return std::nullopt;
   }
-  const Recoder recoder{type, weight.scheme};
-  const std::int64_t groups = weight.scheme.groups(columns), blocks = columns / kBlock;
+  const Recoder recoder{info, weight.scheme};
+  const std::int64_t groups = weight.scheme.groups(columns);
   const at::Tensor codes = weight.codes.contiguous(), scales = weight.scale.contiguous();
   const at::Tensor zeros = weight.zero.defined() ? weight.zero.contiguous() : scales;
   const auto* code = codes.const_data_ptr<std::uint8_t>();
@@ -119,24 +191,15 @@ std::optional<std::vector<std::byte>> keep_codes(GgmlType type, const QuantizedW
   std::vector<std::byte> packed(static_cast<std::size_t>(rows * bytes));
 
   const bool kept = all_rows(rows, [&](std::int64_t row) {
-    std::vector<std::uint8_t> recoded(static_cast<std::size_t>(columns));
-    std::vector<float> d(static_cast<std::size_t>(blocks)), m(static_cast<std::size_t>(blocks));
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      const std::int64_t g = row * groups + b * kBlock / group;
-      d[b] = scale[g];
-      m[b] = recoder.minimum(scale[g], zero[g]);
-      if (!is_half(d[b]) || !std::isfinite(kernels::f16_value(kernels::f16_bits(m[b])))) {
-        return false;
-      }
-      if (minimum && !is_half(m[b])) return false;
-      for (std::int64_t k = b * kBlock; k < (b + 1) * kBlock; ++k) {
-        const int value = recoder.code(code[row * columns + k], zero[g]);
-        if (value < 0 || value > recoder.highest()) return false;
-        recoded[k] = static_cast<std::uint8_t>(value);
-      }
+    RowParts parts(info, columns);
+    const float* row_zero = zero + row * groups;
+    if (!set_scales(recoder, scale + row * groups, row_zero, group, parts)) return false;
+    for (std::int64_t k = 0; k < columns; ++k) {
+      const int value = recoder.code(code[row * columns + k], row_zero[k / group]);
+      if (value < 0 || value > info.top) return false;
+      parts.codes[k] = static_cast<std::uint8_t>(value);
     }
-    kernels::ggml_pack(*block, recoded.data(), d.data(), m.data(), columns,
-                       packed.data() + row * bytes);
+    kernels::ggml_pack(*block, parts.pointers(), columns, packed.data() + row * bytes);
     return true;
   });
   if (!kept) return std::nullopt;
@@ -169,6 +232,13 @@ std::vector<std::byte> encode(GgmlType type, const at::Tensor& values) {
   return encoded;
 }
 
+std::vector<std::byte> encode_weighted(GgmlType type, const at::Tensor& values,
+                                       const at::Tensor& column_weights) {
+  const Grid grid = choose_grid(values, scheme_of(type), {.search = true}, column_weights);
+  if (const auto bytes = keep_codes(type, quantize_to_grid(values, grid))) return *bytes;
+  return encode(type, values);  // a scale beyond float16
+}
+
 at::Tensor decode(GgmlType type, std::span<const std::byte> bytes, std::int64_t out,
                   std::int64_t in) {
   const std::int64_t stride = row_bytes(type, in);
@@ -195,44 +265,48 @@ at::Tensor decode(GgmlType type, std::span<const std::byte> bytes, std::int64_t 
   return values;
 }
 
+bool is_block_type(GgmlType type) { return block_of(type).has_value(); }
+
 QuantScheme scheme_of(GgmlType type) {
+  if (const BlockGrid grid = block_grid_of(type); grid != BlockGrid::kNone) {
+    return block_scheme(grid);
+  }
+  const GgmlBlockInfo& info = kernels::ggml_block_info(block_of(type).value());
   QuantScheme scheme;
-  scheme.bits = type == GgmlType::q8_0 ? 8 : 4;
+  scheme.bits = info.top == 255 ? 8 : info.top == 31 ? 5 : 4;
   scheme.group_size = kBlock;
-  scheme.zero_point = type == GgmlType::q4_1 ? ZeroPoint::kMinimum : ZeroPoint::kSymmetric;
+  scheme.zero_point = info.minimum ? ZeroPoint::kMinimum : ZeroPoint::kSymmetric;
   scheme.scale_type = at::kHalf;
   return scheme;
 }
 
 QuantizedWeight unpack_blocks(GgmlType type, std::span<const std::byte> bytes, std::int64_t out,
                               std::int64_t in) {
-  const std::int64_t stride = row_bytes(type, in), blocks = in / kBlock;
-  require(block_of(type) && bytes.size() == static_cast<std::size_t>(out * stride), "gguf",
-          "cannot unpack ", io::ggml_type_info(type).name);
-  const std::int64_t header = type == GgmlType::q4_1 ? 4 : 2, block_bytes = stride / blocks;
+  const std::int64_t stride = row_bytes(type, in);
+  const std::optional<GgmlBlock> block = block_of(type);
+  require(block && bytes.size() == static_cast<std::size_t>(out * stride), "gguf", "cannot unpack ",
+          io::ggml_type_info(type).name);
+  const GgmlBlockInfo& info = kernels::ggml_block_info(*block);
+  const std::int64_t groups = in / info.group, each = info.elements / info.group;
   QuantizedWeight weight{
-      scheme_of(type), at::empty({out, in}, at::kByte), at::empty({out, blocks}, at::kFloat), {}};
-  if (type == GgmlType::q4_1) weight.zero = at::empty({out, blocks}, at::kFloat);
+      scheme_of(type), at::empty({out, in}, at::kByte), at::empty({out, groups}, at::kFloat), {}};
+  if (info.minimum) weight.zero = at::empty({out, groups}, at::kFloat);
   auto* code = weight.codes.mutable_data_ptr<std::uint8_t>();
   auto* scale = weight.scale.mutable_data_ptr<float>();
   auto* zero = weight.zero.defined() ? weight.zero.mutable_data_ptr<float>() : nullptr;
-  const auto half = [](const std::byte* at) {
-    std::uint16_t bits = 0;
-    std::memcpy(&bits, at, sizeof bits);
-    return kernels::f16_value(bits);
-  };
   all_rows(out, [&](std::int64_t row) {
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      const std::byte* from = bytes.data() + row * stride + b * block_bytes;
-      scale[row * blocks + b] = half(from);
-      if (zero != nullptr) zero[row * blocks + b] = half(from + 2);
-      const auto* q = reinterpret_cast<const std::uint8_t*>(from + header);
-      std::uint8_t* to = code + row * in + b * kBlock;
-      for (std::int64_t e = 0; e < kBlock; ++e) {
-        to[e] = type == GgmlType::q8_0
-                    ? static_cast<std::uint8_t>(q[e] ^ 0x80)
-                    : static_cast<std::uint8_t>((q[e % 16] >> (e < 16 ? 0 : 4)) & 15);
-      }
+    RowParts parts(info, in);
+    kernels::ggml_unpack(*block, bytes.data() + row * stride, in, parts.pointers());
+    for (std::int64_t k = 0; k < in; ++k) {
+      const std::uint8_t found = parts.codes[k];
+      code[row * in + k] =
+          info.table ? static_cast<std::uint8_t>(128 + kernels::kTable16[found]) : found;
+    }
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const float d = parts.d[g / each], m = parts.m[g / each];
+      scale[row * groups + g] = each > 1 ? d * static_cast<float>(parts.a[g]) : d;
+      if (zero == nullptr) continue;
+      zero[row * groups + g] = each > 1 ? -(m * static_cast<float>(parts.b[g])) : m;
     }
     return true;
   });

@@ -1,3 +1,5 @@
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <set>
 
@@ -10,6 +12,7 @@
 #include "compress/formats/model_file.h"
 #include "compress/formats/tensor_view.h"
 #include "compress/formats/weight_rows.h"
+#include "compress/io/imatrix.h"
 
 namespace attar {
 namespace {
@@ -31,23 +34,6 @@ TensorExport entry_for(const GgufPart& part) {
   entry.how = how(part);
   entry.bytes = part.bytes();
   return entry;
-}
-
-std::uint32_t file_type(GgmlType type) {
-  switch (type) {
-    case GgmlType::f32:
-      return 0;
-    case GgmlType::q4_0:
-      return 2;
-    case GgmlType::q4_1:
-      return 3;
-    case GgmlType::q8_0:
-      return 7;
-    case GgmlType::bf16:
-      return 32;
-    default:
-      return 1;
-  }
 }
 
 void set_general(io::GgufWriter& writer, const ModelSource& source, const GgufLayout& layout,
@@ -73,7 +59,7 @@ void set_general(io::GgufWriter& writer, const ModelSource& source, const GgufLa
       if (entry.key.starts_with("general.") && !told.contains(entry.key)) writer.set_entry(entry);
     }
   }
-  writer.set_u32("general.file_type", file_type(layout.main_type));
+  writer.set_u32("general.file_type", layout.file_type);
   writer.set_u32("general.quantization_version", 2);
 }
 
@@ -150,7 +136,11 @@ class TensorWriter {
         layout_(layout),
         options_(options),
         writer_(writer),
-        report_(report) {}
+        report_(report) {
+    if (!options.importance.empty()) {
+      importance_ = io::read_importance_matrix(options.importance);
+    }
+  }
 
   void write() {
     weight(layout_.units.front().front(), model_.embedding());
@@ -213,16 +203,32 @@ class TensorWriter {
     const auto [out, in] = shape_of(weight);
     TensorExport entry = entry_for(part);
     if (entry.how.starts_with("kept")) entry.how = "reference quantizer";
+    const at::Tensor importance = importance_of(part);
+    if (importance.defined()) entry.how = "weighted quantizer";
     for (std::int64_t row = 0; row < out; row += rows_at_once(in)) {
       const std::int64_t end = std::min(out, row + rows_at_once(in));
       const at::Tensor values = dense_rows(weight, row, end);
-      const std::vector<std::byte> bytes = encode(part.type, values);
+      const std::vector<std::byte> bytes = importance.defined()
+                                               ? encode_weighted(part.type, values, importance)
+                                               : encode(part.type, values);
       writer_.append(part.name, bytes);
       entry.max_difference =
           std::max(entry.max_difference, largest_difference(decode(part.type, bytes, end - row, in),
                                                             values, part.name, entry.type));
     }
     add(report_, std::move(entry));
+  }
+
+  // [I] double, or undefined.
+  at::Tensor importance_of(const GgufPart& part) const {
+    const auto found = importance_.means.find(part.name);
+    if (found == importance_.means.end() || !is_block_type(part.type)) return {};
+    const auto columns = static_cast<std::int64_t>(found->second.size());
+    require(columns == part.ne[0], options_.importance, part.name, " has ", columns,
+            " columns, the model's layer has ", part.ne[0], "; it is of another model");
+    at::Tensor weights = at::empty({columns}, at::kDouble);
+    std::copy(found->second.begin(), found->second.end(), weights.mutable_data_ptr<double>());
+    return weights;
   }
 
   double difference(const GgufPart& part, const Weight& weight,
@@ -246,6 +252,7 @@ class TensorWriter {
   const ExportOptions& options_;
   io::GgufWriter& writer_;
   ExportReport& report_;
+  io::ImportanceMatrix importance_;
 };
 
 }  // namespace
@@ -253,6 +260,7 @@ class TensorWriter {
 ExportPlan check_gguf(const ModelSource& source, const PlannedModel& planned,
                       const ExportOptions& options) {
   const GgufLayout layout = gguf_layout(planned_states(source, planned), options);
+  if (!options.importance.empty()) io::read_importance_matrix(options.importance);
   ExportPlan plan;
   plan.notes = layout.notes;
   for (const auto& unit : layout.units) {

@@ -1,33 +1,52 @@
 #include "compress/formats/gguf_layout.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
+#include <map>
+#include <set>
 
 #include "compress/core/errors.h"
 #include "compress/families/model_config.h"
+#include "compress/formats/gguf_mixture.h"
 
 namespace attar {
 namespace {
 
 using io::GgmlType;
 
-constexpr std::array<GgmlType, 6> kTypes = {GgmlType::f32,  GgmlType::f16,  GgmlType::bf16,
-                                            GgmlType::q8_0, GgmlType::q4_0, GgmlType::q4_1};
-
-bool is_plain(GgmlType type) {
-  return type == GgmlType::f32 || type == GgmlType::f16 || type == GgmlType::bf16;
-}
+bool is_plain(GgmlType type) { return !is_block_type(type); }
 
 std::string_view name_of(GgmlType type) { return io::ggml_type_info(type).name; }
 
-// Empty for "auto".
-std::optional<GgmlType> type_from(std::string_view option) {
-  if (option.empty() || option == "auto" || option == "AUTO") return std::nullopt;
+double bits_of(GgmlType type) {
+  const io::GgmlTypeInfo& info = io::ggml_type_info(type);
+  return 8.0 * info.bytes / info.elements;
+}
+
+std::string two_decimals(double value) {
+  std::array<char, 32> text;
+  std::snprintf(text.data(), text.size(), "%.2f", value);
+  return text.data();
+}
+
+// What an option names; neither for "auto".
+struct Named {
+  std::optional<GgmlType> plain;
+  const GgufMixture* mixture = nullptr;
+};
+
+Named named_by(std::string_view option) {
+  if (option.empty() || option == "auto" || option == "AUTO") return {};
+  if (const GgufMixture* mixture = find_gguf_mixture(option)) return {std::nullopt, mixture};
   const io::GgmlTypeInfo* info = io::find_ggml_type(option);
   const bool known =
-      info != nullptr && std::find(kTypes.begin(), kTypes.end(), info->type) != kTypes.end();
+      info != nullptr &&
+      (info->type == GgmlType::f32 || info->type == GgmlType::f16 || info->type == GgmlType::bf16);
   require<UsageError>(known, "export gguf", "type '", option,
-                      "' is not supported; supported: auto, F32, F16, BF16, Q8_0, Q4_0, Q4_1");
-  return info->type;
+                      "' is not supported; supported: auto, F32, F16, BF16, ",
+                      gguf_mixture_names());
+  return {info->type, nullptr};
 }
 
 class Builder {
@@ -36,13 +55,13 @@ class Builder {
       : config_(config),
         family_(family_named(config_.family)),
         options_(options),
-        type_(type_from(options.type)) {}
+        named_(named_by(options.type)) {}
 
   GgufLayout build(const ModelStates& states) {
     check_model();
     const TensorNames& names = family_.gguf;
     layout_.units.emplace_back();
-    outer(std::string(names.embedding), states.embedding);
+    outer(std::string(names.embedding), states.embedding, false);
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       layout_.units.emplace_back();
       vector(fill(names.attention_norm, i) + ".weight", config_.hidden);
@@ -52,9 +71,10 @@ class Builder {
     }
     layout_.units.emplace_back();
     vector(std::string(names.final_norm) + ".weight", config_.hidden);
-    if (states.head) outer(std::string(names.head), *states.head);
+    if (states.head) outer(std::string(names.head), *states.head, true);
     rope_factors();
-    choose_main_type();
+    choose_file_type();
+    note_fallbacks();
     return std::move(layout_);
   }
 
@@ -74,28 +94,30 @@ class Builder {
 
   void linear(const WeightState& state, std::int64_t block, Role role) {
     const std::string name = fill(family_.gguf.of(role), block);
-    layout_.units.back().push_back(part_for(name + ".weight", state, type_));
+    std::optional<GgmlType> type = named_.plain;
+    if (named_.mixture != nullptr) type = mixture_type(*named_.mixture, config_, block, role);
+    GgufPart part = part_for(name + ".weight", state, type);
+    linear_bytes_ += static_cast<double>(part.bytes());
+    linear_weights_ += static_cast<double>(state.shape.in * state.shape.out);
+    layout_.units.back().push_back(std::move(part));
     if (state.bias) vector(name + ".bias", state.shape.out);
   }
 
   // Embedding or head.
-  void outer(const std::string& name, const WeightState& state) {
-    std::optional<GgmlType> type = type_from(options_.embedding_type);
-    if (!options_.embedding_type.empty()) {
+  void outer(const std::string& name, const WeightState& state, bool head) {
+    const auto add = [&](std::optional<GgmlType> type) {
       layout_.units.back().push_back(part_for(name + ".weight", state, type));
-      return;
+    };
+    if (!options_.embedding_type.empty()) {
+      const Named named = named_by(options_.embedding_type);
+      return add(named.mixture != nullptr ? named.mixture->base : named.plain);
     }
-    const bool blocks = !type_ || !is_plain(*type_);
-    std::optional<GgmlType> kept;
-    if (blocks && state.scheme) kept = smallest_fit(*state.scheme, state.shape.in);
-    if (kept) {
-      type = kept;
-    } else if (!type_ || state.shape.in % 32 != 0) {
-      type = type_ && is_plain(*type_) ? *type_ : GgmlType::f16;
-    } else {
-      type = is_plain(*type_) ? *type_ : GgmlType::q8_0;
+    if (named_.plain) return add(named_.plain);
+    if (state.scheme) {
+      if (const auto kept = smallest_fit(*state.scheme, state.shape.in)) return add(kept);
     }
-    layout_.units.back().push_back(part_for(name + ".weight", state, type));
+    if (named_.mixture == nullptr || state.shape.in % 32 != 0) return add(GgmlType::f16);
+    add(mixture_outer_type(*named_.mixture, config_, head));
   }
 
   GgufPart part_for(std::string name, const WeightState& state, std::optional<GgmlType> type) {
@@ -104,7 +126,7 @@ class Builder {
     part.layer = state.layer;
     part.ne = {state.shape.in, state.shape.out};
     part.by_pass = state.by_pass && state.scheme.has_value();
-    part.type = type ? *type : smallest_type(state);
+    part.type = type ? fall_back(*type, state) : smallest_type(state);
     if (is_plain(part.type)) return part;
     require<DoesNotFit>(state.shape.in % 32 == 0, "export gguf", "layer ", state.layer, " has ",
                         state.shape.in, " input features, and ", name_of(part.type),
@@ -128,6 +150,16 @@ class Builder {
     return GgmlType::f16;
   }
 
+  GgmlType fall_back(GgmlType type, const WeightState& state) {
+    const GgmlType fallback = is_plain(type) ? type : fallback_type(type, state.shape.in);
+    if (fallback != type) {
+      Fallen& fallen = fallen_[{type, fallback}];
+      ++fallen.layers;
+      fallen.columns.insert(state.shape.in);
+    }
+    return fallback;
+  }
+
   void refuse_requantizing(const GgufPart& part, const WeightState& state) const {
     require<DoesNotFit>(!state.by_pass || options_.requantize, "export gguf", "layer ", state.layer,
                         " (", describe(*state.scheme), ") does not fit ", name_of(part.type), ": ",
@@ -143,12 +175,16 @@ class Builder {
       return "its blocks are 32 columns and groups of " + std::to_string(group) +
              " are no multiple of that; use a group size that is";
     }
+    if (scheme.block != BlockGrid::kNone) {
+      return "a grid of " + std::string(to_string(scheme.block)) + " fits that type alone";
+    }
     if (scheme.scale_type != at::kHalf) return "its scales are float16; use scale type float16";
     if (scheme.zero_point == ZeroPoint::kMinimum) {
-      return "only Q4_1 has minima, of at most 4 bits; use a symmetric grid";
+      return "only Q4_1 and Q5_1 have minima, of at most 4 and 5 bits; use a symmetric grid";
     }
-    return "Q4_0 holds symmetric codes of at most 4 bits, Q4_1 any of at most 4, Q8_0 symmetric "
-           "ones of at most 8 and others of at most 7; change bits or zero point";
+    return "Q4_0 holds symmetric codes of at most 4 bits and Q5_0 of 5, Q4_1 any of at most 4 and "
+           "Q5_1 of 5, Q8_0 symmetric ones of at most 8 and others of at most 7; change bits or "
+           "zero point";
   }
 
   void rope_factors() {
@@ -162,21 +198,62 @@ class Builder {
     vector("rope_freqs.weight", config_.head_dim / 2);
   }
 
-  void choose_main_type() {
+  void choose_file_type() {
+    if (named_.mixture != nullptr) {
+      layout_.file_type = named_.mixture->file_type;
+      return;
+    }
     std::map<GgmlType, int> counts;
     for (std::size_t u = 1; u + 1 < layout_.units.size(); ++u) {
       for (const GgufPart& part : layout_.units[u]) counts[part.type] += !part.layer.empty();
     }
-    layout_.main_type =
+    const GgmlType most =
         std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) {
           return a.second < b.second;
         })->first;
+    layout_.file_type = most == GgmlType::f32    ? 0
+                        : most == GgmlType::f16  ? 1
+                        : most == GgmlType::bf16 ? 32
+                                                 : gguf_mixture_of(most).file_type;
   }
+
+  // Tensors whose rows no block of 256 divides, and what that costs.
+  void note_fallbacks() {
+    if (named_.mixture == nullptr) return;
+    bool dearer = false;
+    for (const auto& [types, fallen] : fallen_) {
+      const auto [wanted, got] = types;
+      std::string columns;
+      for (const std::int64_t count : fallen.columns) {
+        columns += (columns.empty() ? "" : ", ") + std::to_string(count);
+      }
+      layout_.notes.push_back(
+          std::to_string(fallen.layers) + " tensors have rows of " + columns +
+          " columns, which blocks of 256 do not divide: " + std::string(name_of(got)) + " (" +
+          two_decimals(bits_of(got)) + " bits) in place of " + std::string(name_of(wanted)) + " (" +
+          two_decimals(bits_of(wanted)) + ")");
+      dearer = dearer || bits_of(got) > bits_of(wanted);
+    }
+    const double bits = 8 * linear_bytes_ / linear_weights_;
+    layout_.notes.push_back(
+        std::string(named_.mixture->name) + " as written: " + two_decimals(bits) +
+        " bits a weight of the linear layers" +
+        (dearer && bits > 4.53 ? "; quantize.gptq with type: IQ4_NL keeps 4.50 on any rows of "
+                                 "32, and prune.width can make widths multiples of 256"
+                               : ""));
+  }
+
+  struct Fallen {
+    std::int64_t layers = 0;
+    std::set<std::int64_t> columns;
+  };
 
   const ModelConfig& config_;
   const Family& family_;
   const ExportOptions& options_;
-  std::optional<GgmlType> type_;
+  Named named_;
+  std::map<std::pair<GgmlType, GgmlType>, Fallen> fallen_;
+  double linear_bytes_ = 0, linear_weights_ = 0;
   GgufLayout layout_;
 };
 

@@ -25,7 +25,7 @@ struct GgufLayout {
   // head; then rope_freqs.weight, if any, as the last part.
   std::vector<std::vector<GgufPart>> units;
   std::vector<float> rope_factors;
-  io::GgmlType main_type = io::GgmlType::f16;  // of most linear layers
+  std::uint32_t file_type = 1;  // general.file_type: of the mixture, else of most linear layers
   std::vector<std::string> notes;
 };
 

@@ -1,5 +1,5 @@
-// GGUF models: F32, F16, BF16 as plain values, Q8_0, Q4_0 and Q4_1 as QuantizedWeight (groups of
-// 32, scales float16). q and k rows are put back into the order of Hugging Face.
+// GGUF models: F32, F16, BF16 as plain values, block types as QuantizedWeight (gguf_blocks.h). q
+// and k rows are put back into the order of Hugging Face.
 #pragma once
 
 #include <filesystem>

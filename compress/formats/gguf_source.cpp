@@ -15,10 +15,6 @@ namespace {
 
 using io::GgmlType;
 
-bool is_block_type(GgmlType type) {
-  return type == GgmlType::q8_0 || type == GgmlType::q4_0 || type == GgmlType::q4_1;
-}
-
 std::optional<at::ScalarType> plain_type(GgmlType type) {
   if (type == GgmlType::f32) return at::kFloat;
   if (type == GgmlType::f16) return at::kHalf;
@@ -172,7 +168,8 @@ class Source final : public GgufSource {
     const bool plain = plain_type(tensor.type).has_value();
     require(plain || (ne.size() == 2 && is_block_type(tensor.type)), where, "tensor type ",
             io::ggml_type_info(tensor.type).name, " is not supported; supported: F32, F16, BF16",
-            ne.size() == 2 ? ", Q8_0, Q4_0, Q4_1" : " for vectors");
+            ne.size() == 2 ? ", Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, IQ4_XS, Q2_K to Q6_K"
+                           : " for vectors");
     expected_.insert(name);
   }
 

@@ -14,6 +14,7 @@ namespace {
 
 std::string describe(const std::optional<QuantScheme>& scheme, const std::string& plain) {
   if (!scheme) return plain;
+  if (scheme->block != BlockGrid::kNone) return std::string(to_string(scheme->block));
   std::string text = "W" + std::to_string(scheme->bits);
   text += scheme->group_size == 0 ? " per row" : " g" + std::to_string(scheme->group_size);
   return text + " " + std::string(to_string(scheme->zero_point));

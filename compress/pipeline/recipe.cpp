@@ -167,7 +167,9 @@ Recipe read_recipe(const json& content, const fs::path& file, const PassRegistry
     recipe.evals.push_back(std::move(step));
   });
   for_each(document.exports, where, "export", [&](const json& entry, const std::string& place) {
-    recipe.exports.push_back(read_export_step(entry, place));
+    ExportStep& step = recipe.exports.emplace_back(read_export_step(entry, place));
+    step.options.importance = resolve_path(step.options.importance, file);
+    step.config.importance = step.options.importance;
   });
   check_consistency(recipe, registry, where);
   return recipe;

@@ -107,6 +107,7 @@ ExportStep read_export_step(const json& entry, const std::string& where) {
   step.options.type = config.type;
   step.options.embedding_type = config.embedding;
   step.options.requantize = config.requantize;
+  step.options.importance = config.importance;
   step.options.two_bits = config.two_bits;
   step.options.name = config.name;
   step.options.replace = true;  // the work folder is ours

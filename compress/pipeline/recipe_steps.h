@@ -102,6 +102,7 @@ struct ExportConfig {
   std::string path;  // inside of the output folder
   std::string type;
   std::string embedding;
+  std::string importance;
   bool requantize = false;
   bool two_bits = false;
   std::string name;
@@ -112,8 +113,12 @@ struct ExportConfig {
     visit("format", &C::format, OneOf{{"gguf", "compressed-tensors", "huggingface", "peft"}},
           "What programs shall load it.");
     visit("path", &C::path, Any{}, "File or folder inside of the output folder.");
-    visit("type", &C::type, Any{}, "Type of the layers (gguf) or of plain values (others).");
+    visit("type", &C::type, Any{},
+          "gguf: block type or stock mixture (Q4_K_M, IQ4_NL, ...); others: type of plain values.");
     visit("embedding", &C::embedding, Any{}, "gguf: type of embedding and head.");
+    visit("importance", &C::importance, Any{},
+          "gguf: importance matrix of llama.cpp (.gguf or .dat); what no pass has rounded is "
+          "rounded for the least error weighted by it.");
     visit("requantize", &C::requantize, Any{}, "gguf: round again what the type cannot hold.");
     visit("two_bits", &C::two_bits, Any{}, "compressed-tensors: allow 2 bits.");
     visit("name", &C::name, Any{}, "gguf: general.name.");

@@ -90,7 +90,7 @@ TEST_F(ExportPlans, NameLayerRuleAndRemedyOfWhatGgufCannotHold) {
               HasSubstr("does not fit Q4_0"));
   EXPECT_NO_THROW(plan(kFormat, all(odd_group), "F16"));
   EXPECT_NO_THROW(plan(kFormat, all(odd_group), "Q4_0", /*requantize=*/true));
-  EXPECT_THROW(plan(kFormat, {}, "Q3_K"), UsageError);
+  EXPECT_THROW(plan(kFormat, {}, "IQ2_S"), UsageError);
   EXPECT_THROW(plan(ExportFormat::kHuggingFace, {}, "f8"), UsageError);
   EXPECT_THROW(plan(kFormat, {{"model.layers.7.mlp.up_proj", odd_group}}), UsageError);
 }

@@ -1,9 +1,11 @@
 #include "compress/formats/gguf_blocks.h"
 
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
 #include "compress/core/errors.h"
+#include "compress/core/grid.h"
 #include "tests/formats/round_to_nearest.h"
 #include "tests/formats/tiny_model.h"
 
@@ -21,6 +23,11 @@ struct Case {
   ZeroPoint zero_point;
   bool exact;
 };
+
+constexpr GgmlType kBlockTypes[] = {GgmlType::q8_0,   GgmlType::q4_0, GgmlType::q4_1,
+                                    GgmlType::q5_0,   GgmlType::q5_1, GgmlType::iq4_nl,
+                                    GgmlType::iq4_xs, GgmlType::q2_k, GgmlType::q3_k,
+                                    GgmlType::q4_k,   GgmlType::q5_k, GgmlType::q6_k};
 
 class KeptCodes : public ::testing::TestWithParam<Case> {};
 
@@ -51,6 +58,10 @@ INSTANTIATE_TEST_SUITE_P(Types, KeptCodes,
                                            Case{GgmlType::q4_1, 4, 32, ZeroPoint::kMinimum, true},
                                            Case{GgmlType::q4_1, 3, 32, ZeroPoint::kMinimum, true},
                                            Case{GgmlType::q4_1, 4, 96, ZeroPoint::kInteger, false},
+                                           Case{GgmlType::q5_0, 5, 32, ZeroPoint::kSymmetric, true},
+                                           Case{GgmlType::q5_0, 4, 96, ZeroPoint::kSymmetric, true},
+                                           Case{GgmlType::q5_1, 5, 32, ZeroPoint::kMinimum, true},
+                                           Case{GgmlType::q5_1, 5, 96, ZeroPoint::kInteger, false},
                                            Case{GgmlType::q8_0, 8, 32, ZeroPoint::kSymmetric, true},
                                            Case{GgmlType::q8_0, 4, 0, ZeroPoint::kInteger, true},
                                            Case{GgmlType::q8_0, 7, 32, ZeroPoint::kInteger, true},
@@ -71,6 +82,8 @@ TEST(GgufBlocks, DoNotFitWhatTheyCannotHold) {
   EXPECT_FALSE(fits(GgmlType::q4_0, {4, 16, ZeroPoint::kSymmetric, at::kHalf}));
   EXPECT_FALSE(fits(GgmlType::q4_0, {5, 32, ZeroPoint::kSymmetric, at::kHalf}));
   EXPECT_FALSE(fits(GgmlType::q4_0, {4, 32, ZeroPoint::kInteger, at::kHalf}));
+  EXPECT_FALSE(fits(GgmlType::q5_0, {6, 32, ZeroPoint::kSymmetric, at::kHalf}));
+  EXPECT_FALSE(fits(GgmlType::iq4_nl, {8, 32, ZeroPoint::kSymmetric, at::kHalf}));
   EXPECT_FALSE(fits(GgmlType::q4_1, {5, 32, ZeroPoint::kMinimum, at::kHalf}));
   EXPECT_FALSE(fits(GgmlType::q8_0, {8, 32, ZeroPoint::kInteger, at::kHalf}));
   EXPECT_FALSE(fits(GgmlType::q8_0, {4, 32, ZeroPoint::kMinimum, at::kHalf}));
@@ -82,7 +95,12 @@ TEST(GgufBlocks, ChooseTheSmallestTypeThatFits) {
   const auto smallest = [](QuantScheme scheme) { return smallest_fit(scheme, 192); };
   EXPECT_EQ(smallest({4, 64, ZeroPoint::kSymmetric, at::kHalf}), GgmlType::q4_0);
   EXPECT_EQ(smallest({4, 64, ZeroPoint::kInteger, at::kHalf}), GgmlType::q4_1);
-  EXPECT_EQ(smallest({5, 64, ZeroPoint::kInteger, at::kHalf}), GgmlType::q8_0);
+  EXPECT_EQ(smallest({5, 64, ZeroPoint::kSymmetric, at::kHalf}), GgmlType::q5_0);
+  EXPECT_EQ(smallest({5, 64, ZeroPoint::kInteger, at::kHalf}), GgmlType::q5_1);
+  EXPECT_EQ(smallest({6, 64, ZeroPoint::kInteger, at::kHalf}), GgmlType::q8_0);
+  EXPECT_EQ(smallest(block_scheme(BlockGrid::kIq4Nl)), GgmlType::iq4_nl);
+  EXPECT_EQ(smallest(block_scheme(BlockGrid::kQ4K)), std::nullopt);  // 192 is not 256
+  EXPECT_EQ(smallest_fit(block_scheme(BlockGrid::kQ4K), 512), GgmlType::q4_k);
   EXPECT_EQ(smallest({8, 0, ZeroPoint::kSymmetric, at::kHalf}), GgmlType::q8_0);
   EXPECT_EQ(smallest({8, 0, ZeroPoint::kInteger, at::kHalf}), std::nullopt);
 }
@@ -97,13 +115,71 @@ TEST(GgufBlocks, AreNotKeptWhenAScaleIsBeyondFloat16) {
 }
 
 TEST(GgufBlocks, OfTheReferenceQuantizerComeBackWithTheirOwnCodes) {
-  for (const GgmlType type : {GgmlType::q8_0, GgmlType::q4_0, GgmlType::q4_1}) {
-    const std::vector<std::byte> bytes = encode(type, random_values({24, 128}, 5));
-    const QuantizedWeight weight = unpack_blocks(type, bytes, 24, 128);
+  for (const GgmlType type : kBlockTypes) {
+    const std::vector<std::byte> bytes = encode(type, random_values({24, 512}, 5));
+    const QuantizedWeight weight = unpack_blocks(type, bytes, 24, 512);
     EXPECT_NO_THROW(check(weight, "test"));
-    EXPECT_TRUE(at::equal(dense(weight), decode(type, bytes, 24, 128)));
-    EXPECT_EQ(keep_codes(type, weight), bytes) << io::ggml_type_info(type).name;
+    EXPECT_TRUE(at::equal(dense(weight), decode(type, bytes, 24, 512)));
+    const auto kept = keep_codes(type, weight);
+    ASSERT_TRUE(kept.has_value()) << io::ggml_type_info(type).name;
+    EXPECT_TRUE(at::equal(decode(type, *kept, 24, 512), dense(weight)));
+    // d and the small numbers of a super-block need not be those: 2 d with a / 2 is the same grid.
+    EXPECT_TRUE(io::ggml_type_info(type).name.ends_with("K") || kept == bytes);
   }
+}
+
+const BlockGrid kBlockGrids[] = {BlockGrid::kQ2K,  BlockGrid::kQ3K, BlockGrid::kQ4K,
+                                 BlockGrid::kQ5K,  BlockGrid::kQ6K, BlockGrid::kIq4Nl,
+                                 BlockGrid::kIq4Xs};
+
+double weighted_error(const at::Tensor& found, const at::Tensor& values, const at::Tensor& cost) {
+  return ((found - values).square().to(at::kDouble) * cost).sum().item<double>();
+}
+
+// The same scales by two ways; IQ4 codes may differ where ggml rounds before d does.
+TEST(GgufBlocks, PlainRoundingOnABlockGridGivesTheReferenceQuantizersValues) {
+  const at::Tensor values = random_values({20, 512}, 11) * 0.02F;
+  for (const BlockGrid block : kBlockGrids) {
+    const GgmlType type = io::find_ggml_type(to_string(block))->type;
+    const Grid grid = choose_grid(values, block_scheme(block));
+    const at::Tensor found = dense(quantize_to_grid(values, grid));
+    const at::Tensor reference = decode(type, encode(type, values), 20, 512);
+    if (block_scheme(block).table()) {
+      const at::Tensor one = at::ones({512}, at::kDouble);
+      EXPECT_LE(weighted_error(found, values, one), weighted_error(reference, values, one));
+    } else {
+      EXPECT_TRUE(at::equal(found, reference)) << to_string(block);
+    }
+  }
+}
+
+TEST(GgufBlocks, ASearchedBlockGridIsKeptAndCloserUnderItsWeights) {
+  const at::Tensor values = random_values({40, 512}, 12) * 0.02F;
+  const at::Tensor cost = random_values({512}, 13).to(at::kDouble).square() + 0.01;
+  for (const BlockGrid block : kBlockGrids) {
+    const GgmlType type = io::find_ggml_type(to_string(block))->type;
+    const auto found = [&](bool search) {
+      return quantize_to_grid(values,
+                              choose_grid(values, block_scheme(block), {.search = search}, cost));
+    };
+    const QuantizedWeight searched = found(true);
+    EXPECT_LT(weighted_error(dense(searched), values, cost),
+              weighted_error(dense(found(false)), values, cost) * 0.97)
+        << to_string(block);
+    const auto bytes = keep_codes(type, searched);
+    ASSERT_TRUE(bytes.has_value()) << to_string(block);
+    EXPECT_TRUE(at::equal(decode(type, *bytes, 40, 512), dense(searched))) << to_string(block);
+  }
+}
+
+TEST(GgufBlocks, ScalesThatAreNoCodesOfASuperBlockAreNotKept) {
+  const at::Tensor values = random_values({4, 256}, 1);
+  QuantizedWeight weight =
+      quantize_to_grid(values, choose_grid(values, block_scheme(BlockGrid::kQ4K)));
+  EXPECT_TRUE(keep_codes(GgmlType::q4_k, weight).has_value());
+  weight.scale[3][5] = weight.scale[3][5] * 1.01F;
+  EXPECT_FALSE(keep_codes(GgmlType::q4_k, weight).has_value());
+  EXPECT_FALSE(keep_codes(GgmlType::q5_k, weight).has_value());
 }
 
 TEST(GgufBlocks, RoundPlainTypesAsATensorDoes) {

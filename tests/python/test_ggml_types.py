@@ -22,9 +22,9 @@ COLUMNS = 512
 
 
 def rows_of(count):
-    """[count, COLUMNS] float32: thirteen distributions in equal shares."""
+    """[count, COLUMNS] float32: fourteen distributions in equal shares."""
     random = numpy.random.default_rng(1)
-    each = -(-count // 13)
+    each = -(-count // 14)
     shape = (each, COLUMNS)
     normal = random.standard_normal
     sparse = normal(shape)
@@ -38,7 +38,8 @@ def rows_of(count):
              normal(shape) * 10.0 ** random.uniform(-6, 3, shape),
              normal(shape) * numpy.repeat(10.0 ** random.uniform(-6, 3, (each, COLUMNS // 16)),
                                           16, 1),
-             random.integers(-8, 8, shape).astype(float)]
+             random.integers(-8, 8, shape).astype(float),
+             numpy.copysign(random.integers(0, 2, shape), normal(shape))]  # both zeros
     return numpy.concatenate(parts)[:count].astype(numpy.float32)
 
 

@@ -19,8 +19,7 @@ struct BlockParts {
 void write_block(GgmlBlock type, const BlockParts& parts, std::uint8_t* to);
 void read_block(GgmlBlock type, const std::uint8_t* from, BlockParts& parts);
 
-// The reference quantizers. values [32]; values [blocks, 256].
-void quantize_small(GgmlBlock type, const float* values, BlockParts& parts);
+// The searching quantizers. values [blocks, elements].
 void quantize_super(GgmlBlock type, const float* values, std::int64_t blocks, std::uint8_t* to);
 
 inline float as_f16(float value) { return f16_value(f16_bits(value)); }

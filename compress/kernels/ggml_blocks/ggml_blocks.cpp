@@ -6,6 +6,7 @@
 
 #include "compress/kernels/block_search/block_search.h"
 #include "compress/kernels/ggml_blocks/block_parts.h"
+#include "compress/kernels/small_blocks/small_blocks.h"
 #include "compress/kernels/threads.h"
 
 namespace attar::kernels {
@@ -46,6 +47,34 @@ void values_of(const GgmlBlockInfo& info, const BlockParts& parts, float* out) {
   }
 }
 
+// Q8_0, Q4_0, Q4_1, Q5_0, Q5_1.
+void quantize_small(GgmlBlock type, const float* values, std::int64_t blocks, std::uint8_t* to) {
+  constexpr int kChunk = 16;
+  const GgmlBlockInfo& info = ggml_block_info(type);
+  const SmallScale scale = type == GgmlBlock::q8_0 ? SmallScale::magnitude
+                           : info.minimum          ? SmallScale::range
+                                                   : SmallScale::extreme;
+  float d[kChunk], m[kChunk];
+  std::uint8_t codes[32 * kChunk];
+  BlockParts parts;
+  for (std::int64_t first = 0; first < blocks; first += kChunk) {
+    const std::int64_t count = blocks - first < kChunk ? blocks - first : kChunk;
+    small_blocks({.scale = scale,
+                  .top = info.top,
+                  .values = values + 32 * first,
+                  .d = d,
+                  .m = m,
+                  .codes = codes},
+                 count);
+    for (std::int64_t b = 0; b < count; ++b) {
+      std::memcpy(parts.codes, codes + 32 * b, 32);
+      parts.d = d[b];
+      parts.m = m[b];
+      write_block(type, parts, to + (first + b) * info.bytes);
+    }
+  }
+}
+
 bool is_searched(GgmlBlock type) {
   return type == GgmlBlock::iq4_nl || ggml_block_info(type).elements == kGgmlSuperElements;
 }
@@ -72,11 +101,7 @@ void ggml_quantize(GgmlBlock type, const float* values, std::int64_t count, void
       return quantize_super(type, values + first * info.elements, last - first,
                             to + first * info.bytes);
     }
-    BlockParts parts;
-    for (std::int64_t b = first; b < last; ++b) {
-      quantize_small(type, values + b * info.elements, parts);
-      write_block(type, parts, to + b * info.bytes);
-    }
+    quantize_small(type, values + first * info.elements, last - first, to + first * info.bytes);
   });
 }
 

@@ -45,6 +45,13 @@ struct Avx2 {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
   }
 
+  ATTAR_INLINE void to_bytes(Floats x, std::uint8_t* codes) {
+    const __m256i whole = _mm256_cvttps_epi32(x);
+    const __m128i words =
+        _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(codes), _mm_packus_epi16(words, words));
+  }
+
   ATTAR_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   ATTAR_INLINE Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
   ATTAR_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }

@@ -42,6 +42,11 @@ struct Avx512 {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
   }
 
+  ATTAR_INLINE void to_bytes(Floats x, std::uint8_t* codes) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes),
+                     _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(x)));
+  }
+
   ATTAR_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   ATTAR_INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
   ATTAR_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }

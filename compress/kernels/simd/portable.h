@@ -53,6 +53,12 @@ struct Portable {
     return x;
   }
 
+  // kWidth bytes: the whole parts of x, each in [0, 255].
+  ATTAR_INLINE void to_bytes(Floats x, std::uint8_t* codes) {
+    const Ints whole = __builtin_convertvector(x, Ints);
+    for (int i = 0; i < kWidth; ++i) codes[i] = static_cast<std::uint8_t>(whole[i]);
+  }
+
   ATTAR_INLINE Floats add(Floats a, Floats b) { return a + b; }
   ATTAR_INLINE Floats sub(Floats a, Floats b) { return a - b; }
   ATTAR_INLINE Floats mul(Floats a, Floats b) { return a * b; }
