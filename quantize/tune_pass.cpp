@@ -100,6 +100,16 @@ void TunePass::run(ModelWork& work) const {
   }
   Student student(work.input, learning_);
   use_own_sizes(student);
+  const auto learning =
+      std::count_if(student.parameters().begin(), student.parameters().end(),
+                    [](const Parameter& p) { return p.name.ends_with(".scale"); });
+  const std::int64_t held = layers_in_codes(work.input) - learning;
+  if (learning_.scales && held > 0) {
+    work.report.events.push_back({"model", "scales_held",
+                                  std::to_string(held) +
+                                      " layers are on grids of super-blocks, whose scales share a "
+                                      "number: they stay, what stands beside them learns"});
+  }
   const nlohmann::json decides = {config_.loss, config_.learn,
                                   config_.cache.empty() ? "" : config_.cache_kind,
                                   config_.cache.empty() ? 0 : config_.cache_count, open.identity};

@@ -53,6 +53,9 @@ std::size_t Student::learn(std::string name, at::Tensor& value, bool decays) {
 
 void Student::learn_grid(const std::string& name, QuantizedWeight& weight,
                          std::vector<std::size_t>& members) {
+  // Scales of a super-block are small integers times a number that they share: they stay.
+  const BlockGrid block = weight.scheme.block;
+  if (block != BlockGrid::kNone && block != BlockGrid::kIq4Nl) return;
   const at::Tensor unit = weight.scale.detach().abs().clone();
   members.push_back(learn(name + ".scale", weight.scale, false));
   parameters_.back().unit = unit;

@@ -1,0 +1,118 @@
+"""quantize.tune on a model that knows something: stories260K at three bits, taught by itself."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from attar_program import PROGRAM, SHARED, attar as program, make_stories, succeed, write_recipe
+from test_cli_run import hashes
+
+LEARNT = SHARED / "data/eval/tinystories_train_first4949.txt"
+JUDGED = SHARED / "data/eval/tinystories_valid_part.txt"
+# 172 neurons: groups of 43 there.
+ROUNDING = {"bits": 3, "group_size": 32, "rules": [{"layers": "down", "group_size": 43}]}
+
+
+def recipe_for(folder, *passes, **changes):
+    for text in (LEARNT, JUDGED):
+        if not text.is_file():
+            pytest.skip(f"needs {text}")
+    if not (folder / "model").exists():
+        make_stories(folder / "model")
+        (folder / "learnt.txt").write_text(LEARNT.read_text()[:200_000])
+    recipe = {
+        "version": 1, "seed": 3, "model": str(folder / "model"),
+        "calibration": {"text": str(folder / "learnt.txt"), "sequences": 68, "length": 128},
+        "passes": list(passes),
+        "eval": [{"divergence": {"text": str(JUDGED), "length": 128, "windows": 16}}], **changes}
+    return write_recipe(folder / f"{len(list(folder.glob('*.yaml')))}.yaml", recipe)
+
+
+def tune(**options):
+    return {"quantize.tune": {"held_out": 4, "epochs": 3, "learning_rate": 0.01, **options}}
+
+
+def divergence(out):
+    return json.loads((out / "results.json").read_text())["attar"]["texts"][0]["kl_mean"]["value"]
+
+
+def run(folder, name, *passes, **changes):
+    succeed("run", recipe_for(folder, *passes, **changes), "--out", folder / name)
+    return divergence(folder / name)
+
+
+def notes(out, kind):
+    lines = [json.loads(line) for line in (out / "run.jsonl").read_text().splitlines()]
+    return [line["text"] for line in lines if line.get("kind") == kind]
+
+
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory):
+    """A folder, and the KL of rounding alone."""
+    folder = tmp_path_factory.mktemp("tune")
+    return folder, run(folder, "rounded", {"quantize.rtn": ROUNDING})
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_scales_alone_take_a_third_of_the_divergence(rounded, symmetric):
+    folder, _ = rounded
+    rtn = {"quantize.rtn": {**ROUNDING, "symmetric": symmetric}}
+    before = run(folder, f"before{symmetric}", rtn)
+    after = run(folder, f"after{symmetric}", rtn, tune(learn=["scales"]))
+    assert after < 0.67 * before
+    assert "of which 0 changed" in notes(folder / f"after{symmetric}", "tuned_scales")[0]
+
+
+def test_it_also_helps_after_gptq(rounded):
+    folder, rtn = rounded
+    gptq = {"quantize.gptq": ROUNDING}
+    before = run(folder, "gptq", gptq)
+    after = run(folder, "gptq_tuned", gptq, tune())
+    assert after < 0.85 * before < rtn
+
+
+def test_without_a_learning_rate_the_start_is_kept(rounded):
+    folder, before = rounded
+    after = run(folder, "still", {"quantize.rtn": ROUNDING}, tune(learning_rate=0, epochs=0.1))
+    assert notes(folder / "still", "tune_kept_start")
+    assert after == before
+
+
+def test_a_text_of_its_own_and_a_written_teacher(rounded):
+    folder, before = rounded
+    options = {"text": str(folder / "learnt.txt"), "length": 128, "epochs": 0.2,
+               "cache": str(folder / "cache"), "cache_count": 128}
+    passes = ({"quantize.rtn": ROUNDING}, tune(**options))
+    after = run(folder, "cached", *passes, calibration=None)
+    assert after < 0.8 * before
+    assert re.search(r"[1-9]\d* shards written now", notes(folder / "cached", "teacher_cache")[0])
+    assert run(folder, "again", *passes, calibration=None) == after
+    assert " 0 shards written now" in notes(folder / "again", "teacher_cache")[0]
+
+
+def test_kills_threads_and_batches_of_the_forward_end_in_the_same_bytes(rounded):
+    folder, _ = rounded
+    recipe = recipe_for(folder, {"quantize.rtn": {**ROUNDING, "bits": 4, "group_size": 32,
+                                                  "symmetric": True, "skip": ["down"], "rules": []}},
+                        tune(save_seconds=0.05), eval=None,
+                        export=[{"format": "compressed-tensors", "path": "hf"}])
+    succeed("run", recipe, "--out", folder / "straight", "--threads", 2)
+    expected = hashes(folder / "straight")
+    assert expected
+    command = [PROGRAM, "run", recipe, "--out", folder / "killed", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for line in process.stderr:
+        if b"step 10 of" in line:
+            process.kill()
+            break
+    process.communicate()
+    succeed("run", recipe, "--out", folder / "killed", "--threads", 1)
+    assert hashes(folder / "killed") == expected
+
+
+def test_a_model_without_codes_is_refused(rounded):
+    folder, _ = rounded
+    done = program("run", recipe_for(folder, tune()), "--out", folder / "refused")
+    assert done.returncode == 2 and "no layer of the model is in codes" in done.stderr
