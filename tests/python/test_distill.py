@@ -11,7 +11,7 @@ LOSSES = ["forward_kl", "reverse_kl", "jensen_shannon", "skew_forward", "skew_re
           {"forward_kl": {}, "relation": {"weight": 0.1}}]
 CUT = {"tinyworld": [{"prune.depth": {"remove": 2}}, {"prune.width": {"ffn": 0.5, "align": 8}}],
        "smollm2": [{"prune.width": {"ffn": 0.75, "align": 64}}]}
-TRAINING = {"tinyworld": {"steps": 100, "batch": 4, "length": 192, "learning_rate": 3e-4},
+TRAINING = {"tinyworld": {"steps": 60, "batch": 4, "length": 192, "learning_rate": 3e-4},
             "smollm2": {"steps": 40, "batch": 2, "length": 256, "learning_rate": 1e-4}}
 
 
