@@ -130,8 +130,7 @@ ATTAR_INLINE void multiply_tile(const QuantizedProduct& call, const OpenPanel& o
     add_block<kSecond>(whole, _mm512_load_ps(open.scales + group * kPanelOutputs), second,
                        call.x.scales + at, call.x.sums + at, sums);
   };
-  // Two blocks are multiplied while the two before are stored and scaled: 8 % faster than one pair
-  // after the other.
+  // Two blocks are multiplied while the two before are stored and scaled.
   std::int64_t b = 0;
   if (blocks > 1) {
     ATTAR_SUM_BLOCK(0, 4, 6, 0);
