@@ -4,7 +4,7 @@ import pytest
 
 from effects_tools import real, run
 
-# The relations of one block say nothing of the predictions: alone they ruin them (KL 0.10 -> 3.2), so
+# The relations of one block say nothing of the predictions: alone they ruin them, so
 # they come beside another loss, as they do in use.
 LOSSES = ["forward_kl", "reverse_kl", "jensen_shannon", "skew_forward", "skew_reverse",
           "total_variation", "taid", "cross_entropy", "hidden",
