@@ -83,16 +83,17 @@ std::vector<PlannedLayer> VocabularyPass::plan(const ModelConfig& config) const 
   return planned;
 }
 
-std::string VocabularyPass::plan_rows(const ModelConfig& config) const {
+PlannedRows VocabularyPass::plan_rows(const ModelConfig& config) const {
   if (config_.text.empty()) {
-    return "the first " + std::to_string(std::min(config_.first, config.vocabulary)) +
-           " tokens stay, with bytes and special tokens";
+    return {"the first " + std::to_string(std::min(config_.first, config.vocabulary)) +
+            " tokens stay, with bytes and special tokens",
+            true};
   }
   std::string most = "decided by the text";
   if (config_.size > 0) {
     most += ", at most " + std::to_string(std::min(config_.size, config.vocabulary));
   }
-  return "tokens that stay: " + most;
+  return {"tokens that stay: " + most, true};
 }
 
 ModelConfig VocabularyPass::shape_after(const ModelConfig& config) const {

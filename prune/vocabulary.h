@@ -52,7 +52,7 @@ class VocabularyPass final : public ModelPass {
   Needs needs() const override { return {.tokenizer = true}; }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
-  std::string plan_rows(const ModelConfig& config) const override;
+  PlannedRows plan_rows(const ModelConfig& config) const override;
   ModelConfig shape_after(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
   void run(ModelWork& work) const override;

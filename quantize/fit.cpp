@@ -19,6 +19,8 @@
 namespace attar {
 namespace {
 
+const std::string kEmbedding = "model.embed_tokens", kHead = "lm_head";
+
 // Next tokens drawn from the model itself, one for each row of `hidden` [R, H].
 at::Tensor drawn_tokens(const at::Tensor& hidden, const at::Tensor& head, std::uint64_t seed,
                         std::int64_t first_row) {
@@ -47,9 +49,9 @@ const Choice& choice_of(const FitItem& item, const Formats& formats) {
 
 }  // namespace
 
-std::map<LayerId, at::Tensor> fisher_diagonals(const Model& model, const at::Tensor& windows,
-                                               const RunContext& context) {
-  Student student(model, {.corrections = false, .norms = false, .embedding = false});
+Fishers fisher_diagonals(const Model& model, const at::Tensor& windows, bool outer,
+                         const RunContext& context) {
+  Student student(model, {.corrections = false, .norms = false, .embedding = outer});
   std::vector<Parameter>& parameters = student.parameters();
   prepare(parameters, {});
   std::vector<at::Tensor> squares;
@@ -67,8 +69,8 @@ std::map<LayerId, at::Tensor> fisher_diagonals(const Model& model, const at::Ten
     const at::Tensor hidden = activations.normed.detach();
     ResponseTargets targets;
     targets.tokens = drawn_tokens(hidden.flatten(0, 1), student.head(), context.seed, w * length);
-    const ResponseGradient found =
-        response_gradient(hidden.flatten(0, 1), student.head(), {}, targets, {&term, 1}, 1.0);
+    const ResponseGradient found = response_gradient(
+        hidden.flatten(0, 1), student.head(), student.head_gradient(), targets, {&term, 1}, 1.0);
     student.backward(activations, found.hidden.view(hidden.sizes()));
     const at::NoGradGuard none;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -76,44 +78,49 @@ std::map<LayerId, at::Tensor> fisher_diagonals(const Model& model, const at::Ten
       parameters[i].gradient.zero_();
     }
   }
-  std::map<std::string, at::Tensor> by_name;
   const double tokens = static_cast<double>(windows.numel());
+  Fishers fisher;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
-    by_name[parameters[i].name] = squares[i].div_(tokens);
-  }
-  std::map<LayerId, at::Tensor> fisher;
-  for (std::int64_t block = 0; block < model.config().layers; ++block) {
-    for (const Role role : kRoles) {
-      const auto found = by_name.find("model.layers." + std::to_string(block) + "." +
-                                      std::string(short_name(role)) + ".weight");
-      if (found != by_name.end()) fisher[{block, role}] = found->second;
-    }
+    std::string layer = parameters[i].name;
+    if (layer.ends_with(".weight")) layer.resize(layer.size() - std::string(".weight").size());
+    fisher[std::move(layer)] = squares[i].div_(tokens);
   }
   return fisher;
 }
 
-std::vector<FitItem> price_formats(const Model& model, const std::map<LayerId, at::Tensor>& fisher,
+std::vector<FitItem> price_formats(const Model& model, const Fishers& fisher,
                                    std::span<const QuantScheme> formats,
                                    const RunContext& context) {
   std::vector<FitItem> items;
-  for (const auto& [layer, weights] : fisher) {
+  const auto price = [&](const std::string& layer, const Weight& weight) {
+    const auto found = fisher.find(layer);
+    if (found == fisher.end()) return;
     context.check_stop();
-    const at::Tensor plain = dense(model.block(layer.first)[layer.second].weight);
-    FitItem item{layer, {}, {}};
+    context.progress("price " + layer);
+    const at::Tensor plain = dense(weight);
+    FitItem item{layer, static_cast<double>(plain.numel()), {}, {}};
     for (const QuantScheme& format : formats) {
-      if (format.group_size > 0 && plain.size(1) % format.group_size != 0) continue;
+      const std::int64_t together = format.block_columns();
+      if (together > 0 && plain.size(1) % together != 0) continue;
       const QuantizedWeight rounded = rtn_quantize(plain, format, {.search = true}).weight;
       const at::Tensor change = dense(Weight(rounded)) - plain;
-      const double cost = (change.square() * weights).sum(at::kDouble).item<double>() / 2;
+      const double cost = (change.square_() * found->second).sum(at::kDouble).item<double>() / 2;
       item.schemes.push_back(format);
       item.choices.push_back({stored_bytes(rounded), cost});
     }
-    require<DoesNotFit>(!item.schemes.empty(), layer_name(layer.first, layer.second),
-                        "no group size divides its ", plain.size(1),
-                        " input features; add one that does to group_sizes (0: the whole row)");
+    require<DoesNotFit>(!item.schemes.empty(), layer, "no format has groups that divide its ",
+                        plain.size(1),
+                        " input features; add one that has to group_sizes (0: the whole row) or "
+                        "types");
     items.push_back(std::move(item));
-    if (layer.second == kRoles.back()) model.done_with_block(layer.first);
+  };
+  price(kEmbedding, model.embedding());
+  for (std::int64_t i = 0; i < model.config().layers; ++i) {
+    const Block block = model.block(i);
+    for (const Role role : kRoles) price(layer_name(i, role), block[role].weight);
+    model.done_with_block(i);
   }
+  if (!model.config().tied_head) price(kHead, model.head());
   return items;
 }
 
@@ -159,18 +166,32 @@ double expected_kl(std::span<const FitItem> items, const Formats& formats) {
   return cost;
 }
 
+OuterWeights rounded_outer(const Model& model, const Formats& formats) {
+  const auto rounded = [&](const std::string& layer, Weight weight) -> Weight {
+    const auto found = formats.find(layer);
+    if (found == formats.end()) return weight;
+    return rtn_quantize(dense(weight), found->second, {.search = true}).weight;
+  };
+  OuterWeights outer{rounded(kEmbedding, model.embedding()), model.final_norm(), std::nullopt};
+  if (!model.config().tied_head) outer.head = rounded(kHead, model.head());
+  return outer;
+}
+
 Model rounded_to(const Model& model, const Formats& formats) {
   Model rounded = model.successor(std::make_shared<MemoryModelStore>());
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     Block block = model.block(i);
     for (const Role role : kRoles) {
-      const auto found = formats.find({i, role});
+      const auto found = formats.find(layer_name(i, role));
       if (found == formats.end()) continue;
       block[role].weight =
           rtn_quantize(dense(block[role].weight), found->second, {.search = true}).weight;
     }
     rounded.put_block(i, block);
     model.done_with_block(i);
+  }
+  if (formats.contains(kEmbedding) || formats.contains(kHead)) {
+    rounded.put_outer(rounded_outer(model, formats));
   }
   return rounded;
 }

@@ -1,11 +1,15 @@
 #include "quantize/fit_pass.h"
 
 #include <cmath>
+#include <set>
 #include <sstream>
 
 #include "compress/core/errors.h"
+#include "compress/formats/gguf_blocks.h"
+#include "compress/io/ggml_type.h"
 #include "compress/io/json.h"
 #include "compress/train/teachers.h"
+#include "quantize/embedding_pass.h"
 #include "quantize/passes.h"
 #include "quantize/tune.h"
 
@@ -27,8 +31,23 @@ std::vector<std::int64_t> numbers_of(const json& list, const char* key, std::int
   return numbers;
 }
 
-std::vector<QuantScheme> formats_of(const FitConfig& config) {
+std::vector<QuantScheme> types_of(const json& list) {
   std::vector<QuantScheme> formats;
+  require<UsageError>(list.is_array(), FitPass::kName, "types must be a list, got ", list.dump());
+  for (const json& one : list) {
+    const io::GgmlTypeInfo* type =
+        one.is_string() ? io::find_ggml_type(one.get<std::string>()) : nullptr;
+    require<UsageError>(type != nullptr && is_block_type(type->type), FitPass::kName,
+                        "types: no block type ", one.dump(),
+                        "; known: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, IQ4_XS, Q2_K to Q6_K");
+    formats.push_back(scheme_of(type->type));
+  }
+  return formats;
+}
+
+std::vector<QuantScheme> formats_of(const FitConfig& config) {
+  std::vector<QuantScheme> formats = types_of(config.types);
+  if (!formats.empty()) return formats;
   for (const std::int64_t bits : numbers_of(config.widths, "widths", 2, 8)) {
     for (const std::int64_t group : numbers_of(config.group_sizes, "group_sizes", 0, 1 << 20)) {
       QuantScheme format;
@@ -44,30 +63,30 @@ std::vector<QuantScheme> formats_of(const FitConfig& config) {
   return formats;
 }
 
-// What the formats do not change: embedding, head, norms, biases, layers left out.
+// What the formats do not change: norms, biases, layers left out.
 std::int64_t other_bytes(const Model& model, std::span<const FitItem> items) {
-  std::int64_t bytes = stored_bytes(model.embedding()) + 4 * model.final_norm().numel();
-  if (!model.config().tied_head) bytes += stored_bytes(model.head());
+  std::set<std::string> chosen;
+  for (const FitItem& item : items) chosen.insert(item.layer);
+  std::int64_t bytes = 4 * model.final_norm().numel();
+  const auto add = [&](const std::string& layer, const Weight& weight) {
+    if (!chosen.contains(layer)) bytes += stored_bytes(weight);
+  };
+  add("model.embed_tokens", model.embedding());
+  if (!model.config().tied_head) add("lm_head", model.head());
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     const Block block = model.block(i);
     bytes += 4 * (block.attention_norm.numel() + block.mlp_norm.numel());
     for (const Role role : kRoles) {
       if (block[role].bias.defined()) bytes += 4 * block[role].bias.numel();
-      const bool item = std::any_of(items.begin(), items.end(), [&](const FitItem& each) {
-        return each.layer == LayerId{i, role};
-      });
-      if (!item) bytes += stored_bytes(block[role].weight);
+      add(layer_name(i, role), block[role].weight);
     }
   }
   return bytes;
 }
 
-std::int64_t weights_of(const Model& model, std::span<const FitItem> items) {
-  std::int64_t weights = 0;
-  for (const FitItem& item : items) {
-    const LinearShape shape = shape_of(model.config(), item.layer.first, item.layer.second);
-    weights += shape.out * shape.in;
-  }
+double weights_of(std::span<const FitItem> items) {
+  double weights = 0;
+  for (const FitItem& item : items) weights += item.weights;
   return weights;
 }
 
@@ -81,21 +100,12 @@ std::string names_of(std::span<const FitItem> items, const Formats& formats) {
   return names;
 }
 
-// One rule a layer; everything else is skipped.
-template <class Config>
-Config rounding_of(const FitConfig& fit, const Formats& formats) {
-  json rules = json::array();
-  json none = json::array();
-  for (const auto& [layer, scheme] : formats) {
-    rules.push_back({{"layers", layer_name(layer.first, layer.second)},
-                     {"bits", scheme.bits},
-                     {"group_size", scheme.group_size}});
-  }
-  return read_fields<Config>({{"layers", none},
-                              {"rules", rules},
-                              {"symmetric", fit.symmetric},
-                              {"scale_type", fit.scale_type}},
-                             FitPass::kName);
+// A pass that gives these layers their formats.
+template <class RoundingPass>
+std::unique_ptr<Pass> rounding(const Formats& formats, const json& options) {
+  auto config = read_fields<typename RoundingPass::Config>(options, FitPass::kName);
+  config.chosen = formats;
+  return std::make_unique<RoundingPass>(std::move(config));
 }
 
 // Holds a choice against held-out text.
@@ -144,13 +154,21 @@ FitPass::FitPass(FitConfig config) : config_(std::move(config)), formats_(format
   if (!config_.size.empty()) read_size(config_.size, std::string(kName));
 }
 
-std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
+std::string FitPass::goal() const {
   std::ostringstream goal;
   goal << config_.method << ", format by KL: ";
   if (config_.bits > 0) goal << config_.bits << " bits in the mean";
   if (!config_.size.empty()) goal << config_.size;
   if (config_.kl > 0) goal << "KL at most " << config_.kl;
-  return plan_layers(config_, config, kName, goal.str());
+  return goal.str();
+}
+
+std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
+  return plan_layers(config_, config, kName, goal());
+}
+
+PlannedRows FitPass::plan_rows(const ModelConfig&) const {
+  return {config_.embedding ? goal() : "", false, std::nullopt};
 }
 
 std::int64_t FitPass::working_bytes(const ModelConfig& config) const {
@@ -167,15 +185,17 @@ std::int64_t FitPass::working_bytes(const ModelConfig& config) const {
 Formats FitPass::choose(ModelWork& work) const {
   const SplitWindows split = split_windows(work.calibration->ids, config_.held_out);
   const at::Tensor learn = split.learn.narrow(0, 0, std::min(config_.windows, split.learn.size(0)));
-  std::map<LayerId, at::Tensor> fisher = fisher_diagonals(work.input, learn, work.context);
-  std::erase_if(fisher, [&](const auto& each) {
-    return !decide(config_, each.first.first, each.first.second).changes;
-  });
+  Fishers fisher = fisher_diagonals(work.input, learn, config_.embedding, work.context);
+  for (std::int64_t i = 0; i < work.input.config().layers; ++i) {
+    for (const Role role : kRoles) {
+      if (!decide(config_, i, role).changes) fisher.erase(layer_name(i, role));
+    }
+  }
   require<UsageError>(!fisher.empty(), kName, "no layer that it may round is plain values");
   const std::vector<FitItem> items = price_formats(work.input, fisher, formats_, work.context);
   fisher.clear();
   const Judge judge(work, split.judge);
-  const auto weights = static_cast<double>(weights_of(work.input, items));
+  const double weights = weights_of(items);
   const std::int64_t budget =
       config_.bits > 0 ? static_cast<std::int64_t>(config_.bits * weights / 8)
       : config_.kl > 0
@@ -206,14 +226,10 @@ Formats FitPass::choose(ModelWork& work) const {
 void FitPass::round(ModelWork& work, const Formats& formats) const {
   std::vector<std::unique_ptr<Pass>> passes;
   if (config_.method == "rtn") {
-    RtnConfig rtn = rounding_of<RtnConfig>(config_, formats);
-    rtn.search = true;
-    passes.push_back(std::make_unique<RtnPass>(std::move(rtn)));
+    passes.push_back(rounding<RtnPass>(formats, {{"search", true}}));
   } else {
-    if (config_.method == "awq+gptq") {
-      passes.push_back(std::make_unique<AwqPass>(rounding_of<AwqConfig>(config_, formats)));
-    }
-    passes.push_back(std::make_unique<GptqPass>(rounding_of<GptqConfig>(config_, formats)));
+    if (config_.method == "awq+gptq") passes.push_back(rounding<AwqPass>(formats, json::object()));
+    passes.push_back(rounding<GptqPass>(formats, json::object()));
   }
   plan_passes(passes, work.input.config());
   std::vector<const BlockwisePass*> blockwise;
@@ -237,6 +253,13 @@ void FitPass::round(ModelWork& work, const Formats& formats) const {
         }
         work.context.progress("block " + std::to_string(index));
       });
+  if (!config_.embedding) return;
+  // What was rounded just now is what the head's states come from.
+  ModelWork last{work.output,    work.output, work.original, work.calibration,
+                 work.tokenizer, work.state,  work.report,   work.context};
+  const json method = {{"method", config_.method == "rtn" ? "rtn" : "gptq"}};
+  const auto pass = rounding<EmbeddingPass>(formats, method);
+  dynamic_cast<const EmbeddingPass&>(*pass).run(last);
 }
 
 void FitPass::run(ModelWork& work) const {
@@ -246,8 +269,7 @@ void FitPass::run(ModelWork& work) const {
   if (std::filesystem::exists(kept)) {
     const json state = io::load_json(kept);
     for (const json& one : state.at("layers")) {
-      const auto role = kRoles[one.at(1).get<std::size_t>()];
-      formats[{one.at(0).get<std::int64_t>(), role}] = formats_.at(one.at(2).get<std::size_t>());
+      formats[one.at(0).get<std::string>()] = formats_.at(one.at(1).get<std::size_t>());
     }
     work.report = state.at("report").get<PassReport>();
   } else {
@@ -255,7 +277,7 @@ void FitPass::run(ModelWork& work) const {
     json layers = json::array();
     for (const auto& [layer, scheme] : formats) {
       const auto at = std::find(formats_.begin(), formats_.end(), scheme) - formats_.begin();
-      layers.push_back({layer.first, index_of(layer.second), at});
+      layers.push_back({layer, at});
     }
     io::write_json(kept, {{"layers", layers}, {"report", work.report}});
   }

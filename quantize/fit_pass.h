@@ -18,6 +18,8 @@ struct FitConfig : LayerChoiceConfig {
   nlohmann::json group_sizes = {32, 64, 128};
   bool symmetric = false;
   std::string scale_type = "f16";
+  nlohmann::json types = nlohmann::json::array();
+  bool embedding = true;
   std::string method = "gptq";
   std::int64_t windows = 32;
   std::int64_t held_out = 8;
@@ -26,7 +28,7 @@ struct FitConfig : LayerChoiceConfig {
   static void fields(Visit&& visit) {
     using C = FitConfig;
     visit("bits", &C::bits, Range{0.0, 16.0},
-          "Bits a weight in the mean over the layers that are rounded: codes, scales and zeros.");
+          "Bits a weight in the mean over all that may be rounded: codes, scales and zeros.");
     visit("size", &C::size, Any{},
           "In place of bits: bytes of the whole model as written, such as 80MB.");
     visit("kl", &C::kl, Range{0.0, 100.0},
@@ -39,6 +41,12 @@ struct FitConfig : LayerChoiceConfig {
     visit("symmetric", &C::symmetric, Any{}, "One scale and no zero point a group.");
     visit("scale_type", &C::scale_type, OneOf{{"f16", "bf16", "f32"}},
           "What a scale is rounded to.");
+    visit("types", &C::types, Any{},
+          "In place of the four above: GGUF's block types to choose from, [Q3_K, IQ4_NL, Q8_0, "
+          "...]; those whose blocks do not divide a layer's columns are left out there.");
+    visit("embedding", &C::embedding, Any{},
+          "Embedding and head are chosen for as well. compressed-tensors files hold no codes of "
+          "an embedding: false for them.");
     visit("method", &C::method, OneOf{{"rtn", "gptq", "awq+gptq"}},
           "What rounds the layers once their formats are chosen.");
     visit("windows", &C::windows, Range<std::int64_t>{1, 1 << 20},
@@ -54,7 +62,8 @@ class FitPass final : public ModelPass {
   using Config = FitConfig;
   static constexpr std::string_view kName = "quantize.fit";
   static constexpr std::string_view kSummary =
-      "Chooses bits and group size of every layer by the KL that they are expected to cost (Fisher "
+      "Chooses bits and group size, or the GGUF type, of every layer by the KL that they are "
+      "expected to cost (Fisher "
       "diagonal, exact knapsack), holds the choice against a uniform one, then rounds.";
 
   explicit FitPass(FitConfig config);
@@ -62,10 +71,12 @@ class FitPass final : public ModelPass {
   Needs needs() const override { return {.calibration = true, .teacher = true}; }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
+  PlannedRows plan_rows(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
   void run(ModelWork& work) const override;
 
  private:
+  std::string goal() const;
   Formats choose(ModelWork& work) const;
   void round(ModelWork& work, const Formats& formats) const;
 

@@ -1,5 +1,6 @@
 #include "quantize/passes.h"
 
+#include "quantize/embedding_pass.h"
 #include "quantize/fit_pass.h"
 #include "quantize/tune_pass.h"
 
@@ -9,6 +10,7 @@ void register_quantize_passes(PassRegistry& registry) {
   registry.add<RtnPass>();
   registry.add<GptqPass>();
   registry.add<AwqPass>();
+  registry.add<EmbeddingPass>();
   registry.add<FitPass>();
   registry.add<TunePass>();
 }

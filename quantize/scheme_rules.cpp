@@ -17,7 +17,7 @@ struct ExceptionFields : SchemeConfig {
   }
 };
 
-QuantScheme plain_scheme(const SchemeConfig& config) {
+QuantScheme plain_scheme(const GridConfig& config) {
   QuantScheme scheme;
   scheme.bits = config.bits;
   scheme.group_size = config.group_size;
@@ -26,11 +26,6 @@ QuantScheme plain_scheme(const SchemeConfig& config) {
                       : config.scale_type == "bf16" ? at::kBFloat16
                                                     : at::kFloat;
   return scheme;
-}
-
-void check_type(const std::string& type, const std::string& where) {
-  require<UsageError>(type.empty() || find_gguf_mixture(type) != nullptr, where, "unknown type '",
-                      type, "'; known: ", gguf_mixture_names());
 }
 
 bool sets_grid(const nlohmann::json& rule) {
@@ -46,6 +41,16 @@ std::string fitting_groups(std::int64_t group, std::int64_t columns) {
 }
 
 }  // namespace
+
+void check_type(const std::string& type, const std::string& where) {
+  require<UsageError>(type.empty() || find_gguf_mixture(type) != nullptr, where, "unknown type '",
+                      type, "'; known: ", gguf_mixture_names());
+}
+
+QuantScheme grid_of(const GridConfig& config, std::int64_t columns) {
+  if (config.type.empty()) return plain_scheme(config);
+  return attar::scheme_of(fallback_type(find_gguf_mixture(config.type)->base, columns));
+}
 
 std::string describe_scheme(const QuantScheme& scheme) {
   if (scheme.block != BlockGrid::kNone) return std::string(to_string(scheme.block));
@@ -82,6 +87,11 @@ QuantScheme SchemeRules::scheme_of(const SchemeConfig& scheme, std::int64_t bloc
 }
 
 SchemeDecision SchemeRules::decide(std::int64_t block, Role role, const ModelConfig* config) const {
+  if (!base_.chosen.empty()) {
+    const auto found = base_.chosen.find(layer_name(block, role));
+    if (found == base_.chosen.end()) return {std::nullopt, "not chosen"};
+    return {found->second, "chosen"};
+  }
   if (const std::string* skipped = first_match(base_.skip, block, role)) {
     return {std::nullopt, "skip '" + *skipped + "'"};
   }

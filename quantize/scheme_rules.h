@@ -1,6 +1,7 @@
 // Which layers a quantizing pass touches and on which grid: the options that all of them share.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,20 +11,20 @@
 
 namespace attar {
 
-// Options of every quantizing pass; a pass's Config derives from it and adds its own.
-struct SchemeConfig {
+// One grid, in a recipe's words.
+struct GridConfig {
   int bits = 4;
   std::int64_t group_size = 64;
   bool symmetric = false;
   std::string scale_type = "f16";
   std::string type;
-  std::vector<std::string> layers = {"*"};
-  std::vector<std::string> skip;
-  nlohmann::json rules = nlohmann::json::array();
+  // No option of a recipe: where quantize.fit has chosen, the grids of these layers by name, and of
+  // no others, in place of all that is said here and in rules.
+  std::map<std::string, QuantScheme> chosen = {};
 
   template <class Visit>
-  static void scheme_fields(Visit&& visit) {
-    using C = SchemeConfig;
+  static void grid_fields(Visit&& visit) {
+    using C = GridConfig;
     visit("bits", &C::bits, Range{2, 8}, "Bits of a code.");
     visit("group_size", &C::group_size, Range<std::int64_t>{0, 1 << 20},
           "Input columns that share one scale; 0: the whole row.");
@@ -33,6 +34,26 @@ struct SchemeConfig {
     visit("type", &C::type, Any{},
           "GGUF block type or stock mixture (Q5_0, IQ4_NL, Q4_K_M, ...), in place of the four "
           "above: the codes of its grids, with its fallbacks where 256 does not divide a row.");
+  }
+};
+
+// The grid of rows of so many columns; of a mixture that of its base type.
+QuantScheme grid_of(const GridConfig& config, std::int64_t columns);
+
+// Throws UsageError unless `type` is empty or GGUF's.
+void check_type(const std::string& type, const std::string& where);
+
+// Options of every pass that rounds linear layers; a pass's Config derives from it and adds its
+// own.
+struct SchemeConfig : GridConfig {
+  std::vector<std::string> layers = {"*"};
+  std::vector<std::string> skip;
+  nlohmann::json rules = nlohmann::json::array();
+
+  template <class Visit>
+  static void scheme_fields(Visit&& visit) {
+    grid_fields(visit);
+    using C = SchemeConfig;
     visit("layers", &C::layers, Any{},
           "Layers to quantize: role (down), name (mlp.*) or full name, with * ? [..].");
     visit("skip", &C::skip, Any{}, "Layers to leave alone, of those.");

@@ -78,7 +78,8 @@ void use_own_sizes(Student& student) {
 }
 
 std::int64_t layers_in_codes(const Model& model) {
-  std::int64_t layers = 0;
+  std::int64_t layers = codes_of(model.embedding()) != nullptr ? 1 : 0;
+  if (!model.config().tied_head) layers += codes_of(model.head()) != nullptr ? 1 : 0;
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     const Block block = model.block(i);
     for (const Role role : kRoles) layers += codes_of(block[role].weight) != nullptr ? 1 : 0;
@@ -96,23 +97,28 @@ GridMoves grid_moves(const Model& before, const Model& after, Student& student) 
   GridMoves moves;
   double sum = 0;
   std::int64_t scales = 0;
+  const auto compare = [&](const std::string& layer, const Weight& old_weight,
+                           const Weight& new_weight) {
+    const QuantizedWeight* old_codes = codes_of(old_weight);
+    const QuantizedWeight* new_codes = codes_of(new_weight);
+    if (old_codes == nullptr) return;
+    ++moves.layers;
+    moves.codes += new_codes->codes.ne(old_codes->codes).sum().item<std::int64_t>();
+    const at::Tensor share = (new_codes->scale / old_codes->scale - 1).abs().nan_to_num(0, 0, 0);
+    sum += share.sum(at::kDouble).item<double>();
+    scales += share.numel();
+    moves.largest_move = std::max(moves.largest_move, share.max().item<double>());
+    const auto found = learnt.find(layer + ".weight.scale");
+    if (found == learnt.end()) return;
+    moves.largest_rounding =
+        std::max(moves.largest_rounding, largest_share(new_codes->scale, found->second));
+  };
+  compare("model.embed_tokens", before.embedding(), after.embedding());
+  if (!before.config().tied_head) compare("lm_head", before.head(), after.head());
   for (std::int64_t i = 0; i < before.config().layers; ++i) {
     const Block old_block = before.block(i), new_block = after.block(i);
     for (const Role role : kRoles) {
-      const QuantizedWeight* old_codes = codes_of(old_block[role].weight);
-      const QuantizedWeight* new_codes = codes_of(new_block[role].weight);
-      if (old_codes == nullptr) continue;
-      ++moves.layers;
-      moves.codes += new_codes->codes.ne(old_codes->codes).sum().item<std::int64_t>();
-      const at::Tensor share = (new_codes->scale / old_codes->scale - 1).abs();
-      sum += share.sum(at::kDouble).item<double>();
-      scales += share.numel();
-      moves.largest_move = std::max(moves.largest_move, share.max().item<double>());
-      const auto found = learnt.find("model.layers." + std::to_string(i) + "." +
-                                     std::string(short_name(role)) + ".weight.scale");
-      if (found == learnt.end()) continue;
-      moves.largest_rounding =
-          std::max(moves.largest_rounding, largest_share(new_codes->scale, found->second));
+      compare(layer_name(i, role), old_block[role].weight, new_block[role].weight);
     }
   }
   moves.mean_move = scales > 0 ? sum / static_cast<double>(scales) : 0;

@@ -55,7 +55,8 @@ struct GridMoves {
 };
 GridMoves grid_moves(const Model& before, const Model& after, Student& student);
 
-// Layers of the model that are in codes, also as the base of a correction.
+// Layers of the model that are in codes, also as the base of a correction; embedding and a head of
+// its own among them.
 std::int64_t layers_in_codes(const Model& model);
 
 }  // namespace attar

@@ -40,6 +40,13 @@ struct PlannedLayer {
   double density = 1;        // share of the weights that may be other than 0 after this pass
 };
 
+// What a pass will do to the rows of embedding and head.
+struct PlannedRows {
+  std::string action = {};                           // in words; empty: nothing
+  bool fewer = false;                                // some of them go
+  std::optional<QuantScheme> scheme = std::nullopt;  // after this pass, when it rounds them
+};
+
 // What happened to one linear layer.
 struct LayerChange {
   std::string layer;
@@ -106,8 +113,8 @@ class Pass {
   // Every linear layer of the model. Throws UsageError for a rule that matches nothing, DoesNotFit
   // for a width that the grid cannot divide.
   virtual std::vector<PlannedLayer> plan(const ModelConfig& config) const = 0;
-  // What the pass does to the rows of embedding and head, in words; empty: nothing.
-  virtual std::string plan_rows(const ModelConfig& /*config*/) const { return {}; }
+  // Throws as plan does.
+  virtual PlannedRows plan_rows(const ModelConfig& /*config*/) const { return {}; }
   // Told once, before anything runs: what later passes will do. A pass that prepares layers for
   // another one (quantize.awq before quantize.gptq) leaves the rounding of those to it.
   virtual void see_later(std::span<const PassPlan> /*plans*/) {}

@@ -59,27 +59,36 @@ void take_weight(WeightState& state, const Weight& weight) {
   state.by_pass = state.scheme != before;
 }
 
+// What a plan says of a weight, if it names it.
+void take_plan(WeightState& state, const PlannedLayers& planned) {
+  const auto found = planned.find(state.layer);
+  if (found == planned.end()) return;
+  state.scheme = found->second;
+  state.by_pass = true;
+  state.dense_type = at::kFloat;
+}
+
 }  // namespace
 
 ModelStates planned_states(const ModelSource& source, const PlannedModel& planned) {
   const ModelConfig& config = planned.config;
-  std::size_t known = 0;
+  ModelStates states = outer_states(source, config);
+  std::size_t known = planned.layers.count(states.embedding.layer);
+  take_plan(states.embedding, planned.layers);
+  if (states.head) {
+    known += planned.layers.count(states.head->layer);
+    take_plan(*states.head, planned.layers);
+  }
   for (std::int64_t i = 0; i < config.layers; ++i) {
     for (const Role role : kRoles) known += planned.layers.count(layer_name(i, role));
   }
   require<UsageError>(known == planned.layers.size(), "export", planned.layers.size() - known,
                       " of the planned layers are not layers of ", source.path());
-  ModelStates states = outer_states(source, config);
   states.block = [&source, planned](std::int64_t block) {
     std::vector<WeightState> roles;
     for (const Role role : kRoles) {
       WeightState state = block_state(source, planned.config, block, block, role);
-      const auto found = planned.layers.find(state.layer);
-      if (found != planned.layers.end()) {
-        state.scheme = found->second;
-        state.by_pass = true;
-        state.dense_type = at::kFloat;
-      }
+      take_plan(state, planned.layers);
       roles.push_back(std::move(state));
     }
     return roles;

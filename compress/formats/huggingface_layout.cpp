@@ -27,6 +27,7 @@ class Builder {
     const std::vector<std::int64_t> norm = {config_.hidden};
     layout_.units.emplace_back();
     weight(std::string(names.embedding), states.embedding, false);
+    embedding_codes_ = states.embedding.scheme && states.embedding.by_pass;
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       layout_.units.emplace_back();
       plain(fill(names.attention_norm, i) + ".weight", norm, "");
@@ -122,6 +123,11 @@ class Builder {
   }
 
   void say_what_is_dense() {
+    if (embedding_codes_) {
+      layout_.notes.push_back(
+          "the codes of the embedding (and of a head tied to it) are written as plain values: this "
+          "format has none for them");
+    }
     if (!compressed()) return;
     require<DoesNotFit>(!layout_.packed.empty(), "export compressed-tensors",
                         "no layer has codes that this format holds; quantize with 4 or 8 bits and "
@@ -154,6 +160,7 @@ class Builder {
   const ExportOptions& options_;
   HuggingFaceLayout layout_;
   int regrided_ = 0;
+  bool embedding_codes_ = false;
   int widened_ = 0;
 };
 

@@ -131,11 +131,15 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       planned.layers[tensor.name] = layer.scheme;
       enter_layer(layer, tensor);
     }
-    const std::string rows = passes[pass]->plan_rows(plans[pass].before);
-    planned.rows_go = planned.rows_go || !rows.empty();
+    const PlannedRows rows = passes[pass]->plan_rows(plans[pass].before);
+    planned.rows_go = planned.rows_go || rows.fewer;
     for (PlannedTensor& tensor : tensors) {
-      if (rows.empty() || tensor.name.starts_with("model.layers.")) continue;
-      tensor.steps.push_back({std::string(passes[pass]->name()), "rows", rows});
+      if (rows.action.empty() || tensor.name.starts_with("model.layers.")) continue;
+      tensor.steps.push_back({std::string(passes[pass]->name()), "rows", rows.action});
+      if (!rows.scheme) continue;
+      planned.layers[tensor.name] = rows.scheme;
+      tensor.result_type = describe(rows.scheme, {});
+      tensor.result_bytes = bytes_on_grid(*rows.scheme, {tensor.out, tensor.in});
     }
     planned.config = plans[pass].after;
     follow_shape(planned.config, tensors, planned.layers);

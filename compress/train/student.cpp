@@ -2,10 +2,12 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "compress/core/errors.h"
 #include "compress/core/group_search.h"
+#include "compress/core/quantized_linear.h"
 
 namespace attar {
 namespace {
@@ -93,17 +95,27 @@ void Student::learn(const std::string& name, Weight& weight, const Learning& lea
   }
 }
 
+Student::OuterGrid Student::learn_outer(const std::string& name, Weight& weight) {
+  OuterGrid grid;
+  auto* codes = std::get_if<QuantizedWeight>(&weight);
+  if (codes == nullptr) return grid;
+  learn_grid(name, *codes, grid.members);
+  if (!grid.members.empty()) grid.sum = at::zeros(codes->codes.sizes(), at::kFloat);
+  return grid;
+}
+
 Student::Student(const Model& model, const Learning& learning)
     : config_(model.config()),
       embedding_(model.embedding()),
       head_(model.head()),
       final_norm_(model.final_norm()) {
-  parameters_.reserve(static_cast<std::size_t>(config_.layers) * 24 + 3);
+  parameters_.reserve(static_cast<std::size_t>(config_.layers) * 24 + 5);
   const bool plain = std::holds_alternative<DenseWeight>(embedding_);
   if (learning.embedding && plain) {
     embedding_index_ =
         learn("model.embed_tokens.weight", std::get<DenseWeight>(embedding_).values, true);
   }
+  if (learning.scales) embedding_grid_ = learn_outer("model.embed_tokens.weight", embedding_);
   for (std::int64_t i = 0; i < config_.layers; ++i) {
     const std::string name = "model.layers." + std::to_string(i) + ".";
     Block block = model.block(i);
@@ -127,8 +139,11 @@ Student::Student(const Model& model, const Learning& learning)
   if (config_.tied_head) {
     head_ = embedding_;
     head_index_ = embedding_index_;
+    head_grid_ = embedding_grid_;
   } else if (learning.embedding && std::holds_alternative<DenseWeight>(head_)) {
     head_index_ = learn("lm_head.weight", std::get<DenseWeight>(head_).values, true);
+  } else if (learning.scales) {
+    head_grid_ = learn_outer("lm_head.weight", head_);
   }
   head_values_ = dense(head_).detach();
   require<UsageError>(!parameters_.empty(), "train",
@@ -143,8 +158,12 @@ const RopeTable& Student::rope(std::int64_t length) const {
   return rope_;
 }
 
+at::Tensor Student::head() const {
+  return head_grid_.members.empty() ? head_values_ : dense(head_).detach();
+}
+
 at::Tensor Student::head_gradient() const {
-  return head_index_ == kNone ? at::Tensor() : parameters_[head_index_].gradient;
+  return head_index_ == kNone ? head_grid_.sum : parameters_[head_index_].gradient;
 }
 
 Activations Student::forward(const at::Tensor& ids, bool recompute) const {
@@ -176,6 +195,14 @@ Activations Student::forward(const at::Tensor& ids, bool recompute) const {
 void Student::add_gradient(std::size_t index, const at::Tensor& gradient) {
   const Parameter& p = parameters_[index];
   p.gradient.add_(p.unit.defined() ? gradient * p.unit : gradient);
+}
+
+void Student::add_grid_gradient(OuterGrid& grid, const Weight& weight) {
+  if (grid.members.empty()) return;
+  const GridGradient found = grid_gradient(grid.sum, std::get<QuantizedWeight>(weight));
+  add_gradient(grid.members.front(), found.scale);
+  if (found.minimum.defined()) add_gradient(grid.members.back(), found.minimum);
+  grid.sum.zero_();
 }
 
 std::vector<at::Tensor> Student::block_leaves(std::int64_t index) const {
@@ -231,6 +258,9 @@ void Student::backward(Activations& activations, const at::Tensor& gradient,
   if (embedding_index_ != kNone) {
     add_rows(activations.ids, back, parameters_[embedding_index_].gradient);
   }
+  if (embedding_grid_.sum.defined()) add_rows(activations.ids, back, embedding_grid_.sum);
+  add_grid_gradient(embedding_grid_, embedding_);
+  if (!config_.tied_head) add_grid_gradient(head_grid_, head_);
 }
 
 at::Tensor Student::settled(const at::Tensor& value, bool averaged) const {

@@ -49,9 +49,9 @@ class Student {
   void backward(Activations& activations, const at::Tensor& gradient,
                 const std::function<void(std::int64_t, at::Tensor&)>& add_own = {});
 
-  // [vocabulary, hidden]: what logits are made with, and where its gradient is added up (undefined
-  // when it does not learn).
-  at::Tensor head() const { return head_values_; }
+  // [vocabulary, hidden]: what logits are made with, and where its gradient is added up before
+  // `backward` (undefined when it does not learn).
+  at::Tensor head() const;
   at::Tensor head_gradient() const;
 
   // A block as it is, its tensors leaves: losses on parts of a block differentiate through it.
@@ -73,11 +73,19 @@ class Student {
  private:
   static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
 
+  // Embedding or head in codes whose grid learns.
+  struct OuterGrid {
+    std::vector<std::size_t> members;  // parameters; empty: it does not learn
+    at::Tensor sum;  // [vocabulary, hidden]: of one micro-batch, the dense values' gradient
+  };
+
   std::size_t learn(std::string name, at::Tensor& value, bool decays);
   void learn_grid(const std::string& name, QuantizedWeight& weight,
                   std::vector<std::size_t>& members);
   void learn(const std::string& name, Weight& weight, const Learning& learning,
              std::vector<std::size_t>& members);
+  OuterGrid learn_outer(const std::string& name, Weight& weight);
+  void add_grid_gradient(OuterGrid& grid, const Weight& weight);
   void add_gradient(std::size_t index, const at::Tensor& gradient);
   at::Tensor settled(const at::Tensor& value, bool averaged) const;
   QuantizedWeight settled(const QuantizedWeight& weight, bool averaged) const;
@@ -88,6 +96,7 @@ class Student {
   std::vector<Block> blocks_;
   std::vector<std::vector<std::size_t>> members_;  // [layers]: parameters of each block
   Weight embedding_, head_;
+  OuterGrid embedding_grid_, head_grid_;  // of a tied head: the embedding's
   at::Tensor final_norm_, head_values_;
   std::size_t embedding_index_ = kNone, head_index_ = kNone, norm_index_ = kNone;
   mutable RopeTable rope_;

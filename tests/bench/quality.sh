@@ -19,7 +19,7 @@ trap 'rm -rf "$work"' EXIT
 
 grid="{bits: ${BITS:-4}, group_size: ${GROUP:-64}}"
 tune=", quantize.tune: {epochs: ${EPOCHS:-2}}"
-fit="quantize.fit: {bits: ${BITS:-4}, group_sizes: [32, 64, 192]"
+fit="quantize.fit: {bits: ${BITS:-4}, group_sizes: [32, 64, 192], embedding: false"
 declare -A passes=(
   [rtn]="quantize.rtn: $grid"
   [gptq]="quantize.gptq: $grid"

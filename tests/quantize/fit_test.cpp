@@ -137,27 +137,28 @@ double divergence_of(const Model& model, const at::Tensor& ids) {
 // windows leave some 15 % of chance in the diagonal's sum, and the text is another one.
 TEST(Fisher, ExpectsTheDivergenceOfNoise) {
   const Model model = random_model();
-  const auto fisher = fisher_diagonals(model, some_ids(96, "fisher"), {});
+  const auto fisher = fisher_diagonals(model, some_ids(96, "fisher"), false, {});
   ASSERT_EQ(fisher.size(), 21u);
-  for (const LayerId& layer : {LayerId{0, Role::kValue}, LayerId{1, Role::kGate},
-                               LayerId{2, Role::kDown}, LayerId{2, Role::kQuery}}) {
+  for (const auto& [index, role] :
+       {std::pair{0, Role::kValue}, {1, Role::kGate}, {2, Role::kDown}, {2, Role::kQuery}}) {
     Model noisy = model.successor(std::make_shared<MemoryModelStore>());
-    Block block = noisy.block(layer.first);
-    const at::Tensor plain = dense(block[layer.second].weight);
+    Block block = noisy.block(index);
+    const at::Tensor plain = dense(block[role].weight);
     const at::Tensor noise = 0.03 * plain.std() * normal(plain.sizes().vec(), "noise");
-    block[layer.second].weight = DenseWeight{plain + noise};
-    noisy.put_block(layer.first, block);
-    const double expected = (fisher.at(layer) * noise.square()).sum(at::kDouble).item<double>() / 2;
+    block[role].weight = DenseWeight{plain + noise};
+    noisy.put_block(index, block);
+    const double expected =
+        (fisher.at(layer_name(index, role)) * noise.square()).sum(at::kDouble).item<double>() / 2;
     const double found = divergence_of(noisy, some_ids(64, "judge"));
-    EXPECT_NEAR(expected / found, 1, 0.35) << layer.first << " " << to_string(layer.second);
+    EXPECT_NEAR(expected / found, 1, 0.35) << layer_name(index, role);
   }
 }
 
 TEST(Fisher, IsTheSameForAnyNumberOfThreads) {
   set_threads(1);
-  const auto one = fisher_diagonals(random_model(), some_ids(4, "fisher"), {});
+  const auto one = fisher_diagonals(random_model(), some_ids(4, "fisher"), true, {});
   set_threads(2);
-  const auto two = fisher_diagonals(random_model(), some_ids(4, "fisher"), {});
+  const auto two = fisher_diagonals(random_model(), some_ids(4, "fisher"), true, {});
   for (const auto& [layer, values] : one) EXPECT_TRUE(at::equal(values, two.at(layer)));
 }
 
@@ -168,7 +169,7 @@ class Fitting : public ::testing::Test {
     PassReport report;
   };
   Fitted fit(const nlohmann::json& options, const std::string& state = "state") {
-    nlohmann::json all = {{"group_sizes", {16, 32, 0}}, {"method", "rtn"}};
+    nlohmann::json all = {{"group_sizes", {16, 32, 0}}, {"method", "rtn"}, {"embedding", false}};
     all.update(options);
     const Model input = random_model(), original = random_model();
     Fitted fitted{input.successor(std::make_shared<MemoryModelStore>()), {}};
@@ -237,6 +238,21 @@ TEST_F(Fitting, ReachesAnAskedDivergenceAndAnAskedSize) {
   EXPECT_THROW(fit({{"size", "1kB"}}, "small"), DoesNotFit);
 }
 
+TEST_F(Fitting, ChoosesForEmbeddingAndHeadAsWell) {
+  const Fitted fitted =
+      fit({{"bits", 4.8}, {"embedding", true}, {"types", {"Q4_0", "IQ4_NL", "Q5_0", "Q8_0"}}});
+  const Weight embedding = fitted.output.embedding();
+  ASSERT_TRUE(std::holds_alternative<QuantizedWeight>(embedding));
+  const double block_weights = 3 * (64 * (96 + 32 + 32 + 96) + 3 * 64 * 160), rows = 101 * 64;
+  const double bits =
+      bits_of(fitted.output) * block_weights + 8 * static_cast<double>(stored_bytes(embedding));
+  EXPECT_LE(bits / (block_weights + rows), 4.8);
+  EXPECT_GT(bits / (block_weights + rows), 4.7);
+  EXPECT_EQ(fitted.report.changed.back().layer, "model.embed_tokens");
+  const Fitted left = fit({{"bits", 4.8}, {"types", {"Q4_0", "Q8_0"}}}, "left");
+  EXPECT_TRUE(std::holds_alternative<DenseWeight>(left.output.embedding()));
+}
+
 TEST(FitPass, RefusesOptionsThatSayNothingOrTooMuch) {
   const auto refusal = [](const nlohmann::json& options) -> std::string {
     try {
@@ -251,6 +267,7 @@ TEST(FitPass, RefusesOptionsThatSayNothingOrTooMuch) {
   EXPECT_THAT(refusal({{"bits", 4}, {"kl", 0.1}}), ::testing::HasSubstr("got 2 of them"));
   EXPECT_THAT(refusal({{"size", "80 parsecs"}}), ::testing::HasSubstr("80 parsecs"));
   EXPECT_THAT(refusal({{"bits", 4}, {"widths", {9}}}), ::testing::HasSubstr("widths"));
+  EXPECT_THAT(refusal({{"bits", 4}, {"types", {"Q9_K"}}}), ::testing::HasSubstr("Q9_K"));
   EXPECT_EQ(read_size("80MB", ""), 80'000'000);
   EXPECT_EQ(read_size("1.5 MiB", ""), 1'572'864);
 }

@@ -8,7 +8,9 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "compress/core/grid.h"
 #include "compress/core/numerics.h"
+#include "compress/core/quantized_linear.h"
 #include "compress/train/trainer.h"
 #include "tests/support/plain_block.h"
 #include "tests/support/random_model.h"
@@ -152,6 +154,39 @@ TEST(Student, LearnsFactorsCorrectionsAndWhatASparseWeightKeeps) {
   EXPECT_TRUE(at::equal(moved.eq(0), keep.eq(0)));
   EXPECT_FALSE(at::equal(moved, down * keep));
   EXPECT_EQ(kind_of(after[Role::kGate].weight), "corrected");
+}
+
+// What a dense embedding's gradient is, over logits and inputs, its grid has by the chain rule.
+TEST(Student, LearnsTheGridOfAnEmbeddingThatIsTheHead) {
+  Model model = random_model();
+  QuantScheme scheme;
+  scheme.bits = 4;
+  scheme.group_size = 32;
+  scheme.zero_point = ZeroPoint::kMinimum;
+  const at::Tensor values = dense(model.embedding());
+  const QuantizedWeight codes = quantize_to_grid(values, choose_grid(values, scheme));
+  model.put_outer({codes, model.final_norm(), std::nullopt});
+  const Batch batch = some_batch(2, 20, model.config().vocabulary);
+  const GridGradient want = grid_gradient(
+      plain_gradients(model, batch).at("model.embed_tokens.weight").to(at::kFloat), codes);
+  Student student(model, {.weights = false, .norms = false, .embedding = false, .scales = true});
+  prepare(student.parameters(), {});
+  ASSERT_EQ(student.parameters().size(), 2u);
+  for (int micro = 0; micro < 2; ++micro) {
+    NextToken(false).add_gradient(student, batch, 0.5 / static_cast<double>(batch.counted()));
+  }
+  const at::Tensor scale = student.parameters()[0].gradient / student.parameters()[0].unit;
+  const at::Tensor minimum = student.parameters()[1].gradient / student.parameters()[1].unit;
+  const auto gap = [](const at::Tensor& a, const at::Tensor& b) {
+    return (a - b).norm().item<double>() / b.norm().item<double>();
+  };
+  EXPECT_LE(gap(scale, want.scale), 1e-5);
+  EXPECT_LE(gap(minimum, want.minimum), 1e-5);
+  const at::Tensor before = student.head();
+  adamw_step(student.parameters(), {}, 0.01, 0);
+  EXPECT_FALSE(at::equal(student.head(), before));
+  const Weight after = student.embedding(false);
+  EXPECT_TRUE(at::equal(std::get<QuantizedWeight>(after).codes, codes.codes));
 }
 
 TEST(Student, HoldsWhatIsNotToLearn) {

@@ -1,0 +1,54 @@
+"""quantize.embedding and quantize.fit over embedding and head, on stories260K; files keep the codes."""
+
+import gguf
+import pytest
+
+from attar_program import attar as program
+from attar_program import succeed
+from test_tune import divergence, notes, recipe_for, run
+
+THREE = {"bits": 3, "group_size": 32}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("embedding")
+
+
+def types_of(path):
+    return {t.name: t.tensor_type.name for t in gguf.GGUFReader(path).tensors}
+
+
+def test_errors_moved_by_the_states_of_the_head_cost_less(folder):
+    plain = run(folder, "plain", {"quantize.embedding": {**THREE, "method": "rtn"}})
+    moved = run(folder, "moved", {"quantize.embedding": THREE})
+    assert moved < 0.7 * plain
+
+
+def test_a_file_keeps_the_codes_and_the_model_computes_the_same(folder):
+    out = folder / "file"
+    after = run(folder, "file", {"quantize.gptq": {"type": "IQ4_NL", "skip": ["down"]}},
+                {"quantize.embedding": {"type": "IQ4_NL"}},
+                export=[{"format": "gguf", "path": "model.gguf"}])
+    assert types_of(out / "model.gguf")["token_embd.weight"] == "IQ4_NL"
+    text = recipe_for(folder, eval=[{"divergence": {
+        "text": str(folder / "learnt.txt"), "length": 128, "windows": 2}}],
+        model=str(out / "model.gguf"), calibration=None)
+    succeed("run", text, "--out", folder / "read")
+    assert after > 0 and divergence(folder / "read") == 0
+
+
+def test_what_the_plan_says_of_rows(folder):
+    done = program("plan", recipe_for(folder, {"quantize.embedding": {"type": "Q4_K"}}))
+    assert done.returncode == 0 and "gptq W5 g32 symmetric" in done.stdout
+    done = program("plan", recipe_for(folder, {"quantize.embedding": {"group_size": 48}}))
+    assert done.returncode == 4 and "group_size=48, hidden size=64" in done.stderr
+
+
+def test_fit_over_all_tensors_keeps_the_size_of_the_file(folder):
+    types = ["Q4_0", "IQ4_NL", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+    fit = {"quantize.fit": {"size": "360kB", "types": types, "skip": ["down"], "windows": 16}}
+    run(folder, "fit", fit, export=[{"format": "gguf", "path": "model.gguf"}])
+    kinds = types_of(folder / "fit/model.gguf")
+    assert "held-out" in (notes(folder / "fit", "fit") + notes(folder / "fit", "fit_fell_back"))[0]
+    assert kinds["token_embd.weight"] in types and len(set(kinds.values()) & set(types)) > 1
