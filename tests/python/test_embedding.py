@@ -52,3 +52,16 @@ def test_fit_over_all_tensors_keeps_the_size_of_the_file(folder):
     kinds = types_of(folder / "fit/model.gguf")
     assert "held-out" in (notes(folder / "fit", "fit") + notes(folder / "fit", "fit_fell_back"))[0]
     assert kinds["token_embd.weight"] in types and len(set(kinds.values()) & set(types)) > 1
+
+
+def test_the_short_form_rounds_every_weight_of_a_gguf(folder):
+    recipe_for(folder)
+    model, out = folder / "model", folder / "short"
+    succeed("quantize", model, "--text", folder / "learnt.txt", "--sequences", 16, "--length", 128,
+            "--grid", "Q5_0", "--embedding", "IQ4_NL", "--print-recipe")
+    done = program("quantize", model, "--method", "rtn", "--out", out)
+    assert done.returncode == 4 and "172" in done.stderr  # neurons: no multiple of 32
+    done = program("quantize", model, "--grid", "IQ4_NL", "--bits", 4, "--print-recipe")
+    assert done.returncode == 2 and "not both" in done.stderr
+    printed = succeed("quantize", model, "--method", "rtn", "--print-recipe").stdout
+    assert printed.count("IQ4_NL") == 2
