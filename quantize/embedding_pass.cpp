@@ -78,16 +78,20 @@ void EmbeddingPass::run(ModelWork& work) const {
     const linalg::GramStatistics statistics =
         head_statistics(work.input, work.calibration->ids, work.context);
     if (statistics.dropped > 0) {
-      work.report.events.push_back({"lm_head", "nonfinite_tokens",
-                                    std::to_string(statistics.dropped) +
-                                        " tokens whose final states are not finite were "
-                                        "left out",
-                                    true});
+      const std::string text = std::to_string(statistics.dropped) +
+                               " tokens whose final states are not finite were left out";
+      require<NumericRefusal>(!work.context.strict, kName, text,
+                              "; the recipe is strict, so this is refused");
+      work.report.events.push_back({"lm_head", "nonfinite_tokens", text, true});
     }
     require<NumericRefusal>(statistics.tokens > statistics.dropped, kName,
                             "no token of the calibration text leaves finite states; look at the "
                             "model with attar inspect, or round with method: rtn");
-    hessian = statistics.gram;
+    hessian = statistics.gram.clone();
+    // Channels that the head never sees are rounded by themselves: as inputs they may count.
+    at::Tensor diagonal = hessian.diagonal();
+    const double mean = diagonal.mean().item<double>();
+    diagonal.masked_fill_(diagonal.le(0), mean > 0 ? mean : 1);
   }
   OuterWeights outer{
       rounded(work, "model.embed_tokens", work.input.embedding(), tied ? hessian : at::Tensor()),

@@ -105,6 +105,24 @@ TEST_F(EmbeddingRounding, HoldsTheGridAndMovesErrorsAlongTheRow) {
             block_scheme(BlockGrid::kIq4Nl));
 }
 
+// The final norm takes channel 5 away; the first block still reads it.
+TEST_F(EmbeddingRounding, AChannelThatTheHeadNeverSeesStays) {
+  const Model original = random_model();
+  Model input = original.successor(std::make_shared<MemoryModelStore>());
+  at::Tensor norm = original.final_norm().clone();
+  norm[5] = 0;
+  input.put_outer({original.embedding(), norm, std::nullopt});
+  Rounded rounded{input.successor(std::make_shared<MemoryModelStore>()), {}};
+  const CalibrationTokens tokens = calibration_of(some_ids(8, "calibration"));
+  const RunContext context;
+  ModelWork work{input,   rounded.model,  input,          &tokens,
+                 nullptr, folder_.path(), rounded.report, context};
+  EmbeddingPass(read_fields<EmbeddingConfig>({{"bits", 8}, {"group_size", 32}}, "")).run(work);
+  const at::Tensor before = dense(input.embedding()).select(1, 5);
+  const at::Tensor after = dense(rounded.model.embedding()).select(1, 5);
+  EXPECT_LT((after - before).norm().item<double>(), 0.02 * before.norm().item<double>());
+}
+
 TEST(EmbeddingPass, RefusesAGridThatDoesNotFit) {
   const ModelConfig config = random_model().config();
   const auto pass = [](const nlohmann::json& options) {
