@@ -128,17 +128,21 @@ at::ScalarType source_dense_type(const ModelSource& source) {
 double largest_difference(const at::Tensor& written, const at::Tensor& original,
                           std::string_view tensor, std::string_view type) {
   const double difference = at::max(at::abs(at::sub(written, original))).item<float>();
-  if (!std::isfinite(difference)) {
-    require<NumericRefusal>(at::isfinite(original).all().item<bool>(), tensor,
-                            "the model holds a NaN or an infinity here");
-    throw NumericRefusal(
-        message(tensor, "holds a value beyond the range of ", type, "; choose bf16 or f32"));
-  }
+  refuse_if_not_finite(difference, original, tensor, type);
   return difference;
 }
 
+void refuse_if_not_finite(double difference, const at::Tensor& original, std::string_view tensor,
+                          std::string_view type) {
+  if (std::isfinite(difference)) return;
+  require<NumericRefusal>(at::isfinite(original).all().item<bool>(), tensor,
+                          "the model holds a NaN or an infinity here");
+  throw NumericRefusal(
+      message(tensor, "holds a value beyond the range of ", type, "; choose bf16 or f32"));
+}
+
 std::int64_t rows_at_once(std::int64_t columns) {
-  return std::max<std::int64_t>(1, (std::int64_t{4} << 20) / std::max<std::int64_t>(1, columns));
+  return std::max<std::int64_t>(1, (std::int64_t{1} << 20) / std::max<std::int64_t>(1, columns));
 }
 
 void add(ExportReport& report, TensorExport tensor) {

@@ -42,7 +42,11 @@ at::ScalarType source_dense_type(const ModelSource& source);
 double largest_difference(const at::Tensor& written, const at::Tensor& original,
                           std::string_view tensor, std::string_view type);
 
-// Rows that are converted at a time, so that a chunk holds about 4 Mi values.
+// The same of a difference that is known already.
+void refuse_if_not_finite(double difference, const at::Tensor& original, std::string_view tensor,
+                          std::string_view type);
+
+// Rows that are converted at a time, so that a chunk holds about 1 Mi values.
 std::int64_t rows_at_once(std::int64_t columns);
 
 void add(ExportReport& report, TensorExport tensor);

@@ -22,6 +22,9 @@ class FileSource : public ModelSource {
   virtual StoredWeight stored(std::int64_t block, Role role) const = 0;
   virtual StoredWeight stored_embedding() const = 0;
   virtual StoredWeight stored_head() const = 0;  // of the embedding when tied
+  // Lets the system drop the pages that hold `part`, contiguous; nothing where it is no view of the
+  // file.
+  virtual void done_with(const at::Tensor& part) const = 0;
 };
 
 // The same of any source; one that is no FileSource is read.

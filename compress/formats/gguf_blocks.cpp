@@ -31,13 +31,6 @@ constexpr std::pair<GgmlType, GgmlBlock> kBlocks[] = {
     {GgmlType::q4_k, GgmlBlock::q4_k}, {GgmlType::q5_k, GgmlBlock::q5_k},
     {GgmlType::q6_k, GgmlBlock::q6_k}, {GgmlType::iq4_xs, GgmlBlock::iq4_xs}};
 
-std::optional<GgmlBlock> block_of(GgmlType type) {
-  for (const auto& [ggml, block] : kBlocks) {
-    if (ggml == type) return block;
-  }
-  return std::nullopt;
-}
-
 // The grid that only this type holds; kNone for the others.
 BlockGrid block_grid_of(GgmlType type) {
   for (int i = 1; i <= static_cast<int>(BlockGrid::kIq4Xs); ++i) {
@@ -142,8 +135,15 @@ std::int64_t row_bytes(GgmlType type, std::int64_t columns) {
 
 }  // namespace
 
+std::optional<GgmlBlock> ggml_block_of(GgmlType type) {
+  for (const auto& [ggml, block] : kBlocks) {
+    if (ggml == type) return block;
+  }
+  return std::nullopt;
+}
+
 std::optional<Fit> fit(GgmlType type, const QuantScheme& scheme, std::int64_t columns) {
-  const std::optional<GgmlBlock> block = block_of(type);
+  const std::optional<GgmlBlock> block = ggml_block_of(type);
   if (!block || columns % kernels::ggml_block_info(*block).elements != 0) return std::nullopt;
   const BlockGrid own = block_grid_of(type);
   if (own != scheme.block) return std::nullopt;
@@ -172,7 +172,7 @@ std::optional<GgmlType> smallest_fit(const QuantScheme& scheme, std::int64_t col
 
 std::optional<std::vector<std::byte>> keep_codes(GgmlType type, const QuantizedWeight& weight) {
   const std::int64_t rows = weight.codes.size(0), columns = weight.codes.size(1);
-  const std::optional<GgmlBlock> block = block_of(type);
+  const std::optional<GgmlBlock> block = ggml_block_of(type);
   if (!block || block_grid_of(type) != weight.scheme.block) return std::nullopt;
   const GgmlBlockInfo& info = kernels::ggml_block_info(*block);
   const bool minimum = weight.scheme.zero_point == ZeroPoint::kMinimum;
@@ -213,7 +213,7 @@ std::vector<std::byte> encode(GgmlType type, const at::Tensor& values) {
   const std::int64_t bytes = row_bytes(type, columns);
   std::vector<std::byte> encoded(static_cast<std::size_t>(rows * bytes));
   const auto* in = plain.const_data_ptr<float>();
-  const std::optional<GgmlBlock> block = block_of(type);
+  const std::optional<GgmlBlock> block = ggml_block_of(type);
   all_rows(rows, [&](std::int64_t row) {
     const float* from = in + row * columns;
     std::byte* to = encoded.data() + row * bytes;
@@ -247,7 +247,7 @@ at::Tensor decode(GgmlType type, std::span<const std::byte> bytes, std::int64_t 
           out * stride, " bytes, got ", bytes.size());
   const at::Tensor values = at::empty({out, in}, at::kFloat);
   auto* to = values.mutable_data_ptr<float>();
-  const std::optional<GgmlBlock> block = block_of(type);
+  const std::optional<GgmlBlock> block = ggml_block_of(type);
   all_rows(out, [&](std::int64_t row) {
     const std::byte* from = bytes.data() + row * stride;
     if (block) {
@@ -265,13 +265,13 @@ at::Tensor decode(GgmlType type, std::span<const std::byte> bytes, std::int64_t 
   return values;
 }
 
-bool is_block_type(GgmlType type) { return block_of(type).has_value(); }
+bool is_block_type(GgmlType type) { return ggml_block_of(type).has_value(); }
 
 QuantScheme scheme_of(GgmlType type) {
   if (const BlockGrid grid = block_grid_of(type); grid != BlockGrid::kNone) {
     return block_scheme(grid);
   }
-  const GgmlBlockInfo& info = kernels::ggml_block_info(block_of(type).value());
+  const GgmlBlockInfo& info = kernels::ggml_block_info(ggml_block_of(type).value());
   QuantScheme scheme;
   scheme.bits = info.top == 255 ? 8 : info.top == 31 ? 5 : 4;
   scheme.group_size = kBlock;
@@ -283,7 +283,7 @@ QuantScheme scheme_of(GgmlType type) {
 QuantizedWeight unpack_blocks(GgmlType type, std::span<const std::byte> bytes, std::int64_t out,
                               std::int64_t in) {
   const std::int64_t stride = row_bytes(type, in);
-  const std::optional<GgmlBlock> block = block_of(type);
+  const std::optional<GgmlBlock> block = ggml_block_of(type);
   require(block && bytes.size() == static_cast<std::size_t>(out * stride), "gguf", "cannot unpack ",
           io::ggml_type_info(type).name);
   const GgmlBlockInfo& info = kernels::ggml_block_info(*block);

@@ -8,6 +8,7 @@
 
 #include "compress/core/weight.h"
 #include "compress/io/ggml_type.h"
+#include "compress/kernels/ggml_blocks/ggml_blocks.h"
 
 namespace attar {
 
@@ -17,7 +18,8 @@ enum class Fit {
   kRoundedMinimum,  // codes and scales the same; -scale * zero rounded to float16 (Q4_1, Q5_1)
 };
 
-bool is_block_type(io::GgmlType type);  // that attar reads and writes
+bool is_block_type(io::GgmlType type);                               // that attar reads and writes
+std::optional<kernels::GgmlBlock> ggml_block_of(io::GgmlType type);  // empty for the others
 
 // Whether `type` can hold a grid by its scheme alone (scales in float16). A kInteger grid of 8 bits
 // in Q8_0 depends on its codes: not promised here. A block grid fits its own type only.

@@ -5,6 +5,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/families/family.h"
+#include "compress/formats/gguf_encode.h"
 #include "compress/formats/gguf_layout.h"
 #include "compress/formats/gguf_model.h"
 #include "compress/formats/gguf_tokenizer.h"
@@ -167,7 +168,7 @@ class TensorWriter {
       const Linear& linear = block[role];
       const std::int64_t heads = interleaved_heads(role);
       const at::Tensor order = heads > 0 ? interleaved(heads, config_.head_dim) : at::Tensor();
-      weight(parts[next++], order.defined() ? select_rows(linear.weight, order) : linear.weight);
+      weight(parts[next++], linear.weight, order);
       if (!linear.bias.defined()) continue;
       vector(parts[next++], order.defined() ? linear.bias.index_select(0, order) : linear.bias);
     }
@@ -184,7 +185,11 @@ class TensorWriter {
     write_part(part, bytes_of(plain), 0);
   }
 
-  void weight(const GgufPart& part, const Weight& weight) {
+  // `order`: of the rows in the file; undefined: as they are.
+  void weight(const GgufPart& part, const Weight& weight, const at::Tensor& order = {}) {
+    const auto* plain = std::get_if<DenseWeight>(&weight);
+    if (plain != nullptr && !part.keep_codes) return encoded(part, *plain, order);
+    if (order.defined()) return this->weight(part, select_rows(weight, order));
     if (part.keep_codes) {
       const auto& quantized = std::get<QuantizedWeight>(weight);
       if (const auto bytes = keep_codes(part.type, quantized)) {
@@ -208,15 +213,53 @@ class TensorWriter {
     for (std::int64_t row = 0; row < out; row += rows_at_once(in)) {
       const std::int64_t end = std::min(out, row + rows_at_once(in));
       const at::Tensor values = dense_rows(weight, row, end);
-      const std::vector<std::byte> bytes = importance.defined()
-                                               ? encode_weighted(part.type, values, importance)
-                                               : encode(part.type, values);
-      writer_.append(part.name, bytes);
-      entry.max_difference =
-          std::max(entry.max_difference, largest_difference(decode(part.type, bytes, end - row, in),
-                                                            values, part.name, entry.type));
+      const double difference =
+          importance.defined() ? weighted(part, values, row, importance) : piece(part, values, row);
+      entry.max_difference = std::max(entry.max_difference, difference);
     }
     add(report_, std::move(entry));
+  }
+
+  // Plain values where they lie, which may be in a mapped file.
+  void encoded(const GgufPart& part, const DenseWeight& weight, const at::Tensor& order) {
+    if (importance_of(part).defined() || !weight.values.is_contiguous()) {
+      return encoded(part, order.defined() ? select_rows(weight, order) : Weight(weight));
+    }
+    TensorExport entry = entry_for(part);
+    entry.max_difference = piece(part, weight.values, 0, order);
+    add(report_, std::move(entry));
+  }
+
+  // The rows of `part` from `first` on.
+  double piece(const GgufPart& part, const at::Tensor& values, std::int64_t first,
+               const at::Tensor& order = {}) {
+    writer_.begin();
+    const auto* file = dynamic_cast<const FileSource*>(&model_.source());
+    const std::uint64_t stride = part.bytes() / static_cast<std::uint64_t>(part.ne[1]);
+    const double difference = encode_rows(
+        {.type = part.type,
+         .values = values,
+         .order = order,
+         .write =
+             [&](std::int64_t row, std::span<const std::byte> bytes) {
+               writer_.write_at(part.name, static_cast<std::uint64_t>(first + row) * stride, bytes);
+             },
+         .done =
+             [&](const at::Tensor& rows) {
+               if (file != nullptr) file->done_with(rows);
+             }});
+    refuse_if_not_finite(difference, values, part.name, io::ggml_type_info(part.type).name);
+    return difference;
+  }
+
+  double weighted(const GgufPart& part, const at::Tensor& values, std::int64_t first,
+                  const at::Tensor& importance) {
+    writer_.begin();
+    const std::vector<std::byte> bytes = encode_weighted(part.type, values, importance);
+    const std::uint64_t stride = part.bytes() / static_cast<std::uint64_t>(part.ne[1]);
+    writer_.write_at(part.name, static_cast<std::uint64_t>(first) * stride, bytes);
+    return largest_difference(decode(part.type, bytes, values.size(0), values.size(1)), values,
+                              part.name, io::ggml_type_info(part.type).name);
   }
 
   // [I] double, or undefined.

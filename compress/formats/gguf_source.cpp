@@ -73,6 +73,8 @@ class Source final : public GgufSource {
     }
   }
 
+  void done_with(const at::Tensor& part) const override { drop_pages(*file_.mapping(), part); }
+
   std::string sha256() const override {
     const std::lock_guard lock(mutex_);
     if (sha256_.empty()) sha256_ = io::sha256_file(file_.path());

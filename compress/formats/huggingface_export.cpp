@@ -133,7 +133,9 @@ class WeightWriter {
     for (std::int64_t row = 0; row < out; row += rows_at_once(in)) {
       const std::int64_t end = std::min(out, row + rows_at_once(in));
       if (same) {
-        writer_->append(plan.name, bytes_of(as_is->values.slice(0, row, end).contiguous()));
+        const at::Tensor rows = as_is->values.slice(0, row, end).contiguous();
+        writer_->append(plan.name, bytes_of(rows));
+        if (file_ != nullptr) file_->done_with(rows);
         continue;
       }
       const at::Tensor values = dense_rows(weight, row, end);
@@ -149,6 +151,7 @@ class WeightWriter {
   const HuggingFaceLayout& layout_;
   const fs::path& folder_;
   ExportReport& report_;
+  const FileSource* file_ = dynamic_cast<const FileSource*>(&model_.source());
   std::unique_ptr<io::SafetensorsWriter> writer_;
 };
 

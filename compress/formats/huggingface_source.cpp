@@ -72,6 +72,15 @@ class Source final : public HuggingFaceSource {
     }
   }
 
+  void done_with(const at::Tensor& part) const override {
+    const io::MappedFile* last = nullptr;
+    for (const io::TensorView& tensor : tensors_.tensors()) {
+      if (tensor.file.get() == last) continue;
+      last = tensor.file.get();
+      drop_pages(*last, part);
+    }
+  }
+
   std::string sha256() const override {
     const std::lock_guard lock(mutex_);
     if (!sha256_.empty()) return sha256_;

@@ -4,6 +4,7 @@
 #include <ATen/ops/from_blob.h>
 
 #include <cstring>
+#include <functional>
 
 #include "compress/core/errors.h"
 
@@ -77,6 +78,14 @@ at::Tensor view_of(const io::TensorView& tensor) {
 std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   TORCH_INTERNAL_ASSERT(tensor.is_contiguous() && tensor.device().is_cpu());
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+void drop_pages(const io::MappedFile& file, const at::Tensor& part) {
+  const auto* begin = static_cast<const std::byte*>(part.const_data_ptr());
+  const std::span<const std::byte> all = file.bytes();
+  const std::less<const std::byte*> before;
+  if (all.empty() || before(begin, all.data()) || !before(begin, all.data() + all.size())) return;
+  file.done_with(bytes_of(part));
 }
 
 std::string shape_text(std::span<const std::int64_t> shape) {

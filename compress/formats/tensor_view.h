@@ -29,6 +29,9 @@ at::Tensor view_of(const io::TensorView& tensor);
 // Bytes of a contiguous CPU tensor; valid as long as the tensor lives.
 std::span<const std::byte> bytes_of(const at::Tensor& tensor);
 
+// Lets the system drop the pages of `file` that hold `part`, if it is a contiguous view of it.
+void drop_pages(const io::MappedFile& file, const at::Tensor& part);
+
 // "[3, 4]".
 std::string shape_text(std::span<const std::int64_t> shape);
 

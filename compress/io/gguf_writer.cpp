@@ -1,6 +1,7 @@
 #include "compress/io/gguf_writer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <utility>
@@ -173,6 +174,19 @@ void GgufWriter::append(std::string_view name, std::span<const std::byte> bytes)
           "' gets ", bytes.size(), " bytes where ", tensor.bytes - tensor.written, " are missing");
   file_->write_at(data_offset_ + tensor.offset + tensor.written, bytes);
   tensor.written += bytes.size();
+}
+
+void GgufWriter::write_at(std::string_view name, std::uint64_t offset,
+                          std::span<const std::byte> bytes) {
+  const auto found = index_.find(std::string(name));
+  require(found != index_.end(), path_.string(), "tensor '", name, "' was not declared");
+  require(file_.has_value(), path_.string(), "tensor '", name, "' is written before begin()");
+  Tensor& tensor = tensors_[found->second];
+  require(offset <= tensor.bytes && bytes.size() <= tensor.bytes - offset, path_.string(),
+          "tensor '", name, "' gets ", bytes.size(), " bytes at ", offset, " and has ",
+          tensor.bytes);
+  file_->write_at(data_offset_ + tensor.offset + offset, bytes);
+  std::atomic_ref(tensor.written) += bytes.size();
 }
 
 void GgufWriter::finish() {

@@ -51,6 +51,11 @@ class GgufWriter {
   // reserves the disk space. Throws BadInput for an unknown name or too many bytes, IoError.
   void append(std::string_view name, std::span<const std::byte> bytes);
 
+  // Writes a piece of a declared tensor at an offset within it, each byte once and no tensor by
+  // both ways; several threads may at once, after begin(). Throws as append does.
+  void write_at(std::string_view name, std::uint64_t offset, std::span<const std::byte> bytes);
+  void begin() { seal(); }  // the header, if it is not there yet
+
   // fsync and rename to the final name. Throws BadInput naming the first incomplete tensor.
   // Without finish() the temporary is removed on destruction.
   void finish();

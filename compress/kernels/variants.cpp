@@ -57,7 +57,7 @@ void block_search_groups(const BlockSearch&, std::int64_t, std::int64_t);
 template <class S>
 void group_prices_groups(const GroupPrices&, std::int64_t, std::int64_t);
 template <class S>
-void small_blocks_range(const SmallBlocks&, std::int64_t, std::int64_t);
+float encode_blocks_range(const EncodeBlocks&, std::int64_t, std::int64_t);
 
 void round_rows_portable(const RoundRows&, std::int64_t, std::int64_t);
 void round_rows_avx2(const RoundRows&, std::int64_t, std::int64_t);
@@ -99,7 +99,7 @@ constexpr Variant variant_of(std::string_view name, bool (*supported)(),
           .dequantize_affine = dequantize_affine_rows<S>,
           .block_search = block_search_groups<S>,
           .group_prices = group_prices_groups<S>,
-          .small_blocks = small_blocks_range<S>,
+          .encode_blocks = encode_blocks_range<S>,
           .round_rows = round_rows,
           .quantized_product = quantized_product};
 }

@@ -29,7 +29,7 @@ struct ResponseLoss;
 struct AffineCodes;
 struct BlockSearch;
 struct GroupPrices;
-struct SmallBlocks;
+struct EncodeBlocks;
 struct AttentionTask;
 struct SplitPack;
 struct SplitProduct;
@@ -63,7 +63,7 @@ struct Variant {
   void (*dequantize_affine)(const AffineCodes&, std::int64_t begin, std::int64_t end);
   void (*block_search)(const BlockSearch&, std::int64_t begin, std::int64_t end);
   void (*group_prices)(const GroupPrices&, std::int64_t begin, std::int64_t end);
-  void (*small_blocks)(const SmallBlocks&, std::int64_t begin, std::int64_t end);
+  float (*encode_blocks)(const EncodeBlocks&, std::int64_t begin, std::int64_t end);
   void (*round_rows)(const RoundRows&, std::int64_t begin, std::int64_t end);
   void (*quantized_product)(const QuantizedProduct&, const QuantizedTask&);
   // Null where the processor has no tile instructions.

@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <map>
+#include <thread>
 
 #include "compress/core/errors.h"
 #include "compress/io/gguf_file.h"
@@ -245,6 +246,50 @@ TEST(GgufWriter, WritesTheBytesOfTheSpecification) {
   expected.resize((expected.size() + 31) / 32 * 32, '\0');
   EXPECT_EQ(slurp(folder / "m"), expected);
   EXPECT_EQ(writer.file_bytes(), expected.size());
+}
+
+// Two tensors in pieces from the back, by two threads at once.
+TEST(GgufWriter, WritesPiecesInAnyOrder) {
+  const TemporaryFolder folder;
+  const auto written = [&](const char* name, bool whole) {
+    GgufWriter writer(folder / name);
+    writer.declare("a", GgmlType::f32, {1024});
+    writer.declare("b", GgmlType::f32, {1024});
+    std::vector<std::byte> bytes(4096);
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7 % 251);
+    writer.begin();
+    const auto pieces = [&](const char* tensor) {
+      for (std::int64_t at = 4096 - 256; at >= 0; at -= 256) {
+        writer.write_at(tensor, static_cast<std::uint64_t>(at),
+                        std::span(bytes).subspan(static_cast<std::size_t>(at), 256));
+      }
+    };
+    if (whole) {
+      writer.append("a", bytes);
+      writer.append("b", bytes);
+    } else {
+      std::thread first(pieces, "a"), second(pieces, "b");
+      first.join();
+      second.join();
+    }
+    writer.finish();
+    return slurp(folder / name);
+  };
+  EXPECT_EQ(written("pieces", false), written("whole", true));
+}
+
+TEST(GgufWriter, RefusesPiecesThatDoNotFit) {
+  const TemporaryFolder folder;
+  GgufWriter writer(folder / "m");
+  writer.declare("a", GgmlType::f32, {8});
+  const std::vector<std::byte> bytes(16);
+  EXPECT_THROW(writer.write_at("a", 0, bytes), BadInput);  // before begin()
+  writer.begin();
+  EXPECT_THROW(writer.write_at("b", 0, bytes), BadInput);
+  EXPECT_THROW(writer.write_at("a", 20, bytes), BadInput);
+  EXPECT_THROW(writer.write_at("a", 40, bytes), BadInput);
+  writer.write_at("a", 16, bytes);
+  EXPECT_THROW(writer.finish(), BadInput);  // half of it is missing
 }
 
 TEST(GgufWriter, CopiesEntriesOfAnotherFileByteForByte) {

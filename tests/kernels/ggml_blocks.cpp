@@ -5,6 +5,7 @@
 
 #include "compress/kernels/block_search/block_search.h"
 #include "compress/kernels/convert/f16.h"
+#include "compress/kernels/encode_blocks/encode_blocks.h"
 #include "tests/kernels/each_variant.h"
 
 namespace attar::kernels {
@@ -225,6 +226,54 @@ TEST(GgmlBlocks, MoreBitsAreCloser) {
     EXPECT_LT(error, before) << static_cast<int>(type);
     before = error;
   }
+}
+
+class EncodeBlocksOf : public EachVariant {};
+ATTAR_EACH_VARIANT(EncodeBlocksOf);
+
+TEST_P(EncodeBlocksOf, GivesTheBytesAndTheDifferenceOfThePortableVariant) {
+  constexpr int kBlocks = 37;  // no vector and no chunk divides it
+  for (const float size : {0.02f, 1e6f, 1e-30f}) {
+    const auto x = normal(kBlocks * 256, 4, size);
+    for (int i = 0; i < 12; ++i) {
+      const auto type = static_cast<GgmlBlock>(i);
+      const auto encoded = [&](const Variant& variant) {
+        std::vector<std::uint8_t> bytes(kBlocks * ggml_block_bytes(type));
+        const float worst = encode_blocks({type, x.data(), bytes.data()}, kBlocks, variant);
+        return std::pair(hex(bytes), std::isfinite(worst) ? worst : -1);
+      };
+      EXPECT_EQ(encoded(variant()), encoded(variants().back())) << i << " " << size;
+    }
+  }
+}
+
+// Also where numbers vanish or leave float16.
+TEST_P(GgmlType, TheDifferenceIsThatOfTheBlocksValues) {
+  for (const float size : {0.02f, 1e-30f, 1e4f, 1e9f}) {
+    auto x = normal(256 * 20, 7, size);
+    for (int i = 256; i < 512; ++i) x[i] = 0;
+    for (int i = 512; i < 768; ++i) x[i] *= 1e-4f;
+    std::vector<std::uint8_t> bytes(x.size() / info().elements * info().bytes);
+    const float told = ggml_quantize(type(), x.data(), x.size(), bytes.data());
+    std::vector<float> back(x.size());
+    ggml_dequantize(type(), bytes.data(), x.size(), back.data());
+    float worst = 0;
+    for (std::int64_t i = 0; i < x.size() && !std::isnan(worst); ++i) {
+      const float difference = std::fabs(back[i] - x[i]);
+      if (!(difference <= worst)) worst = difference;
+    }
+    EXPECT_TRUE(told == worst || (std::isnan(told) && std::isnan(worst)))
+        << told << " " << worst << " " << size;
+  }
+}
+
+TEST_P(GgmlType, ANaNShowsInTheDifference) {
+  auto x = normal(256 * 40, 7);
+  x[256 * 33 + 5] = std::numeric_limits<float>::quiet_NaN();
+  std::vector<std::uint8_t> bytes(x.size() / info().elements * info().bytes);
+  EXPECT_TRUE(std::isnan(ggml_quantize(type(), x.data(), x.size(), bytes.data())));
+  x[256 * 33 + 5] = std::numeric_limits<float>::infinity();
+  EXPECT_FALSE(std::isfinite(ggml_quantize(type(), x.data(), x.size(), bytes.data())));
 }
 
 class BlockSearchOf : public EachVariant {};

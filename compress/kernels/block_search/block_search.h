@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "compress/kernels/simd/inline.h"
 #include "compress/kernels/variants.h"
 
 namespace attar::kernels {
@@ -28,7 +29,7 @@ inline constexpr std::int8_t kTable16[16] = {-127, -104, -83, -65, -49, -35, -22
                                              1,    13,   25,  38,  53,  69,  89,  113};
 
 // The point of kTable16 nearest to x; the upper one of two that are equally near.
-inline int nearest_of_table16(float x) {
+ATTAR_INLINE int nearest_of_table16(float x) {
   int index = 0;
   for (int i = 0; i < 15; ++i) {
     const float middle = static_cast<float>(kTable16[i] + kTable16[i + 1]) / 2;

@@ -1,12 +1,15 @@
 #include "compress/kernels/ggml_blocks/ggml_blocks.h"
 
+#include <atomic>
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 
 #include "compress/kernels/block_search/block_search.h"
+#include "compress/kernels/encode_blocks/encode_blocks.h"
 #include "compress/kernels/ggml_blocks/block_parts.h"
-#include "compress/kernels/small_blocks/small_blocks.h"
 #include "compress/kernels/threads.h"
 
 namespace attar::kernels {
@@ -47,36 +50,22 @@ void values_of(const GgmlBlockInfo& info, const BlockParts& parts, float* out) {
   }
 }
 
-// Q8_0, Q4_0, Q4_1, Q5_0, Q5_1.
-void quantize_small(GgmlBlock type, const float* values, std::int64_t blocks, std::uint8_t* to) {
-  constexpr int kChunk = 16;
+// Of blocks that encode_blocks could not tell it of: NaN if one difference is, else the largest.
+float worst_of(GgmlBlock type, const float* values, const std::uint8_t* blocks,
+               std::int64_t count) {
   const GgmlBlockInfo& info = ggml_block_info(type);
-  const SmallScale scale = type == GgmlBlock::q8_0 ? SmallScale::magnitude
-                           : info.minimum          ? SmallScale::range
-                                                   : SmallScale::extreme;
-  float d[kChunk], m[kChunk];
-  std::uint8_t codes[32 * kChunk];
+  float worst = 0, back[kGgmlSuperElements];
   BlockParts parts;
-  for (std::int64_t first = 0; first < blocks; first += kChunk) {
-    const std::int64_t count = blocks - first < kChunk ? blocks - first : kChunk;
-    small_blocks({.scale = scale,
-                  .top = info.top,
-                  .values = values + 32 * first,
-                  .d = d,
-                  .m = m,
-                  .codes = codes},
-                 count);
-    for (std::int64_t b = 0; b < count; ++b) {
-      std::memcpy(parts.codes, codes + 32 * b, 32);
-      parts.d = d[b];
-      parts.m = m[b];
-      write_block(type, parts, to + (first + b) * info.bytes);
+  for (std::int64_t b = 0; b < count; ++b) {
+    read_block(type, blocks + b * info.bytes, parts);
+    values_of(info, parts, back);
+    for (int e = 0; e < info.elements; ++e) {
+      const float difference = std::fabs(back[e] - values[b * info.elements + e]);
+      if (!(difference <= worst)) worst = difference;
+      if (std::isnan(worst)) return worst;
     }
   }
-}
-
-bool is_searched(GgmlBlock type) {
-  return type == GgmlBlock::iq4_nl || ggml_block_info(type).elements == kGgmlSuperElements;
+  return worst;
 }
 
 }  // namespace
@@ -93,16 +82,21 @@ void ggml_dequantize(GgmlBlock type, const void* blocks, std::int64_t count, flo
   });
 }
 
-void ggml_quantize(GgmlBlock type, const float* values, std::int64_t count, void* blocks) {
+float ggml_quantize(GgmlBlock type, const float* values, std::int64_t count, void* blocks) {
   const GgmlBlockInfo& info = ggml_block_info(type);
   auto* to = static_cast<std::uint8_t*>(blocks);
+  std::atomic<std::uint32_t> worst = 0;  // bits of numbers >= 0 stand in their order, NaN last
   for_blocks(type, count, [&](std::int64_t first, std::int64_t last) {
-    if (is_searched(type)) {
-      return quantize_super(type, values + first * info.elements, last - first,
-                            to + first * info.bytes);
+    const float* from = values + first * info.elements;
+    std::uint8_t* into = to + first * info.bytes;
+    float found = encode_blocks({type, from, into}, last - first);
+    if (!std::isfinite(found)) found = worst_of(type, from, into, last - first);
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(found) & 0x7fffffff;
+    std::uint32_t before = worst;
+    while (before < bits && !worst.compare_exchange_weak(before, bits)) {
     }
-    quantize_small(type, values + first * info.elements, last - first, to + first * info.bytes);
   });
+  return std::bit_cast<float>(worst.load());
 }
 
 void ggml_pack(GgmlBlock type, const std::uint8_t* codes, const float* scale, const float* minimum,

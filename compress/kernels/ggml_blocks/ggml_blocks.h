@@ -57,8 +57,9 @@ void ggml_dequantize(GgmlBlock type, const void* blocks, std::int64_t count, flo
 
 // Byte for byte what ggml's own reference quantizer writes without an importance matrix, for finite
 // values below about 1e18 in magnitude. A value that is not finite spoils its own block and nothing
-// else. The result does not depend on threads or instruction set.
-void ggml_quantize(GgmlBlock type, const float* values, std::int64_t count, void* blocks);
+// else. Gives the largest |value of a block - value|, NaN if one of them is NaN. Neither depends on
+// threads or instruction set.
+float ggml_quantize(GgmlBlock type, const float* values, std::int64_t count, void* blocks);
 
 // Blocks of 32 from codes and scales that a solver has already chosen.
 //

@@ -1,9 +1,0 @@
-#include "compress/kernels/simd/avx512.h"
-
-#include "compress/kernels/small_blocks/body.h"
-
-namespace attar::kernels {
-
-template void small_blocks_range<Avx512>(const SmallBlocks&, std::int64_t, std::int64_t);
-
-}  // namespace attar::kernels

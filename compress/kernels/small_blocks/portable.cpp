@@ -1,9 +1,0 @@
-#include "compress/kernels/simd/portable.h"
-
-#include "compress/kernels/small_blocks/body.h"
-
-namespace attar::kernels {
-
-template void small_blocks_range<Portable>(const SmallBlocks&, std::int64_t, std::int64_t);
-
-}  // namespace attar::kernels
