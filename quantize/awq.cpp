@@ -3,10 +3,12 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "compress/core/errors.h"
@@ -93,15 +95,24 @@ double weighted_sum(const Sample& part, const at::Tensor& row_loss) {
   return total * part.share;
 }
 
+double largest_weight(const AwqProblem& problem) {
+  double largest = 0;
+  for (const at::Tensor& weight : problem.weights) {
+    largest = std::max(largest, weight.abs().max().item<double>());
+  }
+  return largest;
+}
+
 // Sum of tr(D H D^T) over all weights when the columns are scaled before rounding.
 class Judge {
  public:
   Judge(const AwqProblem& problem, const QuantScheme& scheme, const AwqOptions& options)
       : scheme_(scheme),
         options_(options.grid),
-        hessian_(problem.gram.to(at::kFloat).contiguous()),
+        hessian_(linalg::loss_hessian(problem.gram.contiguous(), largest_weight(problem))),
         diagonal_(problem.gram.diagonal().contiguous()) {
-    if (options.for_gptq) factor(problem.gram, options.damping);
+    if (options.for_gptq && hessian_.scalar_type() == at::kFloat)
+      factor(problem.gram, options.damping);
   }
 
   // A sweep of GPTQ stands behind the judgement (asked for, and H could be factored).
@@ -137,6 +148,7 @@ class Judge {
     double total = 0;
     for (const Sample& part : samples) {
       const at::Tensor scaled = part.weight * scale;
+      if (!at::isfinite(scaled).all().item<bool>()) return std::numeric_limits<double>::infinity();
       const Grid grid = choose_grid(scaled, scheme_, options_, prices);
       if (sweeps()) {
         total += weighted_sum(part, sweep_on_grid(scaled, grid, plan).row_loss);
@@ -164,7 +176,7 @@ class Judge {
 
   QuantScheme scheme_;
   GridOptions options_;
-  at::Tensor hessian_;   // [I, I] float32
+  at::Tensor hessian_;   // [I, I] float32, or double where that would not hold the losses
   at::Tensor diagonal_;  // [I] double
   at::Tensor order_;     // [I] int64
   SweepPlan plan_;
@@ -281,7 +293,7 @@ AwqScales search_awq_scales(const AwqProblem& problem, const QuantScheme& scheme
   if (!(size > 0)) return {ones, 0, 0, 0, 0};
   best.plain_loss = judge.loss(all, ones) / size;
   best.loss = judge.loss(all, best.scale) / size;
-  if (best.loss > best.plain_loss) best = {ones, 0, 0, best.plain_loss, best.plain_loss};
+  if (!(best.loss <= best.plain_loss)) best = {ones, 0, 0, best.plain_loss, best.plain_loss};
   return best;
 }
 

@@ -72,14 +72,15 @@ double damped_entry(double entry, double damp, double dead) {
   return (entry > 0 ? entry : dead) + damp;
 }
 
-// Writes `entry(diagonal[j])` on the diagonal of a float32 copy of H.
+// Writes `entry(diagonal[j])` on the diagonal of a copy of H.
 template <class Entry>
 void set_diagonal(const at::Tensor& hessian, const std::vector<double>& diagonal,
                   const Entry& entry) {
-  const std::int64_t n = hessian.size(0);
-  for (std::int64_t j = 0; j < n; ++j) {
-    hessian.data_ptr<float>()[j * (n + 1)] = static_cast<float>(entry(diagonal[j]));
+  at::Tensor values = at::empty({hessian.size(0)}, at::kDouble);
+  for (std::size_t j = 0; j < diagonal.size(); ++j) {
+    values.data_ptr<double>()[j] = entry(diagonal[j]);
   }
+  hessian.diagonal().copy_(values);
 }
 
 // What an error costs in each column when grids are chosen: diag H. (1 / U_kk^2, the cost after the
@@ -95,17 +96,18 @@ at::Tensor values_of(const QuantizedWeight& weight) {
   return dequantize(weight.codes, {weight.scheme, weight.scale, weight.zero});
 }
 
-// Takes the rows of `candidate` whose loss is lower.
-void take_better_rows(const at::Tensor& weight, const at::Tensor& hessian,
-                      const QuantizedWeight& candidate, QuantizedWeight& best,
-                      at::Tensor& best_loss) {
+// Takes the rows of `candidate` whose loss is lower; how many these are.
+std::int64_t take_better_rows(const at::Tensor& weight, const at::Tensor& hessian,
+                              const QuantizedWeight& candidate, QuantizedWeight& best,
+                              at::Tensor& best_loss) {
   const at::Tensor loss = linalg::row_losses(weight, values_of(candidate), hessian);
-  const at::Tensor better = loss.lt(best_loss);
+  const at::Tensor better = best_loss.le(loss).logical_not();  // also where it is NaN
   const at::Tensor rows = better.unsqueeze(1);
   best.codes = at::where(rows, candidate.codes, best.codes);
   best.scale = at::where(rows, candidate.scale, best.scale);
   if (best.zero.defined()) best.zero = at::where(rows, candidate.zero, best.zero);
   best_loss = at::where(better, loss, best_loss);
+  return better.sum().item<std::int64_t>();
 }
 
 }  // namespace
@@ -152,7 +154,8 @@ GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
   };
   result.weight = as_weight(sweep);
   if (options.refits == 0) plan.upper = at::Tensor();  // n^2 floats less beside those of H
-  const at::Tensor damped = h.to(at::kFloat);
+  const at::Tensor damped = linalg::loss_hessian(h, weight.abs().max().item<double>());
+  const bool refine = damped.scalar_type() == at::kFloat;
   set_diagonal(damped, diagonal, [&](double entry) {
     return damped_entry(entry, result.damping * mean_diagonal, mean_diagonal);
   });
@@ -160,15 +163,16 @@ GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
   const double swept_loss = linalg::total(sweep.row_loss);
   result.identity_gap = swept_loss > 0 ? std::abs(linalg::total(loss) - swept_loss) / swept_loss
                                        : linalg::total(loss);
+  if (!std::isfinite(result.identity_gap)) result.identity_gap = 1;
 
-  for (int round = 0; round < options.refits; ++round) {
+  for (int round = 0; round < options.refits && refine; ++round) {
     if (refit_scales(target, damped, result.weight) == 0) break;
     loss = linalg::row_losses(target, values_of(result.weight), damped);
     const Sweep again =
         sweep_on_grid(target, {scheme, result.weight.scale.clone(), result.weight.zero}, plan);
     take_better_rows(target, damped, as_weight(again), result.weight, loss);
   }
-  for (int round = 0; round < options.descents; ++round) {
+  for (int round = 0; round < options.descents && refine; ++round) {
     if (descend(target, damped, result.weight, plan.keep) == 0) break;
     if (options.refits > 0) refit_scales(target, damped, result.weight);
   }
@@ -176,12 +180,17 @@ GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
   set_diagonal(damped, diagonal, [](double entry) { return entry; });
   const at::Tensor& undamped = damped;
   const double size = linalg::total(linalg::row_losses(at::zeros_like(weight), weight, undamped));
-  const RtnResult plain = rtn_quantize(weight, scheme);
+  const QuantizedWeight plain = rtn_quantize(weight, scheme).weight;
+  const double plain_loss = linalg::total(linalg::row_losses(weight, values_of(plain), undamped));
+  loss = linalg::row_losses(weight, values_of(result.weight), undamped);
+  if (!(linalg::total(loss) <= plain_loss)) {
+    const Grid grid{scheme, plain.scale, plain.zero};
+    result.plain_rows =
+        take_better_rows(weight, undamped, quantize_to_grid(target, grid), result.weight, loss);
+  }
   if (size > 0) {
-    result.loss =
-        linalg::total(linalg::row_losses(weight, values_of(result.weight), undamped)) / size;
-    result.rtn_loss =
-        linalg::total(linalg::row_losses(weight, values_of(plain.weight), undamped)) / size;
+    result.loss = linalg::total(loss) / size;
+    result.rtn_loss = plain_loss / size;
   }
   return result;
 }

@@ -21,6 +21,7 @@ struct GptqOptions {
   // Refits of scales under H, each followed by a second sweep, and passes of coordinate descent
   // over the codes, at most. Both lower the layer's loss, neither SmolLM2's KL (0.156 with 2 and 4
   // against 0.154 without, W4 g64, 16k tokens).
+  // Left out where float32 does not hold the products of these numbers.
   int refits = 0;
   int descents = 0;
   // Weights that are 0 stay 0 (a mask of an earlier pass): [O, I] bool, or undefined.
@@ -34,9 +35,14 @@ struct GptqResult {
   double loss = 0;          // tr(D H D^T) / tr(W H W^T), D = Q - W, H without damping
   double rtn_loss = 0;      // the same for plain min-max rounding
   double identity_gap = 0;  // relative difference of the sweep's own sum of losses and
-                            // tr(D H D^T) with damped H: a self-check, about 1e-5
+                            // tr(D H D^T) with damped H: a self-check, about 1e-5;
+                            // 1 where the sweep left float32
   double damping = 0;       // what was used; 0: H was not used
   bool rounded_plainly = false;
+  // Rows that are plainly rounded after all: where the sweep left the layer with more loss than
+  // plain rounding does (an H that says next to nothing, numbers near the end of float32), those
+  // that it made worse. So no layer is worse than plainly rounded.
+  std::int64_t plain_rows = 0;
   std::vector<std::int64_t> dead_columns;  // never active: their weights are 0
   std::vector<std::string> fallbacks;      // one sentence each
 };

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
 
 #include "compress/linalg/clones.h"
 
@@ -24,6 +25,10 @@ double dot(const float* a, const float* b, std::int64_t count) {
 
 at::Tensor row_losses(const at::Tensor& weight, const at::Tensor& approximation,
                       const at::Tensor& hessian) {
+  if (hessian.scalar_type() == at::kDouble) {
+    const at::Tensor wide = approximation.to(at::kDouble) - weight.to(at::kDouble);
+    return at::sum(at::mm(wide, hessian) * wide, 1);
+  }
   const std::int64_t columns = weight.size(1);
   const at::Tensor change = (approximation - weight).contiguous();
   const at::Tensor product = at::mm(change, hessian);
@@ -33,6 +38,13 @@ at::Tensor row_losses(const at::Tensor& weight, const at::Tensor& approximation,
                                        product.const_data_ptr<float>() + r * columns, columns);
   }
   return losses;
+}
+
+at::Tensor loss_hessian(const at::Tensor& hessian, double largest) {
+  const double loudest = hessian.diagonal().max().item<double>();
+  const bool plain =
+      largest < 1e9 && (largest > 1e-9 || largest == 0) && loudest < 1e25 && loudest > 1e-20;
+  return plain ? hessian.to(at::kFloat) : hessian.clone();
 }
 
 double total(const at::Tensor& values) {

@@ -5,10 +5,14 @@
 
 namespace attar::linalg {
 
-// By rows, [O] double: float32 products, float64 sums.
-//   weight, approximation  [O, I] float32,  hessian  [I, I] float32
+// By rows, [O] double: products in the type of `hessian`, float64 sums.
+//   weight, approximation  [O, I] float32,  hessian  [I, I] float32 | double
 at::Tensor row_losses(const at::Tensor& weight, const at::Tensor& approximation,
                       const at::Tensor& hessian);
+
+// A copy of H [I, I] double for row_losses: float32, or double where products of float32 would
+// overflow or vanish. `largest`: the magnitude of the largest weight.
+at::Tensor loss_hessian(const at::Tensor& hessian, double largest);
 
 // The sum of the rows' losses, in their order.
 //   hessian  [I, I] double
