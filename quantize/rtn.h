@@ -16,4 +16,9 @@ struct RtnResult {
 RtnResult rtn_quantize(const at::Tensor& weight, const QuantScheme& scheme,
                        const GridOptions& options = {}, const at::Tensor& column_weights = {});
 
+// The same of a weight of any kind; plain values are taken some rows at a time, so that little more
+// than the codes is held. No column weights.
+RtnResult rtn_quantize_weight(const Weight& weight, const QuantScheme& scheme,
+                              const GridOptions& options = {});
+
 }  // namespace attar

@@ -215,5 +215,17 @@ TEST(Grid, NamesThePlaceOfANaN) {
   }
 }
 
+// More values than one piece holds, and a last piece of its own.
+TEST(PlainRounding, ByPiecesIsThatOfTheWhole) {
+  const at::Tensor values = normal(300, 4096, 3).to(at::kHalf);
+  for (const ZeroPoint zero_point : {ZeroPoint::kSymmetric, ZeroPoint::kInteger}) {
+    const QuantScheme scheme = scheme_of(4, 64, zero_point);
+    const RtnResult whole = rtn_quantize(values.to(at::kFloat), scheme);
+    const RtnResult pieces = rtn_quantize_weight(DenseWeight{values}, scheme);
+    EXPECT_TRUE(same_weight(pieces.weight, whole.weight));
+    EXPECT_NEAR(pieces.relative_error, whole.relative_error, 1e-12);
+  }
+}
+
 }  // namespace
 }  // namespace attar
