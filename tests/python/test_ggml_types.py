@@ -67,10 +67,10 @@ def llama_cpp():
     chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64,
                       ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
 
-    def quantize(number, values, size):
+    def quantize(number, values, size, weights=None):
         out = numpy.zeros(size, numpy.uint8)
         chunk(number, values.ctypes.data, out.ctypes.data, 0, values.shape[0], values.shape[1],
-              None)
+              None if weights is None else weights.ctypes.data)
         return out
 
     return quantize
@@ -108,3 +108,37 @@ def test_the_gguf_package_encodes_the_same_where_it_can_and_decodes_the_same(tmp
         with numpy.errstate(all="ignore"):
             theirs = gguf.dequantize(data.reshape(1, -1), kind).reshape(-1)
         assert numpy.array_equal(ours, theirs, equal_nan=True), name
+
+
+def layer_like(random):
+    """400 rows as a layer's are, some heavy-tailed, and what an error in each column costs: few
+    loud columns, as an importance matrix says it."""
+    rows = numpy.concatenate([random.standard_normal((200, COLUMNS)) * 0.02,
+                              random.standard_t(4, (200, COLUMNS)) * 0.02])
+    weights = random.standard_normal(COLUMNS) ** 2 * 10.0 ** random.uniform(-2, 2, COLUMNS)
+    return rows.astype(numpy.float32), weights.astype(numpy.float32)
+
+
+@pytest.mark.parametrize("index", [i for i in range(len(TYPES)) if TYPES[i][0] != "Q8_0"],
+                         ids=[row[0] for row in TYPES if row[0] != "Q8_0"])
+def test_rounding_by_an_importance_matrix_errs_no_more_than_llama_cpps(tmp_path, index, llama_cpp):
+    """The error under the weights, over 400 rows. (llama.cpp has no weighted rounding of Q8_0.)"""
+    gguf = pytest.importorskip("gguf")
+    program = BUILD / "bin" / "encode_weighted"
+    if not program.exists():
+        pytest.skip(f"needs {program}: build it")
+    name, number, elements, size = TYPES[index]
+    values, weights = layer_like(numpy.random.default_rng(3))
+    values.tofile(tmp_path / "values")
+    weights.tofile(tmp_path / "weights")
+    subprocess.run([str(program), name, "values", "weights", "blocks"], check=True, cwd=tmp_path)
+    ours = numpy.fromfile(tmp_path / "blocks", numpy.uint8)
+    theirs = llama_cpp(number, values, values.size // elements * size, weights)
+
+    def error(blocks):
+        back = gguf.dequantize(blocks.reshape(1, -1), gguf.GGMLQuantizationType(number))
+        return float(((back.reshape(values.shape).astype(float) - values) ** 2 * weights).sum())
+
+    assert ours.size == theirs.size
+    print(f"{name}: weighted error {error(ours) / error(theirs):.3f} of llama.cpp's")
+    assert error(ours) <= error(theirs)
