@@ -31,6 +31,7 @@ void add_evaluate(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_export(CLI::App& app);
+void add_importance(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_recipes(CLI::App& app);
 void add_doctor(CLI::App& app);

@@ -24,6 +24,7 @@ void declare(CLI::App& app) {
   add_generate(app);
   add_bench(app);
   add_export(app);
+  add_importance(app);
   add_verify(app);
   add_quantize(app);
   add_recipes(app);

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "compress/calibrate/blockwise.h"
+#include "compress/calibrate/importance.h"
 #include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
@@ -30,6 +31,27 @@ std::vector<at::Tensor> grams(BlockStream& stream, const Block& block) {
   std::vector<at::Tensor> found;
   for (const auto& statistics : stream.collect(block, {})) found.push_back(statistics->gram);
   return found;
+}
+
+// By llama.cpp's names; q, k and v read one input.
+TEST(ImportanceMatrices, AreTheMeanSquaresOfTheInputs) {
+  const Model model = random_model();
+  const CalibrationTokens tokens = some_tokens();
+  const io::ImportanceMatrix matrix = importance_matrix(model, tokens, 4, {});
+  EXPECT_EQ(matrix.means.size(), 7U * static_cast<std::size_t>(model.config().layers));
+  EXPECT_EQ(matrix.chunks, 6U);
+  EXPECT_EQ(matrix.chunk_size, 20U);
+  EXPECT_EQ(matrix.means.at("blk.0.attn_q.weight"), matrix.means.at("blk.0.attn_v.weight"));
+  BlockStream stream(model, tokens, {});
+  stream.collect(model.block(0), {});
+  stream.advance(model.block(0));
+  const at::Tensor gram = stream.collect(model.block(1), {})[3]->gram;
+  const std::vector<float>& down = matrix.means.at("blk.1.ffn_down.weight");
+  ASSERT_EQ(static_cast<std::int64_t>(down.size()), gram.size(0));
+  for (std::int64_t j = 0; j < gram.size(0); ++j) {
+    const double mean = gram[j][j].item<double>() / 120;
+    EXPECT_NEAR(static_cast<double>(down[j]), mean, 1e-5 * mean) << j;
+  }
 }
 
 class TemporaryFile {
