@@ -12,6 +12,7 @@ struct Options {
   Common common;
   std::string model, runtime = "quantized";
   SpeedOptions speed;
+  std::int64_t kv_bits = 32;
   bool json = false;
 };
 
@@ -27,11 +28,13 @@ void bench(const Options& options) {
   context.stop = &stop_flag();
   const Model model(open_model(options.model));
   const Transformer transformer(
-      model, options.runtime == "quantized" ? Arithmetic::kQuantized : Arithmetic::kExact);
+      model, options.runtime == "quantized" ? Arithmetic::kQuantized : Arithmetic::kExact,
+      cache_type(options.kv_bits, "--kv-bits"));
   const Speed speed = measure_speed(transformer, options.speed, [&] { context.check_stop(); });
   if (options.json || options.common.json()) {
     return print_json(nlohmann::ordered_json{{"model", options.model},
                                              {"runtime", options.runtime},
+                                             {"kv_bits", options.kv_bits},
                                              {"threads", threads()},
                                              {"instructions", kernels::active_isa()},
                                              {"rounds", options.speed.rounds},
@@ -72,6 +75,7 @@ void add_bench(CLI::App& app) {
       ->capture_default_str();
   command->add_flag("--json", options->json, "The same as -o json");
   add_runtime(*command, options->runtime);
+  add_kv_bits(*command, options->kv_bits);
   add_common(*command, options->common);
   command->callback([options] { bench(*options); });
 }

@@ -1,4 +1,4 @@
-#include "compress/cli/command.h"
+#include "compress/cli/runtime_option.h"
 #include "compress/cli/signals.h"
 #include "compress/cli/terminal_progress.h"
 #include "compress/pipeline/evaluate.h"
@@ -10,7 +10,7 @@ namespace {
 struct Options {
   Common common;
   std::string original, changed, text;
-  std::int64_t length = 1024, windows = 0;
+  std::int64_t length = 1024, windows = 0, kv_bits = 32;
 };
 
 std::string show(const nlohmann::json& json) {
@@ -30,9 +30,9 @@ void compare(const Options& options) {
   TerminalProgress progress;
   RunContext context;
   context.stop = &stop_flag();
-  const nlohmann::json json =
-      compare_models(options.original, options.changed,
-                     {options.text, options.length, options.windows}, context, progress);
+  const nlohmann::json json = compare_models(
+      options.original, options.changed,
+      {options.text, options.length, options.windows, options.kv_bits}, context, progress);
   progress.note("");
   if (options.common.json()) return print_json(nlohmann::ordered_json(json));
   print(show(json));
@@ -52,6 +52,7 @@ void add_compare(CLI::App& app) {
       ->check(CLI::Range(8, 1 << 17));
   command->add_option("--windows", options->windows, "The first so many; 0: all")
       ->check(CLI::Range(0, 1 << 20));
+  add_kv_bits(*command, options->kv_bits);
   add_common(*command, options->common);
   command->callback([options] { compare(*options); });
 }

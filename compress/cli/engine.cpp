@@ -29,9 +29,20 @@ void add_runtime(CLI::App& command, std::string& runtime) {
       ->capture_default_str();
 }
 
-const Engine& engine_of(const std::string& runtime) {
-  static const Engine quantized{engine().registry, &make_quantized_language_model};
-  return runtime == "quantized" ? quantized : engine();
+void add_kv_bits(CLI::App& command, std::int64_t& kv_bits) {
+  command
+      .add_option("--kv-bits", kv_bits,
+                  "Bits of keys and values: 32 (float32); 8 or 4: codes with a scale and a minimum "
+                  "for 32 channels of a token, 9 or 5 bits in all")
+      ->check(CLI::IsMember({32, 8, 4}))
+      ->capture_default_str();
+}
+
+Engine engine_of(const std::string& runtime, std::int64_t kv_bits) {
+  Engine chosen = engine();
+  if (runtime == "quantized") chosen.make_language_model = &make_quantized_language_model;
+  chosen.cache = cache_type(kv_bits, "--kv-bits");
+  return chosen;
 }
 
 }  // namespace attar::cli

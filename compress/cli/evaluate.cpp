@@ -17,6 +17,7 @@ struct Options {
   Common common;
   std::string model, teacher, results, samples, runtime = "dense";
   std::vector<std::string> tasks;
+  std::int64_t kv_bits = 32;
 };
 
 std::string texts_table(const ordered_json& texts) {
@@ -34,12 +35,16 @@ std::string texts_table(const ordered_json& texts) {
 void evaluate(const Options& options) {
   use_threads(options.common);
   std::vector<EvalStep> steps;
-  for (const std::string& task : options.tasks) steps.push_back(eval_step_from(task));
+  for (const std::string& task : options.tasks) {
+    steps.push_back(eval_step_from(task));
+    if (options.kv_bits != 32) steps.back().text.kv_bits = options.kv_bits;
+  }
   TerminalProgress progress;
   RunContext context;
   context.stop = &stop_flag();
-  const Evaluation found = evaluate_model(options.model, options.teacher, steps,
-                                          engine_of(options.runtime), context, progress);
+  const Evaluation found =
+      evaluate_model(options.model, options.teacher, steps,
+                     engine_of(options.runtime, options.kv_bits), context, progress);
   const ordered_json results = found.results(options.model);
   if (!options.results.empty()) io::write_json(options.results, results);
   if (!options.samples.empty()) {
@@ -75,6 +80,7 @@ void add_evaluate(CLI::App& app) {
   command->add_option("--results", options->results, "Also write results.json here");
   command->add_option("--samples", options->samples, "Write every document's answers, JSON lines");
   add_runtime(*command, options->runtime);
+  add_kv_bits(*command, options->kv_bits);
   add_common(*command, options->common);
   command->callback([options] { evaluate(*options); });
 }

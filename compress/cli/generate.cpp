@@ -11,7 +11,7 @@ namespace {
 struct Options {
   Common common;
   std::string model, prompt, chat, runtime = "dense";
-  std::int64_t tokens = 128;
+  std::int64_t tokens = 128, kv_bits = 32;
 };
 
 void generate(const Options& options) {
@@ -22,8 +22,9 @@ void generate(const Options& options) {
   context.stop = &stop_flag();
   const Model model(open_model(options.model));
   const auto tokenizer = load_model_tokenizer(options.model);
+  const Engine engine = engine_of(options.runtime, options.kv_bits);
   const auto language =
-      stoppable(engine_of(options.runtime).make_language_model(model, tokenizer), context);
+      stoppable(engine.make_language_model(model, tokenizer, engine.cache), context);
   const bool is_chat = !options.chat.empty();
   const std::vector<TokenId> prompt = is_chat
                                           ? tokenizer->encode(chat_prompt(*tokenizer, options.chat))
@@ -56,6 +57,7 @@ void add_generate(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   add_runtime(*command, options->runtime);
+  add_kv_bits(*command, options->kv_bits);
   add_common(*command, options->common);
   command->callback([options] { generate(*options); });
 }

@@ -8,6 +8,7 @@
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 #include "compress/kernels/causal_attention/causal_attention.h"
+#include "compress/kernels/coded_heads/coded_heads.h"
 #include "compress/kernels/rotate/rotate.h"
 
 namespace attar {
@@ -29,8 +30,13 @@ float* ForwardMemory::floats(Slot slot, std::int64_t count) {
 }
 
 BlockRunner::BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope,
-                         std::shared_ptr<ForwardMemory> memory, Arithmetic arithmetic)
-    : config_(config), arithmetic_(arithmetic), rope_(rope), memory_(std::move(memory)) {
+                         std::shared_ptr<ForwardMemory> memory, Arithmetic arithmetic,
+                         CacheType cache_type)
+    : config_(config),
+      arithmetic_(arithmetic),
+      cache_type_(cache_type),
+      rope_(rope),
+      memory_(std::move(memory)) {
   take(block);
 }
 
@@ -39,6 +45,9 @@ void BlockRunner::take(const Block& block) {
   attention_norm_ = block.attention_norm.to(at::kFloat).contiguous();
   mlp_norm_ = block.mlp_norm.to(at::kFloat).contiguous();
   for (const Site site : kSites) prepare(block, site);
+  const at::Tensor& bias = block[Role::kKey].bias;
+  const bool aside = cache_type_ != CacheType::kFloat32 && bias.defined();
+  key_bias_ = aside ? bias.to(at::kFloat).contiguous() : at::Tensor();
 }
 
 void BlockRunner::prepare(const Block& block, Site site) {
@@ -74,7 +83,8 @@ at::Tensor BlockRunner::project(const at::Tensor& normed) const {
 
 // The same straight from x, the norm included.
 at::Tensor BlockRunner::norm_and_project(const at::Tensor& x) const {
-  if (!qkv_.split() || !x.is_contiguous()) return project(attention_input(x));
+  if (!qkv_.split() || !x.is_contiguous())
+    return project(attention_input(x));
   at::Tensor out = memory_->take(ForwardMemory::kProjected, {x.size(0), x.size(1), qkv_.outputs()});
   kernels::split_product({x.const_data_ptr<float>(), config_.hidden, x.size(0) * x.size(1),
                           qkv_.layer(), nullptr, out.mutable_data_ptr<float>(), qkv_.outputs(),
@@ -98,13 +108,17 @@ void BlockRunner::turn(float* rows, std::int64_t length, std::int64_t first_posi
   turn_heads(rows + config_.q_width(), config_.kv_heads);
 }
 
-void BlockRunner::mix(std::span<const kernels::AttentionSequence> sequences,
-                      std::int64_t kv_stride) const {
+void BlockRunner::mix(std::span<const kernels::AttentionSequence> sequences, std::int64_t kv_stride,
+                      float* mixed) const {
   const std::int64_t width = config_.q_width() + 2 * config_.kv_width();
-  kernels::causal_attention({sequences.data(), static_cast<std::int64_t>(sequences.size()),
-                             config_.heads, config_.kv_heads, config_.head_dim, width, kv_stride,
-                             kv_stride, config_.q_width(),
-                             static_cast<float>(1.0 / std::sqrt(config_.head_dim))});
+  kernels::causal_attention(
+      {sequences.data(), static_cast<std::int64_t>(sequences.size()), config_.heads,
+       config_.kv_heads, config_.head_dim, width, kv_stride, kv_stride, config_.q_width(),
+       static_cast<float>(1.0 / std::sqrt(config_.head_dim)), coded_attention()});
+  if (code_bits() == 0) return;
+  std::int64_t rows = 0;
+  for (const kernels::AttentionSequence& sequence : sequences) rows += sequence.query_count;
+  kernels::mix_channels(mixed, {config_.q_width(), rows, config_.heads, config_.head_dim});
 }
 
 at::Tensor BlockRunner::attention(const at::Tensor& normed, KeyValues* cache) const {
@@ -122,6 +136,25 @@ at::Tensor BlockRunner::attend(at::Tensor qkv, KeyValues* cache) const {
   auto* base = qkv.mutable_data_ptr<float>();
   for (std::int64_t b = 0; b < batch; ++b) turn(base + b * length * width, length, before);
 
+  at::Tensor mixed = memory_->take(ForwardMemory::kMixed, {batch, length, q_width});
+  auto* out = mixed.mutable_data_ptr<float>();
+  std::vector<kernels::AttentionSequence> sequences;
+  if (code_bits() != 0) {
+    KeyValues fresh;
+    if (!cache) reserve(fresh, batch * length);
+    KeyValues& held = cache ? *cache : fresh;
+    auto* keys = held.keys.mutable_data_ptr<std::uint8_t>();
+    auto* values = held.values.mutable_data_ptr<std::uint8_t>();
+    for (std::int64_t row = 0; row < batch * length; row += length) {
+      const std::int64_t at = (before + row) * token_codes(), from = row * token_codes();
+      encode(base + row * width, length, before, keys + at, values + at);
+      sequences.push_back({base + row * width, nullptr, nullptr, out + row * q_width, length,
+                           before + length, keys + from, values + from});
+    }
+    held.length = before + length;
+    mix(sequences, kv_width, out);
+    return mixed;
+  }
   const float* keys = base + q_width;
   const float* values = keys + kv_width;
   std::int64_t kv_stride = width;
@@ -134,14 +167,11 @@ at::Tensor BlockRunner::attend(at::Tensor qkv, KeyValues* cache) const {
     values = cache->values.const_data_ptr<float>();
     kv_stride = kv_width;
   }
-  at::Tensor mixed = memory_->take(ForwardMemory::kMixed, {batch, length, q_width});
-  std::vector<kernels::AttentionSequence> sequences;
-  for (std::int64_t b = 0; b < batch; ++b) {
-    const std::int64_t row = b * length;
+  for (std::int64_t row = 0; row < batch * length; row += length) {
     sequences.push_back({base + row * width, keys + row * kv_stride, values + row * kv_stride,
-                         mixed.mutable_data_ptr<float>() + row * q_width, length, before + length});
+                         out + row * q_width, length, before + length});
   }
-  mix(sequences, kv_stride);
+  mix(sequences, kv_stride, out);
   return mixed;
 }
 
@@ -162,19 +192,35 @@ at::Tensor BlockRunner::attend_branches(at::Tensor qkv, const KeyValues& prefix,
   std::int64_t row = 0;
   for (const std::int64_t length : lengths) {
     turn(base + row * width, length, before);
-    const at::Tensor rows = qkv.select(0, 0).narrow(0, row, length);
-    const auto whole = [&](const at::Tensor& cached, std::int64_t column) {
-      return kept.emplace_back(
-          at::cat({cached.narrow(0, 0, before), rows.narrow(1, column, kv_width)}, 0));
+    kernels::AttentionSequence sequence{base + row * width,
+                                        nullptr,
+                                        nullptr,
+                                        mixed.mutable_data_ptr<float>() + row * q_width,
+                                        length,
+                                        before + length};
+    const auto behind_prefix = [&](const at::Tensor& cached, const at::Tensor& rows) {
+      return kept.emplace_back(at::cat({cached.narrow(0, 0, before), rows}, 0));
     };
-    const at::Tensor keys = whole(prefix.keys, q_width);
-    const at::Tensor values = whole(prefix.values, q_width + kv_width);
-    sequences.push_back({base + row * width, keys.const_data_ptr<float>(),
-                         values.const_data_ptr<float>(),
-                         mixed.mutable_data_ptr<float>() + row * q_width, length, before + length});
+    if (code_bits() != 0) {
+      KeyValues own;
+      reserve(own, length);
+      encode(base + row * width, length, before, own.keys.mutable_data_ptr<std::uint8_t>(),
+             own.values.mutable_data_ptr<std::uint8_t>());
+      sequence.k_codes =
+          behind_prefix(prefix.keys, own.keys.narrow(0, 0, length)).const_data_ptr<std::uint8_t>();
+      sequence.v_codes = behind_prefix(prefix.values, own.values.narrow(0, 0, length))
+                             .const_data_ptr<std::uint8_t>();
+    } else {
+      const at::Tensor rows = qkv.select(0, 0).narrow(0, row, length);
+      sequence.k =
+          behind_prefix(prefix.keys, rows.narrow(1, q_width, kv_width)).const_data_ptr<float>();
+      sequence.v = behind_prefix(prefix.values, rows.narrow(1, q_width + kv_width, kv_width))
+                       .const_data_ptr<float>();
+    }
+    sequences.push_back(sequence);
     row += length;
   }
-  mix(sequences, kv_width);
+  mix(sequences, kv_width, mixed.mutable_data_ptr<float>());
   return mixed;
 }
 

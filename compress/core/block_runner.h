@@ -10,6 +10,7 @@
 #include <array>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "compress/core/forward.h"
 #include "compress/core/prepared_weight.h"
@@ -18,12 +19,22 @@ namespace attar {
 
 namespace kernels {
 struct AttentionSequence;
-}
+struct CodedAttention;
+}  // namespace kernels
+
+// What attention reads keys and values as, from a cache or without one.
+enum class CacheType : std::uint8_t {
+  kFloat32,
+  kCodes8,  // codes and a grid for 32 channels of one head and token: 9 bits a value,
+  kCodes4,  // or 5 (compress/kernels/coded_heads)
+};
+// Of 32, 8 or 4 bits. Throws UsageError for others.
+CacheType cache_type(std::int64_t bits, std::string_view where);
 
 // Keys (rotated) and values of the tokens seen so far in one block, for one sequence.
 struct KeyValues {
-  at::Tensor keys;    // [capacity, kv_width] float32
-  at::Tensor values;  // [capacity, kv_width] float32
+  at::Tensor keys;    // [capacity, kv_width] float32, or [capacity, bytes of a token] uint8 codes
+  at::Tensor values;  // the same
   std::int64_t length = 0;
 };
 
@@ -50,7 +61,8 @@ class BlockRunner {
  public:
   BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope,
               std::shared_ptr<ForwardMemory> memory = std::make_shared<ForwardMemory>(),
-              Arithmetic arithmetic = Arithmetic::kExact);
+              Arithmetic arithmetic = Arithmetic::kExact,
+              CacheType cache_type = CacheType::kFloat32);
 
   at::Tensor attention_input(const at::Tensor& x) const;                   // [B, T, hidden]
   at::Tensor attention(const at::Tensor& normed, KeyValues* cache) const;  // [B, T, q_width]
@@ -67,6 +79,9 @@ class BlockRunner {
   at::Tensor forward(const at::Tensor& x, KeyValues* cache = nullptr) const;
   at::Tensor forward_branches(const at::Tensor& x, const KeyValues& prefix,
                               std::span<const std::int64_t> lengths) const;
+
+  // Room for `tokens` tokens in all; keeps those that are there.
+  void reserve(KeyValues& cache, std::int64_t tokens) const;
 
   // `forward` in place, without a cache: x [B, T, hidden], contiguous, becomes the outputs.
   void advance(at::Tensor x) const;
@@ -87,7 +102,18 @@ class BlockRunner {
   void step(const float* x, KeyValues& cache, float* out) const;
   struct StepRows;
   void step_share(const StepRows& rows, int thread, int threads) const;
-  void mix(std::span<const kernels::AttentionSequence> sequences, std::int64_t kv_stride) const;
+  void step_attention(const StepRows& rows, std::int64_t first, std::int64_t heads) const;
+  void mix(std::span<const kernels::AttentionSequence> sequences, std::int64_t kv_stride,
+           float* mixed) const;
+  kernels::CodedAttention coded_attention() const;
+  // Mixes the channels of q | k | v of rotated rows and codes k and v.
+  void encode(float* rows, std::int64_t length, std::int64_t first_position, std::uint8_t* keys,
+              std::uint8_t* values) const;
+  // Takes the turned bias of the key-value heads from `head` on off rotated keys.
+  void take_bias_off(float* keys, std::int64_t stride, std::int64_t length, std::int64_t head,
+                     std::int64_t heads, std::int64_t first_position) const;
+  int code_bits() const;             // 0: float32
+  std::int64_t token_codes() const;  // bytes of keys or values of a token
   at::Tensor norm_and_project(const at::Tensor& x) const;
   at::Tensor attend(at::Tensor qkv, KeyValues* cache) const;
   at::Tensor attend_branches(at::Tensor qkv, const KeyValues& prefix,
@@ -98,9 +124,11 @@ class BlockRunner {
 
   ModelConfig config_;
   Arithmetic arithmetic_;
+  CacheType cache_type_;
   RopeTable rope_;
   std::shared_ptr<ForwardMemory> memory_;
   at::Tensor attention_norm_, mlp_norm_;
+  at::Tensor key_bias_;  // [kv_width] float32; undefined: none, or keys are not coded
   PreparedWeight qkv_, output_, gate_up_, down_;  // q|k|v and gate|up joined
 };
 

@@ -11,6 +11,7 @@
 #include "compress/core/numerics.h"
 #include "compress/core/quantized_codes.h"
 #include "compress/kernels/causal_attention/causal_attention.h"
+#include "compress/kernels/coded_heads/coded_heads.h"
 #include "compress/kernels/gated_activation/gated_activation.h"
 #include "compress/kernels/rms_norm/rms_norm.h"
 #include "compress/kernels/rotate/rotate.h"
@@ -27,9 +28,7 @@ struct BlockRunner::StepRows {
   float* gate_up;
   float* gated;
   float* out;
-  float* keys;  // of the cache, the row of this token
-  float* values;
-  const KeyValues* cache;
+  KeyValues* cache;  // with the room for this token, which its length counts already
 };
 
 bool BlockRunner::steps_alone(const at::Tensor& x, const KeyValues* cache) const {
@@ -42,7 +41,6 @@ void BlockRunner::step(const float* x, KeyValues& cache, float* out) const {
           "a cache continues one sequence within its capacity");
   require(cache.length < rope_.cos.size(0), "attention", "a sequence of ", cache.length + 1,
           " tokens exceeds the ", rope_.cos.size(0), " positions prepared");
-  const std::int64_t row = cache.length * config_.kv_width();
   const StepRows rows{x,
                       memory_->floats(ForwardMemory::kProjected, qkv_.outputs()),
                       memory_->floats(ForwardMemory::kMixed, config_.q_width()),
@@ -50,8 +48,6 @@ void BlockRunner::step(const float* x, KeyValues& cache, float* out) const {
                       memory_->floats(ForwardMemory::kGateUp, 2 * config_.ffn),
                       memory_->floats(ForwardMemory::kGated, config_.ffn),
                       out,
-                      cache.keys.mutable_data_ptr<float>() + row,
-                      cache.values.mutable_data_ptr<float>() + row,
                       &cache};
   ++cache.length;
   const bool shared = 3 * config_.hidden * config_.ffn >= kernels::kSharedProduct;
@@ -79,40 +75,66 @@ kernels::RoundedRows round_row(const float* x, std::int64_t columns) {
 
 }  // namespace
 
-void BlockRunner::step_share(const StepRows& rows, int thread, int threads) const {
-  const std::int64_t hidden = config_.hidden, ffn = config_.ffn, dim = config_.head_dim;
+// The key-value heads [first, first + heads) of the one token, and the queries that read them.
+void BlockRunner::step_attention(const StepRows& rows, std::int64_t first,
+                                 std::int64_t heads) const {
+  const std::int64_t dim = config_.head_dim, group = config_.heads / config_.kv_heads;
   const std::int64_t q_width = config_.q_width(), kv_width = config_.kv_width();
+  const std::int64_t position = rows.cache->length - 1;
+  float* q = rows.qkv + first * group * dim;
+  float* k = rows.qkv + q_width + first * dim;
+  float* v = k + kv_width;
+  float* mixed = rows.mixed + first * group * dim;
+  const auto turn = [&](float* states, std::int64_t count) {
+    kernels::rotate({states, qkv_.outputs(), 1, count, dim, dim, rope_.cos.const_data_ptr<float>(),
+                     rope_.sin.const_data_ptr<float>(), rope_.cos.size(0), position});
+  };
+  turn(q, heads * group);
+  turn(k, heads);
+  kernels::AttentionSequence sequence{q, nullptr, nullptr, mixed, 1, position + 1};
+  kernels::CodedAttention coded = coded_attention();
+  if (coded.bits != 0) {
+    take_bias_off(k, kv_width, 1, first, heads, position);
+    const auto mix_heads = [&](float* states, std::int64_t count) {
+      kernels::mix_channels(states, {count * dim, 1, count, dim});
+    };
+    mix_heads(q, heads * group);
+    mix_heads(k, heads);
+    mix_heads(v, heads);
+    const auto store = [&](const float* states, at::Tensor& held) {
+      auto* codes = held.mutable_data_ptr<std::uint8_t>() +
+                    first * kernels::coded_head_bytes(dim, coded.bits);
+      kernels::code_heads(states, {kv_width, 1, heads, dim}, coded.bits,
+                          codes + position * coded.stride, coded.stride);
+      return codes;
+    };
+    sequence.k_codes = store(k, rows.cache->keys);
+    sequence.v_codes = store(v, rows.cache->values);
+    if (coded.key_bias) coded.key_bias += first * dim;
+  } else {
+    const auto store = [&](const float* states, at::Tensor& held) {
+      float* floats = held.mutable_data_ptr<float>() + first * dim;
+      std::memcpy(floats + position * kv_width, states,
+                  static_cast<std::size_t>(heads * dim) * sizeof(float));
+      return floats;
+    };
+    sequence.k = store(k, rows.cache->keys);
+    sequence.v = store(v, rows.cache->values);
+  }
+  kernels::causal_attention({&sequence, 1, heads * group, heads, dim, qkv_.outputs(), kv_width,
+                             kv_width, q_width,
+                             static_cast<float>(1.0 / std::sqrt(config_.head_dim)), coded});
+  if (coded.bits != 0) kernels::mix_channels(mixed, {q_width, 1, heads * group, dim});
+}
+
+void BlockRunner::step_share(const StepRows& rows, int thread, int threads) const {
+  const std::int64_t hidden = config_.hidden, ffn = config_.ffn, q_width = config_.q_width();
   qkv_.codes()->multiply_share(norm_and_round(rows.x, attention_norm_, config_.norm_eps),
                                {rows.qkv, qkv_.outputs(), qkv_.bias(), nullptr}, thread, threads);
 #pragma omp barrier
   const std::int64_t first = thread * config_.kv_heads / threads;
   const std::int64_t heads = (thread + 1) * config_.kv_heads / threads - first;
-  if (heads > 0) {
-    const std::int64_t group = config_.heads / config_.kv_heads;
-    float* q = rows.qkv + first * group * dim;
-    float* k = rows.qkv + q_width + first * dim;
-    const std::int64_t position = rows.cache->length - 1;
-    const auto turn = [&](float* states, std::int64_t count) {
-      kernels::rotate({states, qkv_.outputs(), 1, count, dim, dim,
-                       rope_.cos.const_data_ptr<float>(), rope_.sin.const_data_ptr<float>(),
-                       rope_.cos.size(0), position});
-    };
-    turn(q, heads * group);
-    turn(k, heads);
-    const auto size = static_cast<std::size_t>(heads * dim) * sizeof(float);
-    std::memcpy(rows.keys + first * dim, k, size);
-    std::memcpy(rows.values + first * dim, k + kv_width, size);
-    const kernels::AttentionSequence sequence{
-        q,
-        rows.cache->keys.const_data_ptr<float>() + first * dim,
-        rows.cache->values.const_data_ptr<float>() + first * dim,
-        rows.mixed + first * group * dim,
-        1,
-        position + 1};
-    kernels::causal_attention({&sequence, 1, heads * group, heads, dim, qkv_.outputs(), kv_width,
-                               kv_width, q_width,
-                               static_cast<float>(1.0 / std::sqrt(config_.head_dim))});
-  }
+  if (heads > 0) step_attention(rows, first, heads);
 #pragma omp barrier
   output_.codes()->multiply_share(round_row(rows.mixed, q_width),
                                   {rows.hidden, hidden, output_.bias(), rows.x}, thread, threads);

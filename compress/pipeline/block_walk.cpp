@@ -93,8 +93,9 @@ at::Tensor tokens_of(KeptTokens tokens, const Model& original, const Model& chan
 
 }  // namespace
 
-BlockWalk::BlockWalk(const Model& model, const at::Tensor& ids)
+BlockWalk::BlockWalk(const Model& model, const at::Tensor& ids, CacheType cache)
     : model_(model),
+      cache_(cache),
       rope_(rope_table(model.config(), ids.size(1))),
       hidden_(embed(model.embedding(), ids)) {}
 
@@ -104,7 +105,8 @@ void BlockWalk::step() {
   if (runner_) {
     runner_->take(block);
   } else {
-    runner_.emplace(model_.config(), block, rope_);
+    runner_.emplace(model_.config(), block, rope_, std::make_shared<ForwardMemory>(),
+                    Arithmetic::kExact, cache_);
   }
   for (std::int64_t window = 0; window < hidden_.size(0); ++window) {
     runner_->advance(hidden_.narrow(0, window, 1));
@@ -126,12 +128,12 @@ void require_same_vocabulary(const Model& a, const Model& b) {
 
 std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const Model& changed,
                                                     const ScoredWindows& text, const WalkStep& step,
-                                                    KeptTokens tokens) {
+                                                    KeptTokens tokens, CacheType cache) {
   const at::Tensor& ids = text.ids;
   const at::Tensor mapped = tokens_of(tokens, original, changed);
   const at::Tensor teacher_ids =
       mapped.defined() ? at::index_select(mapped, 0, ids.flatten()).view(ids.sizes()) : ids;
-  BlockWalk teacher(original, teacher_ids), student(changed, ids);
+  BlockWalk teacher(original, teacher_ids), student(changed, ids, cache);
   const std::int64_t layers = std::max(original.config().layers, changed.config().layers);
   for (std::int64_t block = 0; block < layers; ++block) {
     step("block");

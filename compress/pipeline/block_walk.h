@@ -19,7 +19,7 @@ namespace attar {
 class BlockWalk {
  public:
   // ids [N, T] int64, inside of the vocabulary. `model` must outlive the walk.
-  BlockWalk(const Model& model, const at::Tensor& ids);
+  BlockWalk(const Model& model, const at::Tensor& ids, CacheType cache = CacheType::kFloat32);
 
   // Runs all windows through the next block; nothing after the last one.
   void step();
@@ -29,6 +29,7 @@ class BlockWalk {
 
  private:
   const Model& model_;
+  CacheType cache_;
   RopeTable rope_;
   at::Tensor hidden_;  // [N, T, hidden]
   std::int64_t next_ = 0;
@@ -55,9 +56,13 @@ using WalkStep = std::function<void(std::string_view what)>;
 // others: a model that lost nothing but rows has KL 0 and the same perplexity. The original by
 // itself may cut the text into other pieces, so none of this says what the trimmed tokenizer costs:
 // bits a byte do, each model with its own tokenizer (task wikitext).
+//
+// `cache` is what the changed model reads keys and values as, each position as after reading token
+// by token; the original reads float32.
 std::vector<eval::WindowDivergence> walk_divergence(const Model& original, const Model& changed,
                                                     const ScoredWindows& text, const WalkStep& step,
-                                                    KeptTokens tokens = {});
+                                                    KeptTokens tokens = {},
+                                                    CacheType cache = CacheType::kFloat32);
 
 // Throws BadInput unless both have as many tokens.
 void require_same_vocabulary(const Model& a, const Model& b);

@@ -1,5 +1,7 @@
 #include "compress/pipeline/evaluate.h"
 
+#include <utility>
+
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
 #include "compress/io/atomic_file.h"
@@ -61,9 +63,14 @@ std::vector<eval::TaskResult> answer(const std::string& path, const std::vector<
     for (auto& result : results) answers.push_back(std::move(result));
   }
   std::unique_ptr<LanguageModel> language;
+  std::int64_t kv_bits = 0;  // of `language`
   for (const EvalStep& step : steps) {
     if (texts == nullptr || step.kind != EvalKind::kText) continue;
-    if (!language) language = stoppable(engine.make_language_model(model, tokenizer), context);
+    if (std::exchange(kv_bits, step.text.kv_bits) != step.text.kv_bits) {
+      language.reset();
+      const CacheType cache = cache_type(kv_bits, step.where);
+      language = stoppable(engine.make_language_model(model, tokenizer, cache), context);
+    }
     texts->push_back(perplexity_alone(step, *language, context, progress));
   }
   return answers;
@@ -140,7 +147,9 @@ Evaluation evaluate_model(const std::string& model, const std::string& teacher,
     return found;
   }
   found.tasks = answer(model, steps, engine, context, progress, nullptr);
-  found.teachers = answer(teacher, steps, engine, context, progress, nullptr);
+  Engine plain = engine;
+  plain.cache = CacheType::kFloat32;
+  found.teachers = answer(teacher, steps, plain, context, progress, nullptr);
   found.texts = texts_against(teacher, model, steps, context, progress);
   return found;
 }

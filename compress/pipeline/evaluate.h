@@ -24,7 +24,8 @@ struct Evaluation {
   nlohmann::ordered_json results(const std::string& model) const;
 };
 
-// `model` and `teacher` (empty: none) are paths.
+// `model` and `teacher` (empty: none) are paths. engine.cache and the kv_bits of a text are those
+// of `model`; a teacher keeps keys and values in float32.
 Evaluation evaluate_model(const std::string& model, const std::string& teacher,
                           const std::vector<EvalStep>& steps, const Engine& engine,
                           const RunContext& context, Progress& progress);

@@ -122,7 +122,8 @@ std::vector<MeasuredText> measure_texts(const std::vector<EvalStep>& steps, cons
       context.check_stop();
       progress.step(what);
     };
-    const auto divergence = walk_divergence(original, changed, windows, report, tokens);
+    const auto divergence = walk_divergence(original, changed, windows, report, tokens,
+                                            cache_type(step.text.kv_bits, step.where));
     measured.push_back({step, eval::summarize(divergence)});
   }
   return measured;
@@ -135,7 +136,8 @@ TaskRun run_tasks(const std::vector<EvalStep>& steps, const std::vector<std::str
   bool any = !questions.empty();
   for (const EvalStep& step : steps) any |= step.kind == EvalKind::kTask;
   if (!any) return run;
-  const auto language = stoppable(engine.make_language_model(model, tokenizer), context);
+  const auto language =
+      stoppable(engine.make_language_model(model, tokenizer, engine.cache), context);
   for (const EvalStep& step : steps) {
     if (step.kind != EvalKind::kTask) continue;
     std::vector<eval::TaskResult>& results = run.tasks.emplace_back();

@@ -23,8 +23,10 @@ namespace attar {
 // What the pipeline asks of the rooms below, so that tests can give their own.
 struct Engine {
   const PassRegistry* registry = nullptr;
-  std::function<std::unique_ptr<LanguageModel>(const Model&, std::shared_ptr<const Tokenizer>)>
+  std::function<std::unique_ptr<LanguageModel>(const Model&, std::shared_ptr<const Tokenizer>,
+                                               CacheType)>
       make_language_model;
+  CacheType cache = CacheType::kFloat32;  // of the model that answers tasks
 };
 
 struct MeasuredText {

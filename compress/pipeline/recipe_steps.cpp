@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
 
 namespace attar {
@@ -82,6 +83,7 @@ EvalStep read_eval_step(const json& entry, const std::string& where) {
     step.kind = EvalKind::kText;
     step.text = read_fields<TextEvalConfig>(named.options, step.where);
     require<UsageError>(!step.text.text.empty(), step.where, "text is missing; give a text file");
+    cache_type(step.text.kv_bits, step.where);
     return step;
   }
   require<UsageError>(is_task(named.name), where, "unknown task '", named.name,

@@ -49,6 +49,7 @@ struct TextEvalConfig {
   std::string text;
   std::int64_t length = 1024;  // tokens a window
   std::int64_t windows = 0;    // the first so many; 0: all
+  std::int64_t kv_bits = 32;   // of the changed model's keys and values: 32, 8 or 4
 
   template <class Visit>
   static void fields(Visit&& visit) {
@@ -60,6 +61,8 @@ struct TextEvalConfig {
     visit("length", &C::length, Range<std::int64_t>{8, 1 << 17}, "Tokens a window.");
     visit("windows", &C::windows, Range<std::int64_t>{0, 1 << 20},
           "How many windows from the start; 0: all.");
+    visit("kv_bits", &C::kv_bits, Range<std::int64_t>{4, 32},
+          "Bits of keys and values in the model measured: 32 (float32), 8 or 4.");
   }
 };
 

@@ -14,25 +14,6 @@ namespace {
 // Tokens of one forward pass: bounds the working memory of a long prompt.
 constexpr std::size_t kReadTokens = 2048;
 
-// Room for `needed` tokens in all caches; grows by doubling, keeps what is there.
-void reserve(Transformer::State& state, const ModelConfig& config, std::int64_t needed) {
-  for (std::size_t block = 0; block < state.caches.size(); ++block) {
-    KeyValues& cache = state.caches[block];
-    const std::int64_t width =
-        config.widths_of(static_cast<std::int64_t>(block)).kv_heads * config.head_dim;
-    const std::int64_t capacity = cache.keys.defined() ? cache.keys.size(0) : 0;
-    if (capacity >= needed) continue;
-    const std::int64_t grown = std::max({needed, 2 * capacity, std::int64_t{256}});
-    const auto larger = [&](const at::Tensor& old) {
-      at::Tensor fresh = at::empty({grown, width}, at::kFloat);
-      if (cache.length > 0) fresh.narrow(0, 0, cache.length).copy_(old.narrow(0, 0, cache.length));
-      return fresh;
-    };
-    cache.keys = larger(cache.keys);
-    cache.values = larger(cache.values);
-  }
-}
-
 }  // namespace
 
 LogitsHead::LogitsHead(const Model& model, Arithmetic arithmetic)
@@ -69,14 +50,14 @@ std::vector<kernels::LogitStats> LogitsHead::statistics(
   return found;
 }
 
-Transformer::Transformer(const Model& model, Arithmetic arithmetic)
+Transformer::Transformer(const Model& model, Arithmetic arithmetic, CacheType cache)
     : config_(model.config()), embedding_(model.embedding()), head_(model, arithmetic) {
   const RopeTable rope = rope_table(config_, config_.max_positions);
   const auto memory = std::make_shared<ForwardMemory>();
   for (std::int64_t index = 0; index < config_.layers; ++index) {
     const Block block = model.block(index);
     check_finite(block, index);
-    blocks_.emplace_back(config_, block, rope, memory, arithmetic);
+    blocks_.emplace_back(config_, block, rope, memory, arithmetic, cache);
     model.done_with_block(index);
   }
 }
@@ -85,6 +66,21 @@ Transformer::State Transformer::start() const {
   State state;
   state.caches.resize(blocks_.size());
   return state;
+}
+
+void Transformer::reserve(State& state, std::size_t tokens) const {
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    blocks_[i].reserve(state.caches[i], static_cast<std::int64_t>(tokens));
+  }
+}
+
+std::int64_t Transformer::cache_bytes(const State& state) {
+  std::int64_t sum = 0;
+  for (const KeyValues& cache : state.caches) {
+    if (cache.keys.defined())
+      sum += static_cast<std::int64_t>(cache.keys.nbytes() + cache.values.nbytes());
+  }
+  return sum;
 }
 
 std::int64_t Transformer::weight_bytes() const {
@@ -111,7 +107,7 @@ at::Tensor Transformer::embed_tokens(std::span<const TokenId> tokens) const {
 }
 
 at::Tensor Transformer::extend(State& state, std::span<const TokenId> tokens) const {
-  reserve(state, config_, static_cast<std::int64_t>(state.tokens.size() + tokens.size()));
+  reserve(state, state.tokens.size() + tokens.size());
   std::vector<at::Tensor> parts;
   for (std::size_t first = 0; first < tokens.size(); first += kReadTokens) {
     const auto piece = tokens.subspan(first, std::min(kReadTokens, tokens.size() - first));
@@ -145,8 +141,8 @@ namespace {
 class TransformerLanguageModel final : public LanguageModel {
  public:
   TransformerLanguageModel(const Model& model, std::shared_ptr<const Tokenizer> tokenizer,
-                           Arithmetic arithmetic)
-      : transformer_(model, arithmetic),
+                           Arithmetic arithmetic, CacheType cache)
+      : transformer_(model, arithmetic, cache),
         tokenizer_(std::move(tokenizer)),
         state_(transformer_.start()) {}
 
@@ -257,15 +253,16 @@ class TransformerLanguageModel final : public LanguageModel {
 }  // namespace
 
 std::unique_ptr<LanguageModel> make_language_model(const Model& model,
-                                                   std::shared_ptr<const Tokenizer> tokenizer) {
-  return std::make_unique<TransformerLanguageModel>(model, std::move(tokenizer),
-                                                    Arithmetic::kExact);
+                                                   std::shared_ptr<const Tokenizer> tokenizer,
+                                                   CacheType cache) {
+  return std::make_unique<TransformerLanguageModel>(model, std::move(tokenizer), Arithmetic::kExact,
+                                                    cache);
 }
 
 std::unique_ptr<LanguageModel> make_quantized_language_model(
-    const Model& model, std::shared_ptr<const Tokenizer> tokenizer) {
+    const Model& model, std::shared_ptr<const Tokenizer> tokenizer, CacheType cache) {
   return std::make_unique<TransformerLanguageModel>(model, std::move(tokenizer),
-                                                    Arithmetic::kQuantized);
+                                                    Arithmetic::kQuantized, cache);
 }
 
 }  // namespace attar

@@ -42,7 +42,9 @@ class LogitsHead {
 // All blocks of a model, prepared: in float32, 4 bytes a weight, or as the codes of the file.
 class Transformer {
  public:
-  explicit Transformer(const Model& model, Arithmetic arithmetic = Arithmetic::kExact);
+  // `cache` is what keys and values are kept and read as.
+  explicit Transformer(const Model& model, Arithmetic arithmetic = Arithmetic::kExact,
+                       CacheType cache = CacheType::kFloat32);
 
   // What has been read so far, a cache a block.
   struct State {
@@ -50,6 +52,8 @@ class Transformer {
     std::vector<KeyValues> caches;
   };
   State start() const;
+  // Bytes that keys and values take, with the room that they have to grow.
+  static std::int64_t cache_bytes(const State& state);
   // Forgets everything after the first `length` tokens.
   static void rewind(State& state, std::size_t length);
 
@@ -67,6 +71,7 @@ class Transformer {
   std::int64_t weight_bytes() const;
 
  private:
+  void reserve(State& state, std::size_t tokens) const;
   at::Tensor embed_tokens(std::span<const TokenId> tokens) const;  // [1, T, hidden]
 
   ModelConfig config_;
@@ -76,9 +81,11 @@ class Transformer {
 };
 
 std::unique_ptr<LanguageModel> make_language_model(const Model& model,
-                                                   std::shared_ptr<const Tokenizer> tokenizer);
+                                                   std::shared_ptr<const Tokenizer> tokenizer,
+                                                   CacheType cache = CacheType::kFloat32);
 // The same on codes (Arithmetic::kQuantized): faster, and near the model that the file describes.
 std::unique_ptr<LanguageModel> make_quantized_language_model(
-    const Model& model, std::shared_ptr<const Tokenizer> tokenizer);
+    const Model& model, std::shared_ptr<const Tokenizer> tokenizer,
+    CacheType cache = CacheType::kFloat32);
 
 }  // namespace attar

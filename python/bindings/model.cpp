@@ -73,7 +73,7 @@ class OpenModel {
                         ", and ", max_new_tokens, " new ones are asked for");
     const std::scoped_lock lock(mutex_);
     transformer_.reset();
-    if (!language_) language_ = engine().make_language_model(model_, tokenizer_);
+    if (!language_) language_ = engine().make_language_model(model_, tokenizer_, engine().cache);
     return Interruption::guard([&](Interruption& interruption) {
       const RunContext context = interruption.context();
       const auto stop = [&](std::span<const TokenId>) {

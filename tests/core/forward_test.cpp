@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
@@ -115,6 +116,99 @@ TEST_P(BlockForward, InPlaceAndInAnotherBlocksMemoryItIsTheSame) {
   EXPECT_TRUE(at::equal(runner.add_mlp(h, runner.gated(runner.mlp_input(h))), expected));
 }
 
+class CodedCache : public ::testing::TestWithParam<std::tuple<bool, CacheType>> {
+ protected:
+  ModelConfig config = small_config();
+  RopeTable rope = rope_table(config, 64);
+  Block block = random_model(std::get<0>(GetParam())).block(1);
+  at::Tensor x = normal({3, 21, config.hidden}, "x");
+
+  BlockRunner runner(CacheType type) const {
+    return BlockRunner(config, block, rope, std::make_shared<ForwardMemory>(), Arithmetic::kExact,
+                       type);
+  }
+  BlockRunner runner() const { return runner(std::get<1>(GetParam())); }
+};
+
+// A token's codes are its own: no way of reading a sequence changes a bit of what follows.
+TEST_P(CodedCache, AtOnceInPiecesTokenByTokenAndInABatchItIsTheSame) {
+  const BlockRunner coded = runner();
+  const at::Tensor together = coded.forward(x);
+  at::Tensor moved = x.clone();
+  coded.advance(moved);
+  EXPECT_TRUE(at::equal(moved, together));
+  for (std::int64_t b = 0; b < x.size(0); ++b) {
+    const at::Tensor one = x.narrow(0, b, 1), whole = together.narrow(0, b, 1);
+    EXPECT_TRUE(at::equal(coded.forward(one), whole)) << b;
+    for (const std::int64_t cut : {1, 7, 20}) {
+      KeyValues cache;
+      coded.reserve(cache, cut);
+      const at::Tensor first = coded.forward(one.narrow(1, 0, cut), &cache);
+      coded.reserve(cache, 21);
+      const at::Tensor second = coded.forward(one.narrow(1, cut, 21 - cut), &cache);
+      EXPECT_EQ(cache.length, 21);
+      EXPECT_TRUE(at::equal(at::cat({first, second}, 1), whole)) << cut;
+    }
+    KeyValues cache;
+    std::vector<at::Tensor> steps;
+    for (std::int64_t t = 0; t < 21; ++t) {
+      coded.reserve(cache, t + 1);
+      steps.push_back(coded.forward(one.narrow(1, t, 1), &cache));
+    }
+    EXPECT_TRUE(at::equal(at::cat(steps, 1), whole));
+  }
+  set_threads(1);
+  const at::Tensor single = coded.forward(x);
+  set_threads(2);
+  EXPECT_TRUE(at::equal(coded.forward(x), single));
+}
+
+TEST_P(CodedCache, BranchesEqualContinuationsReadAlone) {
+  const BlockRunner coded = runner();
+  KeyValues prefix;
+  coded.reserve(prefix, 64);
+  coded.forward(x.narrow(0, 0, 1), &prefix);
+  const std::array<std::int64_t, 3> lengths = {4, 1, 9};
+  const at::Tensor tails = normal({1, 14, config.hidden}, "tails");
+  const at::Tensor side_by_side = coded.forward_branches(tails, prefix, lengths);
+  std::int64_t row = 0;
+  for (const std::int64_t length : lengths) {
+    KeyValues copy{prefix.keys.clone(), prefix.values.clone(), prefix.length};
+    const at::Tensor alone = coded.forward(tails.narrow(1, row, length), &copy);
+    EXPECT_TRUE(at::equal(alone, side_by_side.narrow(1, row, length))) << length;
+    row += length;
+  }
+}
+
+// A bias a hundred times as large as the keys differ by, as Qwen2's models have it: it is no part
+// of the codes, so it costs nothing. (Coded with the rest, 8 bits miss by 0.05, 4 bits by 0.5.)
+TEST_P(CodedCache, IsNearTheFloatsEvenUnderALargeKeyBias) {
+  const bool biased = std::get<0>(GetParam());
+  if (biased) block[Role::kKey].bias = normal({config.kv_width()}, "large", 100.0);
+  if (biased) block[Role::kQuery].bias = at::Tensor();
+  const at::Tensor exact = runner(CacheType::kFloat32).forward(x) - x;
+  const double error = ((runner().forward(x) - x) - exact).norm().item<double>();
+  const bool eight = std::get<1>(GetParam()) == CacheType::kCodes8;
+  const double relative = error / exact.norm().item<double>();
+  EXPECT_LT(relative, eight ? 0.004 : 0.07);
+  EXPECT_GT(relative, 1e-5);
+}
+
+TEST(CacheTypes, AreOf32And8And4Bits) {
+  EXPECT_EQ(cache_type(32, "x"), CacheType::kFloat32);
+  EXPECT_EQ(cache_type(8, "x"), CacheType::kCodes8);
+  EXPECT_EQ(cache_type(4, "x"), CacheType::kCodes4);
+  EXPECT_THROW(cache_type(16, "x"), UsageError);
+}
+
+INSTANTIATE_TEST_SUITE_P(BiasesAndBits, CodedCache,
+                         ::testing::Combine(::testing::Bool(),
+                                            ::testing::Values(CacheType::kCodes8,
+                                                              CacheType::kCodes4)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param) ? "biased" : "plain") +
+                                  (std::get<1>(info.param) == CacheType::kCodes8 ? "8" : "4");
+                         });
 INSTANTIATE_TEST_SUITE_P(Biases, BlockForward, ::testing::Bool(),
                          [](const auto& info) { return info.param ? "with" : "without"; });
 

@@ -37,6 +37,25 @@ at::Tensor ids_below(std::int64_t bound) {
   return ids;
 }
 
+// Against itself: only the rounding of keys and values is left, more of it with fewer bits.
+TEST(WalkDivergence, MeasuresWhatACodedCacheCosts) {
+  const Model base = testing::random_model(/*biases=*/true);
+  const at::Tensor ids = ids_below(base.config().vocabulary);
+  const auto mean_of = [&](CacheType cache) {
+    double sum = 0, count = 0;
+    for (const auto& window : walk_divergence(
+             base, base, {ids}, [](std::string_view) {}, {}, cache)) {
+      for (const float nats : window.nats) sum += static_cast<double>(nats), count += 1;
+    }
+    return sum / count;
+  };
+  EXPECT_EQ(mean_of(CacheType::kFloat32), 0);
+  const double eight = mean_of(CacheType::kCodes8), four = mean_of(CacheType::kCodes4);
+  EXPECT_GT(eight, 0);
+  EXPECT_GT(four, 20 * eight);
+  EXPECT_LT(four, 0.2);
+}
+
 TEST(WalkDivergence, OfATrimmedModelComparesTheKeptTokensAndTellsWhatLayOutside) {
   const Model base = testing::random_model();
   const at::Tensor ids = ids_below(std::ssize(kKept));

@@ -20,6 +20,12 @@ TEST(EvalStepFromText, ReadsATaskWithAndWithoutOptions) {
   EXPECT_EQ(step.task.limit, 100);
 }
 
+TEST(EvalStepFromText, ReadsTheBitsOfKeysAndValues) {
+  EXPECT_EQ(eval_step_from("divergence:text=a.txt,kv_bits=8").text.kv_bits, 8);
+  EXPECT_EQ(eval_step_from("divergence:text=a.txt").text.kv_bits, 32);
+  EXPECT_THROW(eval_step_from("divergence:text=a.txt,kv_bits=6"), UsageError);
+}
+
 TEST(EvalStepFromText, RefusesWhatIsNoPair) {
   for (const char* wrong : {"perplexity:", "perplexity:wiki.txt", "perplexity:=3",
                             "perplexity:length=64,", "perplexity:text=a,lenght=64"}) {

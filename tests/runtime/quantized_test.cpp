@@ -154,6 +154,40 @@ TEST(QuantizedLanguageModel, LeavesPlainWeightsAsTheyAre) {
                         hidden_of(Transformer(grouped, Arithmetic::kQuantized), tokens(20), 20)));
 }
 
+// One token's step by a team of threads codes its keys and values as a prompt read at once does.
+TEST(QuantizedLanguageModel, StepsWithACodedCacheAsItReadsAPrompt) {
+  const int before = threads();
+  for (const CacheType cache : {CacheType::kCodes8, CacheType::kCodes4}) {
+    const Model model = codes_model(4, ZeroPoint::kSymmetric, /*biases=*/true);
+    const Transformer transformer(model, Arithmetic::kQuantized, cache);
+    set_threads(1);
+    const at::Tensor whole = hidden_of(transformer, tokens(40), 40);
+    for (const int count : {1, 2, 3}) {
+      set_threads(count);
+      for (const std::int64_t piece : {1, 7}) {
+        EXPECT_TRUE(at::equal(hidden_of(transformer, tokens(40), piece), whole))
+            << count << " " << piece;
+      }
+    }
+  }
+  set_threads(before);
+}
+
+// A head of 64 channels: 256 bytes as floats, 72 and 40 as codes.
+TEST(Transformer, KeepsACodedCacheInFewerBytes) {
+  const Model model = codes_model(4, ZeroPoint::kSymmetric);
+  const auto bytes = [&](CacheType cache) {
+    const Transformer transformer(model, Arithmetic::kExact, cache);
+    Transformer::State state = transformer.start();
+    transformer.extend(state, tokens(50));
+    return Transformer::cache_bytes(state);
+  };
+  const std::int64_t floats = bytes(CacheType::kFloat32);
+  EXPECT_EQ(floats, 2 * 2 * 50 * 3 * 256);
+  EXPECT_EQ(bytes(CacheType::kCodes8), floats * 72 / 256);
+  EXPECT_EQ(bytes(CacheType::kCodes4), floats * 40 / 256);
+}
+
 TEST(QuantizedLanguageModel, HoldsTheBytesOfTheCodes) {
   const Transformer model(codes_model(4, ZeroPoint::kSymmetric), Arithmetic::kQuantized);
   const ModelConfig config = wide_config();

@@ -3,6 +3,7 @@
 
 #include "compress/kernels/causal_attention/blocks.h"
 #include "compress/kernels/causal_attention/causal_attention.h"
+#include "compress/kernels/causal_attention/coded_tile.h"
 #include "compress/kernels/simd/math.h"
 
 namespace attar::kernels {
@@ -150,6 +151,42 @@ ATTAR_INLINE void write_row(const float* sums, const float* weight_sums, std::in
   }
 }
 
+// The keys [begin, begin + count) and values of one key-value head as floats.
+struct FloatTile {
+  const float* keys;
+  const float* values;
+  std::int64_t key_stride;
+  std::int64_t value_stride;
+};
+
+// Every tile, against the rows that see it.
+template <class S, class Tiles>
+ATTAR_INLINE void attend_tiles(AttentionRows& rows, std::int64_t count, std::int64_t key_end,
+                               std::int64_t head_dim, std::int64_t stride, float scale,
+                               const Tiles& tiles) {
+  std::int64_t first = 0;  // the first row that sees the tile
+  for (std::int64_t key = 0; key < key_end; key += kKeyTile) {
+    const std::int64_t keys = key_end - key < kKeyTile ? key_end - key : kKeyTile;
+    while (rows.limit[first] <= key) ++first;
+    const FloatTile tile = tiles(key, keys);
+    pack_keys<S>(tile.keys, tile.key_stride, keys, head_dim, rows.keys);
+    attend_rows<S>(rows, first, count, key, keys, tile.values, tile.value_stride, head_dim, stride,
+                   scale);
+  }
+}
+
+template <class S>
+void attend_coded(const CausalAttention& call, const AttentionSequence& sequence, std::int64_t head,
+                  AttentionRows& rows, std::int64_t count, std::int64_t key_end,
+                  std::int64_t stride) {
+  CodedTiles<S> tiles(call, sequence, head);
+  attend_tiles<S>(rows, count, key_end, call.head_dim, stride, call.scale,
+                  [&](std::int64_t begin, std::int64_t keys) -> FloatTile {
+                    tiles.decode(begin, keys);
+                    return {tiles.keys, tiles.values, tiles.stride, tiles.stride};
+                  });
+}
+
 template <class S>
 void attend_task(const CausalAttention& call, const AttentionTask& task) {
   constexpr int W = S::kWidth;
@@ -158,7 +195,7 @@ void attend_task(const CausalAttention& call, const AttentionTask& task) {
   const std::int64_t stride = (D + W - 1) / W * W;
   const std::int64_t heads = task.head_end - task.head_begin;
   const std::int64_t count = heads * (task.query_end - task.query_begin);
-  const std::int64_t kv_offset = task.head_begin / (call.heads / call.kv_heads) * D;
+  const std::int64_t kv_head = task.head_begin / (call.heads / call.kv_heads);
 
   AttentionRows rows;
   for (std::int64_t r = 0; r < count; ++r) {
@@ -173,13 +210,15 @@ void attend_task(const CausalAttention& call, const AttentionTask& task) {
     S::store(rows.weight_sums + r * W, S::broadcast(0.0f));
   }
   const std::int64_t key_end = sequence.key_count - sequence.query_count + task.query_end;
-  std::int64_t first = 0;  // the first row that sees the tile
-  for (std::int64_t key = 0; key < key_end; key += kKeyTile) {
-    const std::int64_t keys = key_end - key < kKeyTile ? key_end - key : kKeyTile;
-    while (rows.limit[first] <= key) ++first;
-    pack_keys<S>(sequence.k + key * call.k_stride + kv_offset, call.k_stride, keys, D, rows.keys);
-    attend_rows<S>(rows, first, count, key, keys, sequence.v + key * call.v_stride + kv_offset,
-                   call.v_stride, D, stride, call.scale);
+  if (call.coded.bits == 0) {
+    attend_tiles<S>(rows, count, key_end, D, stride, call.scale,
+                    [&](std::int64_t begin, std::int64_t) -> FloatTile {
+                      return {sequence.k + begin * call.k_stride + kv_head * D,
+                              sequence.v + begin * call.v_stride + kv_head * D, call.k_stride,
+                              call.v_stride};
+                    });
+  } else {
+    attend_coded<S>(call, sequence, kv_head, rows, count, key_end, stride);
   }
   for (std::int64_t r = 0; r < count; ++r) {
     const std::int64_t query = task.query_begin + r / heads;

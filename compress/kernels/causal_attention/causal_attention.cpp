@@ -21,6 +21,9 @@ void check_call(const CausalAttention& call) {
         call.head_dim);
   check(call.kv_heads >= 1 && call.heads % call.kv_heads == 0, "kv_heads must divide heads",
         call.kv_heads);
+  const int bits = call.coded.bits;
+  check(bits == 0 || bits == 4 || bits == 8, "codes must have 4 or 8 bits", bits);
+  check(bits == 0 || call.head_dim % 2 == 0, "head_dim of coded keys must be even", call.head_dim);
   for (std::int64_t s = 0; s < call.sequence_count; ++s) {
     check(call.sequences[s].query_count <= call.sequences[s].key_count,
           "query_count must not exceed key_count in sequence " + std::to_string(s),

@@ -18,6 +18,21 @@ struct AttentionSequence {
   float* out;                // [query_count, heads * head_dim], rows out_stride floats apart
   std::int64_t query_count;  // <= key_count
   std::int64_t key_count;
+  // In place of k and v where the call says so: [key_count] tokens of coded heads.
+  const std::uint8_t* k_codes = nullptr;
+  const std::uint8_t* v_codes = nullptr;
+};
+
+// Keys and values as code_heads wrote them (coded_heads.h); queries must have been mixed like the
+// keys, and `out` is to be mixed by the caller. A tile of a head at a time is decoded.
+struct CodedAttention {
+  int bits = 0;             // 8 or 4; 0: k and v are floats
+  std::int64_t stride = 0;  // bytes from one token to the next
+  // A bias that was taken off the keys before they were coded, turned to each one's position. It
+  // may be many times as large as what the keys differ by (Qwen2's is). nullptr: none.
+  const float* key_bias = nullptr;  // [kv_heads * head_dim], as it stands before rotation
+  const float* cosines = nullptr;   // [key_count or more, head_dim / 2]
+  const float* sines = nullptr;
 };
 
 // out = softmax(scale * q kT + causal mask) v for every head; head h reads key-value head
@@ -38,6 +53,7 @@ struct CausalAttention {
   std::int64_t v_stride;
   std::int64_t out_stride;
   float scale;  // usually 1 / sqrt(head_dim)
+  CodedAttention coded = {};
 };
 void causal_attention(const CausalAttention& call, const Variant& variant = active_variant());
 
