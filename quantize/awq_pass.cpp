@@ -5,6 +5,7 @@
 #include "compress/calibrate/layer_walk.h"
 #include "compress/linalg/quadratic_loss.h"
 #include "quantize/awq.h"
+#include "quantize/channel_scales.h"
 #include "quantize/gptq.h"
 #include "quantize/passes.h"
 
@@ -12,61 +13,6 @@ namespace attar {
 namespace {
 
 using Statistics = std::array<std::shared_ptr<const linalg::GramStatistics>, kSites.size()>;
-
-// The layers that read one input, and the layer before that undoes a scale of it (none: a norm).
-struct Group {
-  Site site;
-  std::vector<Role> readers;
-  std::optional<Role> producer = std::nullopt;
-};
-const std::array<Group, 4>& groups() {
-  static const std::array<Group, 4> kGroups = {
-      Group{Site::kAttentionInput, {Role::kQuery, Role::kKey, Role::kValue}},
-      Group{Site::kOutputInput, {Role::kOutput}, Role::kValue},
-      Group{Site::kMlpInput, {Role::kGate, Role::kUp}},
-      Group{Site::kDownInput, {Role::kDown}, Role::kUp}};
-  return kGroups;
-}
-
-void scale_rows(Linear& linear, const at::Tensor& factor) {
-  linear.weight = with_values(linear.weight, dense(linear.weight) * factor.unsqueeze(1));
-  if (linear.bias.defined()) linear.bias = linear.bias * factor;
-}
-
-void scale_columns(Linear& linear, const at::Tensor& factor) {
-  linear.weight = with_values(linear.weight, dense(linear.weight) * factor);
-}
-
-// Value channel c feeds channel c of every query head of its group: one scale a KV channel.
-at::Tensor per_kv_channel(const at::Tensor& scale, const ModelConfig& config) {
-  const std::int64_t repeats = config.heads / config.kv_heads;
-  return scale.reshape({config.kv_heads, repeats, config.head_dim}).select(1, 0).reshape({-1});
-}
-
-// Divides the producer of a site's activations by `scale`, exactly.
-void undo_in_producer(Block& block, Site site, const at::Tensor& scale, const ModelConfig& config) {
-  const at::Tensor inverse = scale.reciprocal();
-  switch (site) {
-    case Site::kAttentionInput:
-      block.attention_norm = block.attention_norm * inverse;
-      return;
-    case Site::kOutputInput:
-      scale_rows(block[Role::kValue], per_kv_channel(inverse, config));
-      return;
-    case Site::kMlpInput:
-      block.mlp_norm = block.mlp_norm * inverse;
-      return;
-    case Site::kDownInput:
-      scale_rows(block[Role::kUp], inverse);
-      return;
-  }
-}
-
-void apply_scale(Block& block, const Group& group, const at::Tensor& scale,
-                 const ModelConfig& config) {
-  for (const Role role : group.readers) scale_columns(block[role], scale);
-  undo_in_producer(block, group.site, scale, config);
-}
 
 }  // namespace
 
@@ -112,13 +58,12 @@ void AwqPass::run_block(BlockWork& work) const {
   std::array<at::Tensor, kSites.size()> scales;  // [I] float32; undefined: 1
   std::array<double, kRoles.size()> losses{}, plain_losses{};
 
-  for (const Group& group : groups()) {
+  for (const ChannelGroup& group : channel_groups()) {
     work.context.check_stop();
     const linalg::GramStatistics& input = *statistics[index_of(group.site)];
     record_dropped(work, group.site, input);
     // Scaling changes every reader and the producer: only where the rules allow all of them.
-    std::vector<Role> touched = group.readers;
-    if (group.producer) touched.push_back(*group.producer);
+    const std::vector<Role> touched = group.touched();
     const bool allowed = std::all_of(touched.begin(), touched.end(), [&](Role role) {
       return target(work.index, role).has_value();
     });
@@ -146,14 +91,14 @@ void AwqPass::run_block(BlockWork& work) const {
     }
   }
 
-  for (const Group& group : groups()) {
+  for (const ChannelGroup& group : channel_groups()) {
     const at::Tensor& scale = scales[index_of(group.site)];
     if (!scale.defined()) continue;
-    apply_scale(work.block, group, scale, work.config);
+    apply_channel_scale(work.block, group, scale, work.config);
     // What is compared with the unchanged block later must compare like with like.
     if (widths_of(work.original, work.config.head_dim) ==
         widths_of(work.block, work.config.head_dim)) {
-      apply_scale(work.original, group, scale, work.config);
+      apply_channel_scale(work.original, group, scale, work.config);
     }
   }
 

@@ -2,6 +2,7 @@
 
 #include "quantize/embedding_pass.h"
 #include "quantize/fit_pass.h"
+#include "quantize/smooth_pass.h"
 #include "quantize/tune_pass.h"
 
 namespace attar {
@@ -11,6 +12,7 @@ void register_quantize_passes(PassRegistry& registry) {
   registry.add<GptqPass>();
   registry.add<AwqPass>();
   registry.add<EmbeddingPass>();
+  registry.add<SmoothPass>();
   registry.add<FitPass>();
   registry.add<TunePass>();
 }

@@ -28,6 +28,20 @@ QuantScheme plain_scheme(const GridConfig& config) {
   return scheme;
 }
 
+QuantScheme plain_scheme(const SchemeConfig& config) {
+  QuantScheme scheme = plain_scheme(static_cast<const GridConfig&>(config));
+  scheme.activation_bits = config.activations;
+  return scheme;
+}
+
+void check_activations(const SchemeConfig& config, const std::string& where) {
+  require<UsageError>(config.activations == 0 || config.activations == 8, where,
+                      "activations must be 0 or 8, got ", config.activations);
+  require<UsageError>(config.activations == 0 || config.type.empty(), where,
+                      "type is for files of GGUF, which cannot say that activations are rounded; "
+                      "leave one of type and activations out");
+}
+
 bool sets_grid(const nlohmann::json& rule) {
   return rule.contains("bits") || rule.contains("group_size") || rule.contains("symmetric");
 }
@@ -54,7 +68,7 @@ QuantScheme grid_of(const GridConfig& config, std::int64_t columns) {
 
 std::string describe_scheme(const QuantScheme& scheme) {
   if (scheme.block != BlockGrid::kNone) return std::string(to_string(scheme.block));
-  return "W" + std::to_string(scheme.bits) +
+  return "W" + std::to_string(scheme.bits) + (scheme.activation_bits != 0 ? "A8" : "") +
          (scheme.group_size == 0 ? " row" : " g" + std::to_string(scheme.group_size)) + " " +
          std::string(to_string(scheme.zero_point));
 }
@@ -63,6 +77,7 @@ SchemeRules::SchemeRules(const SchemeConfig& config, std::string where)
     : base_(config), where_(std::move(where)) {
   require<UsageError>(base_.rules.is_array(), where_, "rules must be a list of mappings");
   check_type(base_.type, where_ + ".type");
+  check_activations(base_, where_);
   for (std::size_t i = 0; i < base_.rules.size(); ++i) {
     const std::string place = where_ + ".rules[" + std::to_string(i) + "]";
     require<UsageError>(base_.rules[i].is_object() && base_.rules[i].contains("layers"), place,
@@ -72,6 +87,7 @@ SchemeRules::SchemeRules(const SchemeConfig& config, std::string where)
     if (sets_grid(base_.rules[i])) defaults.type.clear();
     const auto read = read_fields<ExceptionFields>(base_.rules[i], place, defaults);
     check_type(read.type, place + ".type");
+    check_activations(read, place);
     exceptions_.push_back({read.layers, read});
   }
 }
@@ -111,6 +127,23 @@ SchemeDecision SchemeRules::decide(std::int64_t block, Role role, const ModelCon
   return decision;
 }
 
+// One input is rounded once: for all the layers that read it, or for none.
+void SchemeRules::check_inputs(std::span<const PlannedLayer> block) const {
+  const auto rounds = [](const PlannedLayer& layer) {
+    return layer.scheme && layer.scheme->activation_bits != 0;
+  };
+  for (const PlannedLayer& a : block) {
+    for (const PlannedLayer& b : block) {
+      require<DoesNotFit>(site_of(a.role) != site_of(b.role) || rounds(a) == rounds(b), where_,
+                          "layers '", layer_name(a.block, a.role), "' and '",
+                          layer_name(b.block, b.role),
+                          "' read one input, which activations: 8 rounds for both or for none "
+                          "(decided by ",
+                          a.rule, " and ", b.rule, ")");
+    }
+  }
+}
+
 std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
                                             std::string_view method) const {
   require_matches(base_.layers, config, where_ + ".layers");
@@ -138,6 +171,7 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
       }
       planned.push_back(std::move(layer));
     }
+    check_inputs(std::span(planned).last(kRoles.size()));
   }
   return planned;
 }

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,7 @@ void check_type(const std::string& type, const std::string& where);
 // Options of every pass that rounds linear layers; a pass's Config derives from it and adds its
 // own.
 struct SchemeConfig : GridConfig {
+  int activations = 0;
   std::vector<std::string> layers = {"*"};
   std::vector<std::string> skip;
   nlohmann::json rules = nlohmann::json::array();
@@ -54,6 +56,9 @@ struct SchemeConfig : GridConfig {
   static void scheme_fields(Visit&& visit) {
     grid_fields(visit);
     using C = SchemeConfig;
+    visit("activations", &C::activations, Range{0, 8},
+          "8: what a layer reads is rounded too, every token to 8 bits with a scale of its own, "
+          "wherever the model runs (W8A8; quantize.smooth in front); 0: it is not.");
     visit("layers", &C::layers, Any{},
           "Layers to quantize: role (down), name (mlp.*) or full name, with * ? [..].");
     visit("skip", &C::skip, Any{}, "Layers to leave alone, of those.");
@@ -87,6 +92,8 @@ class SchemeRules {
   };
   QuantScheme scheme_of(const SchemeConfig& scheme, std::int64_t block, Role role,
                         const ModelConfig* config) const;
+
+  void check_inputs(std::span<const PlannedLayer> block) const;
 
   SchemeConfig base_;
   std::string where_;

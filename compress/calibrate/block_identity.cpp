@@ -26,7 +26,8 @@ void hash_weight(io::Sha256& hash, const Weight& weight) {
     void operator()(const DenseWeight& w) const { hash_tensor(hash, w.values); }
     void operator()(const QuantizedWeight& w) const {
       hash.update(std::to_string(w.scheme.bits) + "/" + std::to_string(w.scheme.group_size) + "/" +
-                  std::string(to_string(w.scheme.zero_point)));
+                  std::string(to_string(w.scheme.zero_point)) +
+                  (w.scheme.activation_bits != 0 ? "/A8" : ""));
       hash_tensor(hash, w.codes);
       hash_tensor(hash, w.scale);
       hash_tensor(hash, w.zero);

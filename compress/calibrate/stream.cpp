@@ -1,5 +1,13 @@
 #include "compress/calibrate/stream.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
 #include "compress/calibrate/block_identity.h"
 #include "compress/calibrate/block_lane.h"
 #include "compress/core/errors.h"
@@ -92,6 +100,66 @@ std::array<std::shared_ptr<const linalg::GramStatistics>, kSites.size()> BlockSt
   sequential(block, context, [&](Site site, const linalg::GramStatistics& statistics) {
     found[index_of(site)] = std::make_shared<const linalg::GramStatistics>(statistics);
   });
+  return found;
+}
+
+namespace {
+
+// Adds rows that arrive in pieces to a sample: every `step`th token, and the largest of all.
+class Sampler {
+ public:
+  Sampler(std::int64_t columns, std::int64_t step)
+      : step_(step), largest_(at::zeros({columns}, at::kFloat)) {}
+
+  void add(const at::Tensor& batch) {
+    const at::Tensor finite = at::isfinite(batch).all(1);
+    at::Tensor rows = batch;
+    if (const std::int64_t lost = batch.size(0) - finite.sum().item<std::int64_t>(); lost > 0) {
+      dropped_ += lost;
+      rows = batch.masked_fill(finite.logical_not().unsqueeze(1), 0);
+    }
+    largest_ = at::maximum(largest_, rows.abs().amax(0));
+    const std::int64_t first = (step_ - seen_ % step_) % step_;
+    for (std::int64_t row = first; row < rows.size(0); row += step_) {
+      if (finite[row].item<bool>()) kept_.push_back(rows[row].clone());
+    }
+    seen_ += rows.size(0);
+  }
+
+  InputSample finish() const {
+    return {kept_.empty() ? at::zeros({0, largest_.size(0)}, at::kFloat) : at::stack(kept_),
+            largest_, dropped_};
+  }
+
+ private:
+  std::int64_t step_;
+  std::int64_t seen_ = 0;
+  std::int64_t dropped_ = 0;
+  at::Tensor largest_;
+  std::vector<at::Tensor> kept_;
+};
+
+}  // namespace
+
+std::array<InputSample, kSites.size()> BlockStream::sample(const Block& block,
+                                                           const RunContext& context,
+                                                           std::int64_t count) {
+  std::array<InputSample, kSites.size()> found;
+  BlockLane& lane = state_->changed;
+  if (lane.entered()) lane.leave();  // a visit that ended in an exception
+  lane.enter(block, context);
+  // Odd, so that sequences of 2^n tokens are not met at the same few places each.
+  const std::int64_t step = std::max<std::int64_t>(1, tokens() / count - 1) | 1;
+  for (const Site site : kSites) {
+    lane.reach(site, context);
+    Sampler sampler(columns_at(block, site), step);
+    lane.for_batches(context, [&](std::int64_t first, std::int64_t batch) {
+      sampler.add(lane.inputs(site, first, batch).flatten(0, 1));
+    });
+    lane.visited(site);
+    found[index_of(site)] = sampler.finish();
+  }
+  lane.leave();
   return found;
 }
 

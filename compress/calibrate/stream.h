@@ -32,6 +32,13 @@ struct StreamOptions {
   bool residual = false;
 };
 
+// What a layer reads, some tokens of it whole.
+struct InputSample {
+  at::Tensor rows;           // [rows, I] float32, finite
+  at::Tensor max_absolute;   // [I] float32, over all tokens that are finite
+  std::int64_t dropped = 0;  // tokens that are not
+};
+
 // The inputs of one block for all calibration sequences. Statistics do not depend on batch or
 // threads: they are folded at fixed token positions.
 class BlockStream {
@@ -47,6 +54,11 @@ class BlockStream {
   // Statistics of all four inputs of the block as it stands; the stream stays before the block.
   std::array<std::shared_ptr<const linalg::GramStatistics>, kSites.size()> collect(
       const Block& block, const RunContext& context);
+
+  // Of the same four inputs, tokens at even distances over the calibration text, about `tokens` of
+  // them; the same ones whatever the batch. The stream stays before the block.
+  std::array<InputSample, kSites.size()> sample(const Block& block, const RunContext& context,
+                                                std::int64_t tokens);
 
   // True-sequential: visits the four inputs in order; `change(site, statistics)` may change the
   // linear layers that read this input, and those before it (which are then computed again); later

@@ -4,6 +4,7 @@
 #include <ATen/ops/isfinite.h>
 
 #include "compress/core/errors.h"
+#include "compress/core/forward.h"
 #include "compress/core/gradients.h"
 #include "compress/core/quantized_linear.h"
 
@@ -38,7 +39,8 @@ at::Tensor product(const at::Tensor& input, const Weight& weight, const at::Tens
 
 }  // namespace
 
-at::Tensor Linear::forward(const at::Tensor& input) const {
+at::Tensor Linear::forward(const at::Tensor& given) const {
+  const at::Tensor input = rounds_tokens(weight) ? round_tokens(given) : given;
   if (const auto* low_rank = std::get_if<LowRankWeight>(&weight)) {
     const at::Tensor inner = linear_with_gradient(input, low_rank->a.to(at::kFloat), {});
     return linear_with_gradient(inner, low_rank->b.to(at::kFloat), bias);

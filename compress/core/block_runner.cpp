@@ -83,7 +83,7 @@ at::Tensor BlockRunner::project(const at::Tensor& normed) const {
 
 // The same straight from x, the norm included.
 at::Tensor BlockRunner::norm_and_project(const at::Tensor& x) const {
-  if (!qkv_.split() || !x.is_contiguous())
+  if (!qkv_.split() || qkv_.rounds_tokens() || !x.is_contiguous())
     return project(attention_input(x));
   at::Tensor out = memory_->take(ForwardMemory::kProjected, {x.size(0), x.size(1), qkv_.outputs()});
   kernels::split_product({x.const_data_ptr<float>(), config_.hidden, x.size(0) * x.size(1),
@@ -251,7 +251,8 @@ at::Tensor BlockRunner::add_mlp(const at::Tensor& h, const at::Tensor& gated) co
 // that way, each product is shared out by itself.
 bool BlockRunner::finishes_in_one(const at::Tensor& x) const {
   constexpr std::int64_t kPanel = 32;
-  return down_.split() && x.is_contiguous() && down_.inputs() % kPanel == 0 &&
+  const bool rounds = output_.rounds_tokens() || gate_up_.rounds_tokens() || down_.rounds_tokens();
+  return down_.split() && !rounds && x.is_contiguous() && down_.inputs() % kPanel == 0 &&
          x.size(0) * x.size(1) >= kPanel * threads();
 }
 

@@ -18,6 +18,7 @@
 #include "compress/core/gradients.h"
 #include "compress/kernels/gated_activation/gated_activation.h"
 #include "compress/kernels/rms_norm/rms_norm.h"
+#include "compress/kernels/round_tokens/round_tokens.h"
 
 namespace attar {
 
@@ -101,6 +102,16 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activa
     return gated_activation_with_gradient(gate, up, activation);
   }
   return gated_activation_into(at::empty(gate.sizes(), gate.options()), gate, up, activation);
+}
+
+at::Tensor round_tokens(const at::Tensor& x) {
+  const at::Tensor rows = x.detach().flatten(0, -2);
+  const at::Tensor from = rows.stride(-1) == 1 ? rows : rows.contiguous();
+  at::Tensor out = at::empty(from.sizes(), from.options());
+  kernels::round_tokens({from.const_data_ptr<float>(), from.stride(0),
+                         out.mutable_data_ptr<float>(), from.size(0), from.size(1)});
+  out = out.view(x.sizes());
+  return x.requires_grad() ? x + (out - x.detach()) : out;
 }
 
 at::Tensor block_forward(const ModelConfig& model, const Block& block, const RopeTable& rope,

@@ -33,6 +33,10 @@ at::Tensor rms_norm_into(at::Tensor out, const at::Tensor& x, const at::Tensor& 
 at::Tensor gated_activation_into(at::Tensor out, const at::Tensor& gate, const at::Tensor& up,
                                  Activation activation);
 
+// x [..., I] as a layer of W8A8 reads it (compress/kernels/round_tokens), [..., I]. Gradients pass
+// as if nothing were rounded.
+at::Tensor round_tokens(const at::Tensor& x);
+
 kernels::Activation kernel_activation(Activation activation);
 
 // A block's function with gradients with respect to x and the block's tensors. [B, T, hidden].

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "compress/core/errors.h"
+#include "compress/core/forward.h"
 #include "compress/core/quantized_codes.h"
 #include "compress/core/streamed_memory.h"
 
@@ -53,9 +54,16 @@ void PreparedWeight::assign(const std::vector<Part>& parts, Arithmetic arithmeti
             inputs_, " inputs, got ", shape.in);
     outputs_ += shape.out;
   }
+  rounds_tokens_ = attar::rounds_tokens(*parts.front().weight);
+  for (const Part& part : parts) {
+    require(attar::rounds_tokens(*part.weight) == rounds_tokens_, "weight",
+            "layers that read one input (q, k, v; gate, up) must all round it or none; give them "
+            "the same 'activations'");
+  }
   bias_ = joined_bias(parts);
   pieces_ = 0;
-  codes_ = arithmetic == Arithmetic::kQuantized ? QuantizedCodes::pack(parts) : nullptr;
+  const bool as_codes = arithmetic == Arithmetic::kQuantized && !rounds_tokens_;
+  codes_ = as_codes ? QuantizedCodes::pack(parts) : nullptr;
   if (codes_) {
     values_ = at::Tensor();
     return;
@@ -111,6 +119,7 @@ at::Tensor PreparedWeight::multiply_into(at::Tensor out, const at::Tensor& x,
                                          const at::Tensor& added) const {
   at::Tensor flat = out.flatten(0, -2);
   at::Tensor rows = x.flatten(0, -2);
+  if (rounds_tokens_) rows = attar::round_tokens(rows);
   if (codes_) {
     if (rows.stride(1) != 1) rows = rows.contiguous();
     codes_->multiply(rows.const_data_ptr<float>(), rows.stride(0), rows.size(0),

@@ -45,6 +45,9 @@ class PreparedWeight {
 
   // Whether products run on tile instructions; then `layer` is what their kernels take.
   bool split() const { return pieces_ > 0; }
+  // Whether `multiply_into` rounds x first (QuantScheme::activation_bits); kernels that take
+  // `layer` do not. Layers that are multiplied together must agree.
+  bool rounds_tokens() const { return rounds_tokens_; }
   kernels::SplitLayer layer() const;
 
   // Null where the weight multiplies exactly.
@@ -60,7 +63,8 @@ class PreparedWeight {
 
   std::int64_t outputs_ = 0;
   std::int64_t inputs_ = 0;
-  int pieces_ = 0;                               // 0: values_ is dense
+  int pieces_ = 0;  // 0: values_ is dense
+  bool rounds_tokens_ = false;
   at::Tensor values_;                            // [O, I] float32, or packed bytes
   std::shared_ptr<const QuantizedCodes> codes_;  // in place of values_
   at::Tensor bias_;                              // [O] float32, undefined where no part has one

@@ -14,6 +14,8 @@
 namespace attar {
 namespace {
 
+bool rounds(const QuantizedWeight& w) { return w.scheme.activation_bits != 0; }
+
 template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
@@ -110,6 +112,8 @@ void check(const QuantizedWeight& w, std::string_view where) {
   check_matrix(w.scale, "scale", where);
   require(w.scheme.bits >= 2 && w.scheme.bits <= 8, where, "bits must be in [2, 8], got ",
           w.scheme.bits);
+  require(w.scheme.activation_bits == 0 || w.scheme.activation_bits == 8, where,
+          "activation_bits must be 0 or 8, got ", w.scheme.activation_bits);
   require(w.codes.scalar_type() == at::kByte && w.scale.scalar_type() == at::kFloat, where,
           "codes must be uint8 and scale float32");
   const std::int64_t columns = w.codes.size(1), groups = w.scheme.groups(columns);
@@ -204,6 +208,13 @@ double QuantScheme::bits_per_weight(std::int64_t columns) const {
   const double scale_bits = scale_type == at::kFloat ? 32 : 16;
   return bits + (scale_bits + zero_bits) * static_cast<double>(groups(columns)) /
                     static_cast<double>(columns);
+}
+
+bool rounds_tokens(const Weight& weight) {
+  if (const auto* codes = std::get_if<QuantizedWeight>(&weight)) return rounds(*codes);
+  const auto* sum = std::get_if<CorrectedWeight>(&weight);
+  const auto* base = sum ? std::get_if<QuantizedWeight>(&sum->base) : nullptr;
+  return base && rounds(*base);
 }
 
 WeightShape shape_of(const Weight& weight) {

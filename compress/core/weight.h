@@ -41,6 +41,9 @@ struct QuantScheme {
   ZeroPoint zero_point = ZeroPoint::kInteger;
   at::ScalarType scale_type = at::kHalf;  // what a scale is rounded to in the file
   BlockGrid block = BlockGrid::kNone;     // else the rest is block_scheme's
+  // 8: what the layer reads is rounded too, every token to 8 bits with a scale of its own
+  // (compress/kernels/round_tokens), wherever the model runs. 0: it is not.
+  int activation_bits = 0;
 
   int levels() const { return 1 << bits; }
   std::int64_t groups(std::int64_t columns) const {
@@ -109,6 +112,9 @@ std::string_view kind_of(const Weight& weight);  // "dense", "quantized", "spars
 
 // Bytes of the weight as a file would hold it (packed codes, scales, zeros, mask).
 std::int64_t stored_bytes(const Weight& weight);
+
+// Whether a layer with this weight rounds what it reads (QuantScheme::activation_bits).
+bool rounds_tokens(const Weight& weight);
 
 // The equal dense matrix, [O, I] float32. Differentiable with respect to dense values, scales,
 // real zeros and factors.

@@ -20,11 +20,13 @@ void put(Tensors& tensors, const std::string& name, const at::Tensor& tensor) {
 }
 
 nlohmann::json scheme_to_json(const QuantScheme& scheme) {
-  return {{"bits", scheme.bits},
-          {"group_size", scheme.group_size},
-          {"zero_point", to_string(scheme.zero_point)},
-          {"scale_type", long_name(scheme.scale_type)},
-          {"block", to_string(scheme.block)}};
+  nlohmann::json json = {{"bits", scheme.bits},
+                         {"group_size", scheme.group_size},
+                         {"zero_point", to_string(scheme.zero_point)},
+                         {"scale_type", long_name(scheme.scale_type)},
+                         {"block", to_string(scheme.block)}};
+  if (scheme.activation_bits != 0) json["activation_bits"] = scheme.activation_bits;
+  return json;
 }
 
 QuantScheme scheme_from_json(const nlohmann::json& json, std::string_view where) {
@@ -43,6 +45,7 @@ QuantScheme scheme_from_json(const nlohmann::json& json, std::string_view where)
   }
   require(known, where, "zero point '", zero_point, "' is unknown");
   scheme.scale_type = dense_type_from(json.at("scale_type").get<std::string>());
+  scheme.activation_bits = json.value("activation_bits", 0);
   const auto block = json.value("block", std::string());
   while (to_string(scheme.block) != block) {
     require(scheme.block != BlockGrid::kIq4Xs, where, "block grid '", block, "' is unknown");

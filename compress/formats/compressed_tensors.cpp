@@ -1,6 +1,7 @@
 #include "compress/formats/compressed_tensors.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -66,6 +67,10 @@ std::optional<std::string> compressed_tensors_misfit(const QuantScheme& scheme,
   } else if (scheme.bits != 2 && scheme.bits != 4 && scheme.bits != 8) {
     why << "pack-quantized holds 4 or 8 bits, got " << scheme.bits
         << "; use 4 or 8, or export as huggingface";
+  } else if (scheme.activation_bits != 0 && (scheme.bits != 8 || scheme.group_size != 0 ||
+                                             scheme.zero_point != ZeroPoint::kSymmetric)) {
+    why << "with rounded activations it holds 8 bits, symmetric, one scale a row; set bits: 8, "
+           "group_size: 0, symmetric: true, or activations: 0";
   } else if (scheme.zero_point == ZeroPoint::kMinimum) {
     why << "pack-quantized has integer zeros, not real minima; use an integer zero or export as "
            "gguf";
@@ -88,6 +93,11 @@ PackedWeight pack(const QuantizedWeight& weight) {
           bits);
   const at::Tensor codes = weight.codes.contiguous();
   PackedWeight packed;
+  if (weight.scheme.activation_bits != 0) {
+    packed.packed = (codes.to(at::kShort) - 128).to(at::kChar).contiguous();
+    packed.scale = weight.scale.to(weight.scheme.scale_type).contiguous();
+    return packed;
+  }
   packed.packed = pack_rows(codes, bits);
   packed.scale = weight.scale.to(stored_scale_type(weight.scheme)).contiguous();
   packed.shape = at::tensor(at::ArrayRef<std::int64_t>{codes.size(0), codes.size(1)}, at::kLong);
@@ -98,8 +108,25 @@ PackedWeight pack(const QuantizedWeight& weight) {
   return packed;
 }
 
+namespace {
+
+QuantizedWeight unpack_signed(const PackedWeight& packed, const QuantScheme& scheme,
+                              std::string_view where) {
+  require(packed.packed.dim() == 2 && packed.packed.scalar_type() == at::kChar, where,
+          "weight must be I8, a matrix, where activations are rounded");
+  require(is(packed.scale, {packed.packed.size(0), 1}) && packed.scale.is_floating_point(), where,
+          "weight_scale must be floating [", packed.packed.size(0), ", 1]");
+  return {scheme,
+          (packed.packed.to(at::kShort) + 128).to(at::kByte).contiguous(),
+          packed.scale.to(at::kFloat).contiguous(),
+          {}};
+}
+
+}  // namespace
+
 QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
                        std::string_view where) {
+  if (scheme.activation_bits != 0) return unpack_signed(packed, scheme, where);
   require(is(packed.shape, {2}) && packed.shape.scalar_type() == at::kLong, where,
           "weight_shape must be two I64");
   const std::int64_t out = packed.shape[0].item<std::int64_t>();

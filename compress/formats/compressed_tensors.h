@@ -1,4 +1,4 @@
-// compressed-tensors "pack-quantized" (FORMATS 2.1): integer weights of Linear modules.
+// compressed-tensors (FORMATS 2.1): integer weights of Linear modules. "pack-quantized":
 //
 //   X.weight_packed      I32 [O, I * bits / 32]   codes, 32 / bits a word, least significant first
 //   X.weight_scale       F16 | BF16 | F32 [O, G]; F32 where the grid is asymmetric
@@ -6,7 +6,12 @@
 //   X.weight_zero_point  I32 [O * bits / 32, G]   packed along O; asymmetric only
 //
 // Codes and zeros are stored without sign, as in QuantizedWeight. Bits 4 and 8 (2 on request),
-// kSymmetric or kInteger, groups that divide the columns or whole rows.
+// kSymmetric or kInteger, groups that divide the columns or whole rows. "int-quantized" (W8A8:
+// activation_bits 8, with 8 bits, kSymmetric, whole rows; "input_activations" in the
+// configuration):
+//
+//   X.weight             I8 [O, I]                codes, signed
+//   X.weight_scale       F16 | BF16 | F32 [O, 1]
 #pragma once
 
 #include <functional>
@@ -31,9 +36,9 @@ std::optional<std::string> compressed_tensors_misfit(const QuantScheme& scheme,
 at::ScalarType stored_scale_type(const QuantScheme& scheme);
 
 struct PackedWeight {
-  at::Tensor packed;      // [O, I * bits / 32] int32
+  at::Tensor packed;      // [O, I * bits / 32] int32; of W8A8 [O, I] int8
   at::Tensor scale;       // [O, G] of stored_scale_type
-  at::Tensor shape;       // [2] int64
+  at::Tensor shape;       // [2] int64; undefined of W8A8
   at::Tensor zero_point;  // [ceil(O * bits / 32), G] int32, undefined when symmetric
 };
 

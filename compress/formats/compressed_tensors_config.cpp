@@ -25,23 +25,56 @@ nlohmann::ordered_json weights_of(const QuantScheme& scheme) {
   return weights;
 }
 
+// Every token to 8 bits with a scale of its own, found when it comes: compressed-tensors' W8A8.
+nlohmann::ordered_json activations_of(const QuantScheme& scheme) {
+  if (scheme.activation_bits == 0) return nullptr;
+  return {{"num_bits", scheme.activation_bits},
+          {"type", "int"},
+          {"symmetric", true},
+          {"strategy", "token"},
+          {"group_size", nullptr},
+          {"dynamic", true},
+          {"actorder", nullptr},
+          {"block_structure", nullptr},
+          {"observer", nullptr},
+          {"observer_kwargs", nlohmann::ordered_json::object()}};
+}
+
+std::string format_of(const QuantScheme& scheme) {
+  return scheme.activation_bits != 0 ? "int-quantized" : "pack-quantized";
+}
+
 nlohmann::ordered_json group_of(const QuantScheme& scheme, std::vector<std::string> targets) {
   return {{"targets", std::move(targets)},
-          {"format", "pack-quantized"},
+          {"format", format_of(scheme)},
           {"weights", weights_of(scheme)},
-          {"input_activations", nullptr},
+          {"input_activations", activations_of(scheme)},
           {"output_activations", nullptr}};
 }
 
+// 8, or a refusal of what is not read.
+int activation_bits_from(const JsonKeys& args) {
+  const bool known = args.integer("num_bits") == 8 &&
+                     (!args.has("type") || args.string("type") == "int") &&
+                     args.boolean_or("symmetric", true) && args.has("strategy") &&
+                     args.string("strategy") == "token" && args.boolean_or("dynamic", false);
+  require(known, args.where(),
+          "quantized activations are supported as 8 bits, int, symmetric, dynamic, strategy token");
+  return 8;
+}
+
 QuantScheme scheme_from(const JsonKeys& group) {
-  const std::string format =
-      group.has("format") ? group.string("format") : std::string("pack-quantized");
-  require(format == "pack-quantized", group.where(), "format '", format,
-          "' is not supported; supported: pack-quantized");
-  for (const std::string_view key : {"input_activations", "output_activations"}) {
-    require(!group.has(key), group.where(), "quantized activations (", key,
-            ") are not supported, only weights");
-  }
+  const bool rounds = group.has("input_activations");
+  const std::string format = group.has("format") ? group.string("format")
+                             : rounds            ? "int-quantized"
+                                                 : "pack-quantized";
+  require(format == (rounds ? "int-quantized" : "pack-quantized"), group.where(), "format '",
+          format,
+          rounds ? "' with activations is not supported; supported: int-quantized"
+                 : "' is not supported; supported: pack-quantized, and int-quantized with "
+                   "input_activations");
+  require(!group.has("output_activations"), group.where(),
+          "quantized output activations are not supported, only those that layers read");
   const JsonKeys weights = group.below("weights");
   const std::string type = weights.has("type") ? weights.string("type") : "int";
   require(type == "int", weights.where(), "type '", type, "' is not supported; supported: int");
@@ -58,6 +91,11 @@ QuantScheme scheme_from(const JsonKeys& group) {
     scheme.group_size = weights.integer("group_size");
     require(scheme.group_size > 0, weights.where(), "group_size must be positive, got ",
             scheme.group_size);
+  }
+  if (rounds) {
+    scheme.activation_bits = activation_bits_from(group.below("input_activations"));
+    require(scheme.bits == 8 && symmetric && strategy == "channel", weights.where(),
+            "with rounded activations weights are supported as 8 bits, symmetric, channel");
   }
   require(!weights.has("actorder") || weights.string("actorder") != "group", weights.where(),
           "actorder 'group' is not supported: groups must be contiguous");
@@ -128,16 +166,17 @@ nlohmann::ordered_json quantization_config(const std::map<std::string, QuantSche
     config_groups["group_" + std::to_string(i)] =
         group_of(groups[i].first, mixed ? groups[i].second : everything);
   }
-  nlohmann::ordered_json config = {{"quant_method", "compressed-tensors"},
-                                   {"format", mixed ? "mixed-precision" : "pack-quantized"},
-                                   {"quantization_status", "compressed"},
-                                   {"version", "0.18.0"},
-                                   {"global_compression_ratio", nullptr},
-                                   {"ignore", dense},
-                                   {"kv_cache_scheme", nullptr},
-                                   {"sparsity_config", nlohmann::ordered_json::object()},
-                                   {"transform_config", nlohmann::ordered_json::object()},
-                                   {"config_groups", config_groups}};
+  nlohmann::ordered_json config = {
+      {"quant_method", "compressed-tensors"},
+      {"format", mixed ? "mixed-precision" : format_of(groups[0].first)},
+      {"quantization_status", "compressed"},
+      {"version", "0.18.0"},
+      {"global_compression_ratio", nullptr},
+      {"ignore", dense},
+      {"kv_cache_scheme", nullptr},
+      {"sparsity_config", nlohmann::ordered_json::object()},
+      {"transform_config", nlohmann::ordered_json::object()},
+      {"config_groups", config_groups}};
   // transformers 5 with compressed-tensors up to 0.20 keeps asymmetric layers compressed by a path
   // that expects their zero points unpacked, and fails; told so, it dequantizes while loading, but
   // with one scheme for all layers. Other programs ignore the key.

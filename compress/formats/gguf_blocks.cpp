@@ -143,6 +143,7 @@ std::optional<GgmlBlock> ggml_block_of(GgmlType type) {
 }
 
 std::optional<Fit> fit(GgmlType type, const QuantScheme& scheme, std::int64_t columns) {
+  if (scheme.activation_bits != 0) return std::nullopt;
   const std::optional<GgmlBlock> block = ggml_block_of(type);
   if (!block || columns % kernels::ggml_block_info(*block).elements != 0) return std::nullopt;
   const BlockGrid own = block_grid_of(type);

@@ -170,6 +170,11 @@ class Builder {
 
   static std::string why_not(const WeightState& state) {
     const QuantScheme& scheme = *state.scheme;
+    if (scheme.activation_bits != 0) {
+      return "a GGUF file cannot say that activations are rounded; export as compressed-tensors, "
+             "or "
+             "set activations: 0";
+    }
     const std::int64_t group = scheme.group_size == 0 ? state.shape.in : scheme.group_size;
     if (group % 32 != 0) {
       return "its blocks are 32 columns and groups of " + std::to_string(group) +

@@ -84,6 +84,12 @@ class Builder {
                           describe(*state.scheme), ") does not fit: ", *misfit);
       ++regrided_;
     }
+    if (!compressed() && state.by_pass && state.scheme) {
+      require<DoesNotFit>(state.scheme->activation_bits == 0, "export huggingface", "layer ",
+                          state.layer, " (", describe(*state.scheme),
+                          ") rounds what it reads, which plain values cannot say; export as "
+                          "compressed-tensors, or set activations: 0");
+    }
     if (compressed() && linear) layout_.dense_modules.push_back(module);
     plain(module + ".weight", {state.shape.out, state.shape.in}, state.layer);
   }
@@ -95,6 +101,14 @@ class Builder {
     ExportedPart part;
     part.layer = state.layer;
     part.scheme = scheme;
+    if (scheme.activation_bits != 0) {
+      part.tensors.push_back({module + ".weight", io::ElementType::i8, {out, in}});
+      part.tensors.push_back(
+          {module + ".weight_scale", element_type_of(scheme.scale_type), {out, groups}});
+      layout_.packed.emplace(module, scheme);
+      layout_.units.back().parts.push_back(std::move(part));
+      return;
+    }
     part.tensors.push_back(
         {module + ".weight_packed", io::ElementType::i32, {out, (in * bits + 31) / 32}});
     part.tensors.push_back(

@@ -18,6 +18,8 @@ namespace {
 constexpr std::array<std::string_view, 4> kPackedParts = {".weight_packed", ".weight_scale",
                                                           ".weight_shape", ".weight_zero_point"};
 
+constexpr std::array<std::string_view, 2> kSignedParts = {".weight", ".weight_scale"};
+
 class Source final : public HuggingFaceSource {
  public:
   explicit Source(const std::filesystem::path& folder)
@@ -128,6 +130,10 @@ class Source final : public HuggingFaceSource {
   Weight weight(const std::string& module) const {
     const std::optional<QuantScheme> scheme = scheme_of(module);
     if (!scheme) return DenseWeight{plain(module)};
+    if (scheme->activation_bits != 0) {
+      return unpack({plain(module), view(module + ".weight_scale"), {}, {}}, *scheme,
+                    folder_.string() + ": " + module);
+    }
     PackedWeight packed{view(module + ".weight_packed"),
                         view(module + ".weight_scale"),
                         view(module + ".weight_shape"),
@@ -149,9 +155,9 @@ class Source final : public HuggingFaceSource {
       stored.bytes = static_cast<std::int64_t>(tensor.bytes.size());
       return stored;
     }
-    stored.tensor = module + ".weight_packed";
+    stored.tensor = module + (stored.scheme->activation_bits != 0 ? ".weight" : ".weight_packed");
     stored.type = describe(*stored.scheme);
-    for (const std::string_view part : kPackedParts) {
+    for (const std::string_view part : parts_of(*stored.scheme)) {
       const io::TensorView* tensor = tensors_.find(module + std::string(part));
       if (tensor != nullptr) stored.bytes += static_cast<std::int64_t>(tensor->bytes.size());
     }
@@ -190,15 +196,21 @@ class Source final : public HuggingFaceSource {
   }
 
   void check_module(const std::string& module, std::vector<std::int64_t> shape) {
-    if (!scheme_of_config(module)) return check_tensor(module + ".weight", std::move(shape));
-    for (const std::string_view part : kPackedParts) {
+    const std::optional<QuantScheme> scheme = scheme_of_config(module);
+    if (!scheme) return check_tensor(module + ".weight", std::move(shape));
+    for (const std::string_view part : parts_of(*scheme)) {
       const std::string name = module + std::string(part);
       expected_.insert(name);
       if (part != ".weight_zero_point") tensors_.at(name);
     }
   }
-  bool scheme_of_config(const std::string& module) const {
-    return schemes_ && module != family_.huggingface.embedding && schemes_(module).has_value();
+  std::optional<QuantScheme> scheme_of_config(const std::string& module) const {
+    if (!schemes_ || module == family_.huggingface.embedding) return std::nullopt;
+    return schemes_(module);
+  }
+  static std::span<const std::string_view> parts_of(const QuantScheme& scheme) {
+    if (scheme.activation_bits != 0) return kSignedParts;
+    return kPackedParts;
   }
 
   void check_tensor(const std::string& name, const std::vector<std::int64_t>& shape) {

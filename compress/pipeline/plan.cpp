@@ -16,6 +16,7 @@ std::string describe(const std::optional<QuantScheme>& scheme, const std::string
   if (!scheme) return plain;
   if (scheme->block != BlockGrid::kNone) return std::string(to_string(scheme->block));
   std::string text = "W" + std::to_string(scheme->bits);
+  if (scheme->activation_bits != 0) text += "A" + std::to_string(scheme->activation_bits);
   text += scheme->group_size == 0 ? " per row" : " g" + std::to_string(scheme->group_size);
   return text + " " + std::string(to_string(scheme->zero_point));
 }

@@ -5,6 +5,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/matmul.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -114,6 +115,73 @@ TEST_P(BlockForward, InPlaceAndInAnotherBlocksMemoryItIsTheSame) {
   const at::Tensor h =
       runner.add_attention(rows, runner.attention(runner.attention_input(rows), nullptr));
   EXPECT_TRUE(at::equal(runner.add_mlp(h, runner.gated(runner.mlp_input(h))), expected));
+}
+
+// A layer of W8A8.
+QuantizedWeight eight_bits(std::int64_t out, std::int64_t in, const std::string& name) {
+  QuantizedWeight weight;
+  weight.scheme = {8, 0, ZeroPoint::kSymmetric, at::kFloat};
+  weight.scheme.activation_bits = 8;
+  const at::Tensor values = normal({out, in}, name, 1 / std::sqrt(static_cast<double>(in)));
+  weight.scale = values.abs().amax(1, true) / 127.5;
+  weight.codes = ((values / weight.scale).round().clamp(-128, 127) + 128).to(at::kByte);
+  return weight;
+}
+
+TEST(RoundedActivations, EnterEveryProductOfALayerThatAsksForThem) {
+  const Weight weight = eight_bits(48, 64, "w");
+  const at::Tensor x = normal({3, 7, 64}, "x");
+  // The codes in float32, as the formula says: the largest value of a token lies on a tie.
+  const at::Tensor step = x.abs().amax(-1, true) / 127.5;
+  const at::Tensor codes = (x / step).round().clamp(-128, 127).to(at::kDouble);
+  const at::Tensor expected = at::matmul(codes * step, dense(weight).to(at::kDouble).t());
+  const at::Tensor prepared = PreparedWeight(weight).multiply_into(at::empty({3, 7, 48}), x);
+  EXPECT_LT((prepared - expected).abs().max().item<double>(), 1e-5);
+  EXPECT_LT((Linear{weight, {}}.forward(x) - expected).abs().max().item<double>(), 1e-5);
+  EXPECT_GT(
+      (Linear{DenseWeight{dense(weight)}, {}}.forward(x) - expected).abs().max().item<double>(),
+      1e-4);
+  // Two that share an input must agree.
+  const Weight plain = DenseWeight{normal({8, 64}, "plain")};
+  PreparedWeight both;
+  EXPECT_THROW(both.assign({{&weight, {}}, {&plain, {}}}), std::exception);
+}
+
+TEST(RoundedActivations, LetGradientsThroughAsIfNothingWereRounded) {
+  const at::Tensor x = normal({5, 64}, "x").requires_grad_(true);
+  const Weight weight = eight_bits(48, 64, "w");
+  Linear{weight, {}}.forward(x).sum().backward();
+  const at::Tensor expected = dense(weight).sum(0).expand({5, 64});
+  EXPECT_LT((x.grad() - expected).abs().max().item<double>(), 1e-4);
+}
+
+// The fused kernels know nothing of rounding: a block that rounds does not run on them.
+TEST(RoundedActivations, AreTheSameInEveryWayThatABlockRuns) {
+  const ModelConfig config = small_config();
+  const RopeTable rope = rope_table(config, 64);
+  Block block = random_model().block(1);
+  const at::Tensor x = normal({4, 50, config.hidden}, "x");
+  const at::Tensor plain = BlockRunner(config, block, rope).forward(x);
+  for (const Role role : kRoles) {
+    const WeightShape shape = shape_of(block[role].weight);
+    block[role].weight = eight_bits(shape.out, shape.in, std::string(to_string(role)));
+  }
+  const BlockRunner runner(config, block, rope);
+  const at::Tensor whole = runner.forward(x);
+  at::Tensor moved = x.clone();
+  runner.advance(moved);
+  EXPECT_TRUE(at::equal(moved, whole));
+  for (std::int64_t b = 0; b < x.size(0); ++b) {
+    EXPECT_TRUE(at::equal(runner.forward(x.narrow(0, b, 1)), whole.narrow(0, b, 1))) << b;
+  }
+  EXPECT_TRUE(at::equal(
+      BlockRunner(config, block, rope, std::make_shared<ForwardMemory>(), Arithmetic::kQuantized)
+          .forward(x),
+      whole));
+  // Another order of sums flips a code here and there, by one step of 1/127.
+  const at::Tensor slow = block_forward(config, block, rope, x);
+  EXPECT_LT(((slow - whole).norm() / (slow - x).norm()).item<double>(), 2e-3);
+  EXPECT_GT((plain - whole).norm().item<double>(), 0);
 }
 
 class CodedCache : public ::testing::TestWithParam<std::tuple<bool, CacheType>> {

@@ -48,6 +48,53 @@ TEST(CompressedTensors, PacksZerosAlongTheOutputs) {
   EXPECT_EQ(word(packed.zero_point, 2), 0x00000020U);
 }
 
+QuantScheme w8a8() {
+  QuantScheme scheme{8, 0, ZeroPoint::kSymmetric, at::kHalf};
+  scheme.activation_bits = 8;
+  return scheme;
+}
+
+// Codes with their sign, as they stand in the arithmetic.
+TEST(CompressedTensors, HoldsWeightsOfRoundedActivationsAsSignedBytes) {
+  const at::Tensor codes = at::tensor({0, 127, 128, 255}, at::kByte).view({1, 4});
+  const QuantizedWeight weight{w8a8(), codes, at::ones({1, 1}) * 0.5, {}};
+  const PackedWeight packed = pack(weight);
+  EXPECT_TRUE(at::equal(packed.packed, at::tensor({-128, -1, 0, 127}, at::kChar).view({1, 4})));
+  EXPECT_EQ(packed.scale.scalar_type(), at::kHalf);
+  EXPECT_FALSE(packed.shape.defined());
+  const QuantizedWeight back = unpack(packed, w8a8(), "test");
+  EXPECT_TRUE(at::equal(back.codes, codes));
+  EXPECT_TRUE(at::equal(back.scale, weight.scale));
+  EXPECT_EQ(back.scheme.activation_bits, 8);
+}
+
+TEST(CompressedTensorsConfig, TellsThatActivationsAreRounded) {
+  const nlohmann::json config = quantization_config({{"a", w8a8()}, {"b", w8a8()}}, {"lm_head"});
+  EXPECT_EQ(config.at("format"), "int-quantized");
+  const nlohmann::json& group = config.at("config_groups").at("group_0");
+  EXPECT_EQ(group.at("input_activations").at("strategy"), "token");
+  EXPECT_EQ(group.at("input_activations").at("dynamic"), true);
+  QuantScheme expected = w8a8();
+  expected.scale_type = at::kFloat;  // the file's tensors tell
+  EXPECT_EQ(schemes_from_config(config, "test")("a"), expected);
+  const auto refused = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json bad = config;
+    bad["config_groups"]["group_0"]["input_activations"][key] = value;
+    return message_of<BadInput>([&] { schemes_from_config(bad, "config.json"); });
+  };
+  EXPECT_NE(refused("dynamic", false).find("dynamic"), std::string::npos);
+  EXPECT_NE(refused("strategy", "tensor").find("strategy token"), std::string::npos);
+  EXPECT_NE(refused("num_bits", 4).find("8 bits"), std::string::npos);
+}
+
+TEST(CompressedTensors, SaysWhichGridsGoWithRoundedActivations) {
+  QuantScheme grouped = w8a8();
+  EXPECT_EQ(compressed_tensors_misfit(grouped, {64, 64}, false), std::nullopt);
+  grouped.group_size = 32;
+  EXPECT_NE(compressed_tensors_misfit(grouped, {64, 64}, false)->find("group_size: 0"),
+            std::string::npos);
+}
+
 struct Case {
   int bits;
   std::int64_t group;

@@ -155,6 +155,50 @@ def test_compressed_tensors_of_smollm2_load_in_transformers(grid, tmp_path):
     assert found < 1e-4
 
 
+def w8a8(model, out, sequences, length):
+    """An exported folder whose weights and activations have 8 bits, scaled by quantize.smooth."""
+    recipe = {"version": 1, "seed": 7, "model": str(model),
+              "calibration": {"text": str(SOURCE / "recipes/calibration.txt"),
+                              "sequences": sequences, "length": length},
+              "passes": [{"quantize.smooth": {}},
+                         {"quantize.rtn": {"bits": 8, "group_size": 0, "symmetric": True,
+                                           "activations": 8}}],
+              "export": [{"format": "compressed-tensors", "path": "hf"}]}
+    (out.parent / "w8a8.yaml").write_text(json.dumps(recipe))
+    succeed("run", out.parent / "w8a8.yaml", "--out", out, timeout=3000)
+    stored = json.loads((out / "hf/config.json").read_text())["quantization_config"]
+    assert stored["format"] == "int-quantized"
+    return out / "hf"
+
+
+# A code that lies between two in one program goes up and in the other down, for sums in another
+# order: an activation moves by 1/127 of its token's largest. Not rounded at all is 10 times as far.
+def test_w8a8_loads_in_transformers(tmp_path):
+    pytest.importorskip("compressed_tensors")
+    folder = w8a8(make_tiny(tmp_path / "tiny"), tmp_path / "out", 16, 64)
+    ours, theirs = attar.open(folder).logits(IDS), logits_of(load(folder), IDS)
+    assert relative_difference(ours, theirs) < 1e-3
+    config = json.loads((folder / "config.json").read_text())
+    group = config["quantization_config"]["config_groups"]["group_0"]
+    group["input_activations"], group["format"] = None, "int-quantized"
+    (folder / "config.json").write_text(json.dumps(config))
+    plain = logits_of(load(folder), IDS)
+    assert relative_difference(plain, theirs) > 10 * relative_difference(ours, theirs)
+
+
+@real
+def test_w8a8_of_smollm2_loads_in_transformers(tmp_path):
+    pytest.importorskip("compressed_tensors")
+    folder = w8a8(smollm2("folder"), tmp_path / "out", 16, 256)
+    ids = wikitext_ids(128)
+    ours, theirs = attar.open(folder).logits(ids), logits_of(load(folder), ids)
+    found = relative_difference(ours, theirs)
+    mean = sum(divergence(a.double().log_softmax(-1), b.double().log_softmax(-1))
+               for a, b in zip(theirs, ours)) / len(ids)
+    print(f"SmolLM2 W8A8: {found:.2e} of the largest logit, mean KL {mean:.2e}")
+    assert mean < 1e-3
+
+
 # --- GGUF in llama.cpp ------------------------------------------------------------------------
 
 
