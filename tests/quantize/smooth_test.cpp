@@ -56,8 +56,9 @@ TEST_F(Smooth, TakesALoudChannelOutOfTheActivations) {
   const SmoothScales found = search_smooth_scales(problem_, w8a8());
   EXPECT_LT(found.loss, 0.2 * found.plain_loss);
   EXPECT_GT(found.scale[5].item<float>(), 3 * found.scale[6].item<float>());
-  EXPECT_NEAR(found.loss, loss_of(problem_, found.scale), 0.01 * found.loss);
-  EXPECT_NEAR(found.plain_loss, loss_of(problem_, at::full({64}, 1.0f)), 0.01 * found.plain_loss);
+  // The largest value of a token lies on a tie, which float32 and double break each its own way.
+  EXPECT_NEAR(found.loss, loss_of(problem_, found.scale), 0.05 * found.loss);
+  EXPECT_NEAR(found.plain_loss, loss_of(problem_, at::full({64}, 1.0f)), 0.05 * found.plain_loss);
   EXPECT_NEAR((found.scale.max() * found.scale.min()).item<double>(), 1.0, 1e-5);
 }
 
@@ -103,6 +104,8 @@ ModelConfig one_block() {
   config.heads = config.kv_heads = 4;
   config.head_dim = 16;
   config.ffn = 128;
+  config.vocabulary = 100;
+  config.max_positions = 64;
   return config;
 }
 
