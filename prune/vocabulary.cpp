@@ -86,7 +86,7 @@ std::vector<PlannedLayer> VocabularyPass::plan(const ModelConfig& config) const 
 PlannedRows VocabularyPass::plan_rows(const ModelConfig& config) const {
   if (config_.text.empty()) {
     return {"the first " + std::to_string(std::min(config_.first, config.vocabulary)) +
-            " tokens stay, with bytes and special tokens",
+                " tokens stay, with bytes and special tokens",
             true};
   }
   std::string most = "decided by the text";
