@@ -179,6 +179,7 @@ std::int64_t FitPass::working_bytes(const ModelConfig& config) const {
       weights += shape.out * shape.in;
     }
   }
+  if (config_.embedding) weights += (config.tied_head ? 1 : 2) * config.vocabulary * config.hidden;
   return 12 * weights;  // values, gradients, their squares
 }
 
