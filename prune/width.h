@@ -55,7 +55,7 @@ class WidthPass final : public ModelPass {
 
   explicit WidthPass(WidthConfig config);
   std::string_view name() const override { return kName; }
-  Needs needs() const override { return {.calibration = true}; }
+  Needs needs() const override { return {.calibration = true, .statistics = true}; }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   ModelConfig shape_after(const ModelConfig& config) const override;

@@ -1,8 +1,6 @@
 #include "quantize/fit.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
@@ -20,25 +18,6 @@ namespace attar {
 namespace {
 
 const std::string kEmbedding = "model.embed_tokens", kHead = "lm_head";
-
-// Next tokens drawn from the model itself, one for each row of `hidden` [R, H].
-at::Tensor drawn_tokens(const at::Tensor& hidden, const at::Tensor& head, std::uint64_t seed,
-                        std::int64_t first_row) {
-  const std::int64_t vocabulary = head.size(0);
-  at::Tensor tokens = at::empty({hidden.size(0)}, at::kLong);
-  auto* out = tokens.mutable_data_ptr<std::int64_t>();
-  for (std::int64_t first = 0; first < hidden.size(0); first += kResponseRows) {
-    const std::int64_t rows = std::min(kResponseRows, hidden.size(0) - first);
-    const at::Tensor logits = at::mm(hidden.narrow(0, first, rows), head.t());
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const std::span row(logits.const_data_ptr<float>() + r * vocabulary,
-                          static_cast<std::size_t>(vocabulary));
-      const auto number = static_cast<std::uint64_t>(first_row + first + r);
-      out[first + r] = drawn_probabilities(row, 1, seed, number).ids.front();
-    }
-  }
-  return tokens;
-}
 
 const Choice& choice_of(const FitItem& item, const Formats& formats) {
   const QuantScheme& scheme = formats.at(item.layer);

@@ -68,7 +68,9 @@ class FitPass final : public ModelPass {
 
   explicit FitPass(FitConfig config);
   std::string_view name() const override { return kName; }
-  Needs needs() const override { return {.calibration = true, .teacher = true}; }
+  Needs needs() const override {
+    return {.calibration = true, .teacher = true, .statistics = config_.method != "rtn"};
+  }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   PlannedRows plan_rows(const ModelConfig& config) const override;

@@ -20,6 +20,8 @@ struct CalibrationConfig {
   std::int64_t length = 512;  // tokens a sequence
   std::string store;          // HDF5 file of statistics to keep and reuse; empty: none
   std::int64_t batch = 4;     // sequences a forward; never changes a result
+  std::string token_weights = "uniform";
+  std::int64_t weight_windows = 16;
 
   template <class Visit>
   static void fields(Visit&& visit) {
@@ -34,12 +36,20 @@ struct CalibrationConfig {
           "HDF5 file that keeps the statistics for later runs on the same model and text.");
     visit("batch", &C::batch, Range<std::int64_t>{1, 1 << 10},
           "Sequences a forward; changes speed and memory, never a result.");
+    visit("token_weights", &C::token_weights, OneOf{{"uniform", "fisher"}},
+          "How much tokens count in statistics and errors: all alike, or by how much the model's "
+          "prediction minds an error at their place (its gradients; ALGOS 1.15).");
+    visit("weight_windows", &C::weight_windows, Range<std::int64_t>{1, 1 << 20},
+          "Windows whose gradients the weights of fisher are the mean of.");
   }
 };
 
 struct CalibrationTokens {
   at::Tensor ids;      // [N, T] int64
   std::string sha256;  // of shape and ids
+  // [layers, sites, T] float32, what a token counts at its place (train/token_weights.h);
+  // undefined: all alike.
+  at::Tensor weights = {};
 };
 
 // Tokenizes the files (texts without BOS, documents of a *.jsonl as a model is trained on them),

@@ -19,11 +19,22 @@ struct BlockStream::State {
   StreamOptions options;
   std::string tokens_sha256;
   std::string context;  // hash of model and of every block that went before
+  at::Tensor weights;   // CalibrationTokens::weights
+  std::int64_t block;   // whose inputs these are
   BlockLane changed;
   std::optional<BlockLane> dense;  // the unchanged model's activations
 
   std::optional<linalg::GramStatistics> known(const StatisticsKey& key) const {
     return options.store ? options.store->find(key) : std::nullopt;
+  }
+
+  // What each row of `batch` sequences at `site` is multiplied with, [batch * T, 1]; undefined: 1.
+  at::Tensor roots(Site site, std::int64_t batch) const {
+    if (!weights.defined()) return {};
+    return weights[block][static_cast<std::int64_t>(index_of(site))]
+        .sqrt()
+        .repeat({batch})
+        .unsqueeze(1);
   }
 };
 
@@ -50,6 +61,20 @@ constexpr Role first_reader(Site site) {
   return Role::kDown;
 }
 
+// Statistics of weighted tokens are others.
+std::string identity_of(const CalibrationTokens& tokens) {
+  if (!tokens.weights.defined()) return tokens.sha256;
+  io::Sha256 hash;
+  hash.update(tokens.sha256);
+  hash.update(std::span(static_cast<const std::byte*>(tokens.weights.const_data_ptr()),
+                        tokens.weights.nbytes()));
+  return hash.hex();
+}
+
+at::Tensor weighted(const at::Tensor& rows, const at::Tensor& roots) {
+  return roots.defined() ? rows * roots : rows;
+}
+
 std::int64_t columns_at(const Block& block, Site site) {
   return shape_of(block[first_reader(site)].weight).in;
 }
@@ -61,6 +86,13 @@ BlockStream::BlockStream(const Model& model, CalibrationTokens tokens, StreamOpt
   require(tokens.ids.size(1) <= config.max_positions, "calibration", "sequences of ",
           tokens.ids.size(1), " tokens exceed the model's ", config.max_positions,
           " positions; lower calibration.length");
+  const at::Tensor weights = tokens.weights.defined() ? tokens.weights.contiguous() : at::Tensor();
+  require<std::logic_error>(
+      !weights.defined() ||
+          weights.sizes() ==
+              at::IntArrayRef(
+                  {config.layers, static_cast<std::int64_t>(kSites.size()), tokens.ids.size(1)}),
+      "calibration", "token weights of another model or length");
   const RopeTable rope = rope_table(config, tokens.ids.size(1));
   const at::Tensor embedded = embed(model.embedding(), tokens.ids);
   std::optional<BlockLane> dense;
@@ -71,8 +103,9 @@ BlockStream::BlockStream(const Model& model, CalibrationTokens tokens, StreamOpt
   }
   std::string context = options.store ? hash_of(model) : std::string();
   BlockLane changed(config, rope, embedded, options.batch);
-  state_ = std::make_unique<State>(State{std::move(options), tokens.sha256, std::move(context),
-                                         std::move(changed), std::move(dense)});
+  state_ =
+      std::make_unique<State>(State{std::move(options), identity_of(tokens), std::move(context),
+                                    weights, 0, std::move(changed), std::move(dense)});
 }
 
 BlockStream::~BlockStream() = default;
@@ -86,11 +119,13 @@ void BlockStream::advance(const Block& block) {
                             "a stream with a dense one beside needs the original block too");
   if (state_->options.store) state_->context = hash_whole(state_->context, block);
   state_->changed.advance(block);
+  ++state_->block;
 }
 
 void BlockStream::advance(const Block& block, const Block& original) {
   if (state_->options.store) state_->context = hash_whole(state_->context, block);
   state_->changed.advance(block);
+  ++state_->block;
   if (state_->dense) state_->dense->advance(original);
 }
 
@@ -111,7 +146,7 @@ class Sampler {
   Sampler(std::int64_t columns, std::int64_t step)
       : step_(step), largest_(at::zeros({columns}, at::kFloat)) {}
 
-  void add(const at::Tensor& batch) {
+  void add(const at::Tensor& batch, const at::Tensor& roots) {
     const at::Tensor finite = at::isfinite(batch).all(1);
     at::Tensor rows = batch;
     if (const std::int64_t lost = batch.size(0) - finite.sum().item<std::int64_t>(); lost > 0) {
@@ -121,7 +156,8 @@ class Sampler {
     largest_ = at::maximum(largest_, rows.abs().amax(0));
     const std::int64_t first = (step_ - seen_ % step_) % step_;
     for (std::int64_t row = first; row < rows.size(0); row += step_) {
-      if (finite[row].item<bool>()) kept_.push_back(rows[row].clone());
+      if (!finite[row].item<bool>()) continue;
+      kept_.push_back(roots.defined() ? rows[row] * roots[row] : rows[row].clone());
     }
     seen_ += rows.size(0);
   }
@@ -154,7 +190,7 @@ std::array<InputSample, kSites.size()> BlockStream::sample(const Block& block,
     lane.reach(site, context);
     Sampler sampler(columns_at(block, site), step);
     lane.for_batches(context, [&](std::int64_t first, std::int64_t batch) {
-      sampler.add(lane.inputs(site, first, batch).flatten(0, 1));
+      sampler.add(lane.inputs(site, first, batch).flatten(0, 1), state_->roots(site, batch));
     });
     lane.visited(site);
     found[index_of(site)] = sampler.finish();
@@ -209,13 +245,17 @@ void BlockStream::visit(const Block& block, const Block* original, const RunCont
       std::optional<linalg::GramAccumulator> gram;
       if (!statistics) gram.emplace(columns_at(block, site));
       s.changed.for_batches(context, [&](std::int64_t first, std::int64_t count) {
-        const at::Tensor rows = s.changed.inputs(site, first, count).flatten(0, 1);
+        const at::Tensor roots = s.roots(site, count);
+        const auto rows_of = [&](BlockLane& lane) {
+          return weighted(lane.inputs(site, first, count).flatten(0, 1), roots);
+        };
+        const at::Tensor rows = rows_of(s.changed);
         if (gram) gram->add(rows);
-        if (cross) cross->add(s.dense->inputs(site, first, count).flatten(0, 1), rows);
+        if (cross) cross->add(rows_of(*s.dense), rows);
         if (residual) {
           const at::Tensor lost =
               s.dense->added_to(site, first, count) - s.changed.added_to(site, first, count);
-          residual->add(lost.flatten(0, 1), rows);
+          residual->add(weighted(lost.flatten(0, 1), roots), rows);
         }
       });
       s.changed.visited(site);

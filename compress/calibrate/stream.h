@@ -40,7 +40,9 @@ struct InputSample {
 };
 
 // The inputs of one block for all calibration sequences. Statistics do not depend on batch or
-// threads: they are folded at fixed token positions.
+// threads: they are folded at fixed token positions. Where tokens have weights, what a layer reads
+// is multiplied by the root of its token's weight in statistics, crosses and samples (but not in
+// InputSample::max_absolute): errors are then those of weighted tokens.
 class BlockStream {
  public:
   // `model` gives configuration, embedding and fingerprint.

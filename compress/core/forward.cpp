@@ -115,16 +115,19 @@ at::Tensor round_tokens(const at::Tensor& x) {
 }
 
 at::Tensor block_forward(const ModelConfig& model, const Block& block, const RopeTable& rope,
-                         const at::Tensor& x) {
+                         const at::Tensor& x, BlockOutputs* outputs) {
   const ModelConfig config = model.with(widths_of(block, model.head_dim));
   const at::Tensor normed = rms_norm(x, block.attention_norm, config.norm_eps);
+  const at::Tensor query = block[Role::kQuery].forward(normed);
+  const at::Tensor key = block[Role::kKey].forward(normed);
+  const at::Tensor value = block[Role::kValue].forward(normed);
   const at::Tensor mixed = attention_with_gradient(
-      block[Role::kQuery].forward(normed), block[Role::kKey].forward(normed),
-      block[Role::kValue].forward(normed), rope, {config.heads, config.kv_heads, config.head_dim});
+      query, key, value, rope, {config.heads, config.kv_heads, config.head_dim});
   const at::Tensor h = x + block[Role::kOutput].forward(mixed);
   const at::Tensor mlp = rms_norm(h, block.mlp_norm, config.norm_eps);
   const at::Tensor gate = block[Role::kGate].forward(mlp);
   const at::Tensor up = block[Role::kUp].forward(mlp);
+  if (outputs != nullptr) *outputs = {query, key, value, h, gate, up};
   const Linear& down = block[Role::kDown];
   const auto* plain = std::get_if<DenseWeight>(&down.weight);
   if (plain != nullptr && gate.requires_grad() && gate.size(-1) > 0) {

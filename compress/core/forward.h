@@ -39,9 +39,16 @@ at::Tensor round_tokens(const at::Tensor& x);
 
 kernels::Activation kernel_activation(Activation activation);
 
+// What the linear layers of a block give on the way, [B, T, width], with their graphs.
+struct BlockOutputs {
+  at::Tensor query, key, value;  // not rotated
+  at::Tensor between;            // [B, T, hidden]: x + o(attention)
+  at::Tensor gate, up;
+};
+
 // A block's function with gradients with respect to x and the block's tensors. [B, T, hidden].
 at::Tensor block_forward(const ModelConfig& config, const Block& block, const RopeTable& rope,
-                         const at::Tensor& x);
+                         const at::Tensor& x, BlockOutputs* outputs = nullptr);
 
 // Rows of an embedding in any state: ids [...] int64 -> [..., hidden] float32.
 at::Tensor embed(const Weight& embedding, const at::Tensor& ids);

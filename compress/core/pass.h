@@ -23,6 +23,9 @@ struct Needs {
   // Beside them those of the unchanged model (BlockStream's dense stream); needs calibration too.
   bool dense_stream = false;
   bool tokenizer = false;  // to read texts of its own
+  // A pass on the whole model that takes statistics of those activations: its tokens have weights
+  // where the recipe asks for them.
+  bool statistics = false;
 };
 
 // What a pass will do to one linear layer, known from headers alone.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "compress/train/token_weights.h"
+
 namespace attar {
 namespace {
 
@@ -69,6 +71,11 @@ std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationSh
   const std::int64_t forward = lanes * (block_parameters(config) * kFloat +
                                         forward_bytes(config, batch * calibration.length));
   return always + std::max(forward + statistics, working_bytes);
+}
+
+std::int64_t weighting_peak_bytes(const ModelConfig& config, std::int64_t length,
+                                  std::int64_t source_bytes) {
+  return program_bytes(config) + source_bytes + token_weights_bytes(config, length);
 }
 
 std::int64_t divergence_peak_bytes(const ModelConfig& config, std::int64_t tokens,

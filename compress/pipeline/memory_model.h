@@ -27,6 +27,10 @@ std::int64_t linear_parameters(const ModelConfig& config);
 std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationShape& calibration,
                                   std::int64_t working_bytes, std::int64_t source_bytes);
 
+// While gradients say what tokens weigh (compress/train/token_weights.h).
+std::int64_t weighting_peak_bytes(const ModelConfig& config, std::int64_t length,
+                                  std::int64_t source_bytes);
+
 // Two models side by side over `tokens` tokens in windows of `length`, block by block
 // (block_walk.h). `heads`: 1 when they share the head.
 std::int64_t divergence_peak_bytes(const ModelConfig& config, std::int64_t tokens,

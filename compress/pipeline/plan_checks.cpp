@@ -123,8 +123,13 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
   for (std::size_t role = 0; role < kRoles.size(); ++role) {
     block_bytes += plan.tensors[role].source_bytes;
   }
-  return {"passes", blockwise_peak_bytes(config, shape, working, block_bytes),
-          seconds_of(flops, plan.gemm_flops)};
+  std::int64_t peak = blockwise_peak_bytes(config, shape, working, block_bytes);
+  if (shape.sequences > 0 && recipe.calibration->token_weights == "fisher") {
+    const std::int64_t windows = std::min(recipe.calibration->weight_windows, shape.sequences);
+    flops += 4 * static_cast<double>(windows * shape.length) * forward_flops(config, shape.length);
+    peak = std::max(peak, weighting_peak_bytes(config, shape.length, block_bytes));
+  }
+  return {"passes", peak, seconds_of(flops, plan.gemm_flops)};
 }
 
 }  // namespace

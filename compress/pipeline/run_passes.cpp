@@ -4,6 +4,7 @@
 #include "compress/formats/model_file.h"
 #include "compress/io/disk.h"
 #include "compress/pipeline/run_phases.h"
+#include "compress/train/token_weights.h"
 
 namespace attar {
 namespace {
@@ -11,12 +12,19 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-CalibrationTokens calibration_tokens(const Recipe& recipe, const Model& model) {
-  return read_calibration(*recipe.calibration, *tokenizer_of(model), recipe.seed);
+// `model` as the passes that ask find it; `statistics`: they take some, so tokens get weights.
+CalibrationTokens calibration_tokens(const Recipe& recipe, const Model& model, bool statistics,
+                                     const RunContext& context) {
+  const CalibrationConfig& config = *recipe.calibration;
+  CalibrationTokens tokens = read_calibration(config, *tokenizer_of(model), recipe.seed);
+  if (statistics && config.token_weights == "fisher") {
+    tokens.weights = token_weights(model, tokens.ids, config.weight_windows, context);
+  }
+  return tokens;
 }
 
 std::unique_ptr<BlockStream> open_stream(const Recipe& recipe, const Model& model,
-                                         const PassPhase& phase) {
+                                         const PassPhase& phase, const RunContext& context) {
   const bool needed =
       std::any_of(phase.blockwise.begin(), phase.blockwise.end(),
                   [](const BlockwisePass* pass) { return pass->needs().calibration; });
@@ -29,7 +37,7 @@ std::unique_ptr<BlockStream> open_stream(const Recipe& recipe, const Model& mode
   if (!recipe.calibration->store.empty()) {
     options.store = std::make_shared<StatisticsStore>(recipe.calibration->store);
   }
-  return std::make_unique<BlockStream>(model, calibration_tokens(recipe, model),
+  return std::make_unique<BlockStream>(model, calibration_tokens(recipe, model, true, context),
                                        std::move(options));
 }
 
@@ -86,8 +94,8 @@ void RunPhases::log_report(std::size_t pass, const PassReport& report, bool rest
   }
 }
 
-void RunPhases::run_blocks(Model& model, const PassPhase& phase) {
-  const auto stream = open_stream(record.recipe, model, phase);
+void RunPhases::run_blocks(const Model& input, Model& model, const PassPhase& phase) {
+  const auto stream = open_stream(record.recipe, input, phase, context);
   const auto keep = [&](std::int64_t index, const BlockOutcome& outcome, bool restored) {
     for (std::size_t pass = 0; pass < outcome.reports.size(); ++pass) {
       log_report(phase.first + pass, outcome.reports[pass], restored);
@@ -119,7 +127,9 @@ Model RunPhases::run_whole(const Model& input, const Model& original, const Pass
   }
   const Needs needs = phase.whole->needs();
   std::optional<CalibrationTokens> calibration;
-  if (needs.calibration) calibration = calibration_tokens(record.recipe, input);
+  if (needs.calibration) {
+    calibration = calibration_tokens(record.recipe, input, needs.statistics, context);
+  }
   const auto tokenizer = needs.tokenizer ? tokenizer_of(input) : nullptr;
   fs::create_directories(checkpoint.state_folder());
   Model output = input.successor(phase.checkpoint);
@@ -147,7 +157,7 @@ Model RunPhases::run_passes(const Model& start, std::span<const PassPhase> phase
       model = run_whole(model, start, phase);
     } else {
       Model next = model.successor(phase.checkpoint);
-      run_blocks(next, phase);
+      run_blocks(model, next, phase);
       model = std::move(next);
     }
     for (const std::string& file : phase.checkpoint->damaged()) {

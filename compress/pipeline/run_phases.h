@@ -57,7 +57,7 @@ struct RunPhases {
   void export_and_verify(const Model& model);
 
  private:
-  void run_blocks(Model& model, const PassPhase& phase);
+  void run_blocks(const Model& input, Model& model, const PassPhase& phase);
   void measure_stages(const Model& original);
   Model run_whole(const Model& input, const Model& original, const PassPhase& phase);
   void log_report(std::size_t pass, const PassReport& report, bool restored);

@@ -1,5 +1,8 @@
 #include "compress/train/sparse_targets.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -8,6 +11,8 @@
 
 namespace attar {
 namespace {
+
+constexpr std::int64_t kRows = 256;  // whose logits are held at a time
 
 double log_sum_exp(std::span<const float> logits) {
   double top = -INFINITY, sum = 0;
@@ -62,6 +67,24 @@ SparseRow drawn_probabilities(std::span<const float> logits, std::int64_t draws,
         static_cast<float>(static_cast<double>(hits) / static_cast<double>(draws)));
   }
   return result;
+}
+
+at::Tensor drawn_tokens(const at::Tensor& hidden, const at::Tensor& head, std::uint64_t seed,
+                        std::int64_t first_row) {
+  const std::int64_t vocabulary = head.size(0);
+  at::Tensor tokens = at::empty({hidden.size(0)}, at::kLong);
+  auto* out = tokens.mutable_data_ptr<std::int64_t>();
+  for (std::int64_t first = 0; first < hidden.size(0); first += kRows) {
+    const std::int64_t rows = std::min(kRows, hidden.size(0) - first);
+    const at::Tensor logits = at::mm(hidden.narrow(0, first, rows), head.t());
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::span row(logits.const_data_ptr<float>() + r * vocabulary,
+                          static_cast<std::size_t>(vocabulary));
+      const auto number = static_cast<std::uint64_t>(first_row + first + r);
+      out[first + r] = drawn_probabilities(row, 1, seed, number).ids.front();
+    }
+  }
+  return tokens;
 }
 
 }  // namespace attar

@@ -24,4 +24,9 @@ SparseRow top_probabilities(std::span<const float> logits, std::int64_t count);
 SparseRow drawn_probabilities(std::span<const float> logits, std::int64_t draws, std::uint64_t seed,
                               std::uint64_t row);
 
+// Next tokens [R] int64 drawn from what `head` [V, H] predicts from hidden states [R, H]; rows are
+// numbered from `first_row` on for their random numbers. Logits are made some rows at a time.
+at::Tensor drawn_tokens(const at::Tensor& hidden, const at::Tensor& head, std::uint64_t seed,
+                        std::int64_t first_row);
+
 }  // namespace attar

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # The table of methods at 4 bits, group 64, asymmetric (README, "Measured").
 #
-#   [BITS=4 GROUP=64 SEED=0 EPOCHS=2] tests/bench/quality.sh MODEL_FOLDER CALIBRATION_TEXT \
+#   [BITS=4 GROUP=64 SEED=0 EPOCHS=2 WEIGHTS=fisher] tests/bench/quality.sh MODEL_FOLDER CALIBRATION_TEXT \
 #       EVALUATION_TEXT [THREADS [METHOD ...]]
 #
 # Calibration: 128 windows of 512 tokens; embedding and head untouched. KL to the original in nats,
-# top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS. METHOD: rtn gptq awq awq_gptq,
+# top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS. WEIGHTS: what calibration
+# tokens count (calibration.token_weights). METHOD: rtn gptq awq awq_gptq,
 # each also with _tune behind it (quantize.tune on the same windows); fit_rtn fit_gptq fit_awq_gptq
 # (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and 192), also with _tune.
 set -euo pipefail
@@ -37,7 +38,7 @@ for method in "${methods[@]}"; do
 version: 1
 seed: ${SEED:-0}
 model: $(realpath "$model")
-calibration: {text: $(realpath "$calibration"), sequences: 128, length: 512}
+calibration: {text: $(realpath "$calibration"), sequences: 128, length: 512, token_weights: ${WEIGHTS:-fisher}}
 passes: [${passes[$method]}]
 eval:
   - divergence: {text: $(realpath "$text"), length: 1024, windows: 24}

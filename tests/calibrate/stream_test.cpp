@@ -3,6 +3,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -89,6 +90,34 @@ TEST(BlockStream, StatisticsAreThoseOfTheInputs) {
               1e-5 * expected.abs().max().item<double>())
         << to_string(site);
     EXPECT_LE((got.mean_absolute() - rows.abs().mean(0)).abs().max().item<double>(), 1e-5);
+  }
+}
+
+// A token of weight w counts w times in sums, and as its root in a sample; other blocks and inputs
+// have other weights. The largest value is of tokens as they are.
+TEST(BlockStream, TokensCountAsTheirWeightsSay) {
+  const Model model = random_model();
+  CalibrationTokens tokens = some_tokens();
+  tokens.weights = at::ones({model.config().layers, 4, 20});
+  tokens.weights.select(2, 0) = 9;
+  tokens.weights[1][2].select(0, 5) = 4;
+  BlockStream plain(model, some_tokens(), {}), weighted(model, tokens, {.batch = 2});
+  for (BlockStream* stream : {&plain, &weighted}) stream->advance(model.block(0));
+  const Block block = model.block(1);
+  const std::vector<at::Tensor> found = grams(weighted, block);
+  const auto rows = plain.sample(block, {}, 1 << 20), scaled = weighted.sample(block, {}, 1 << 20);
+  for (const Site site : kSites) {
+    const std::size_t at = index_of(site);
+    const at::Tensor x = rows[at].rows.to(at::kDouble);
+    ASSERT_EQ(x.size(0), 120);
+    const at::Tensor w =
+        tokens.weights[1][static_cast<std::int64_t>(at)].repeat({6}).unsqueeze(1).to(at::kDouble);
+    const at::Tensor expected = x.t().mm(x * w);
+    EXPECT_LE((found[at] - expected).abs().max().item<double>(),
+              1e-5 * expected.abs().max().item<double>())
+        << to_string(site);
+    EXPECT_LE((scaled[at].rows - x * w.sqrt()).abs().max().item<double>(), 1e-5);
+    EXPECT_TRUE(at::equal(scaled[at].max_absolute, rows[at].max_absolute));
   }
 }
 
@@ -333,6 +362,14 @@ TEST(BlockStream, StoredStatisticsAreReusedAndNeverStale) {
     stream.advance(model.block(0));
     grams(stream, model.block(1));
     EXPECT_EQ(store->entries(), 15);
+  }
+  {  // the same text, weighted: all new
+    CalibrationTokens tokens = some_tokens();
+    tokens.weights = at::ones({model.config().layers, 4, 20});
+    BlockStream stream(model, tokens, {.store = store});
+    stream.advance(model.block(0));
+    grams(stream, model.block(1));
+    EXPECT_EQ(store->entries(), 19);
   }
 }
 
