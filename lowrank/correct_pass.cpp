@@ -2,6 +2,7 @@
 
 #include "compress/calibrate/block_identity.h"
 #include "compress/calibrate/layer_walk.h"
+#include "compress/linalg/corrected_target.h"
 #include "lowrank/passes.h"
 #include "lowrank/refit.h"
 
@@ -95,7 +96,8 @@ void CorrectPass::correct(BlockWork& work, Role role, const linalg::GramStatisti
   const at::Tensor now = dense(work.block[role].weight).to(at::kDouble);
   at::Tensor wanted = original;
   if (cross) {
-    wanted = corrected_target(now, original.mm(cross->gram), statistics.gram, config_.damping);
+    wanted =
+        linalg::corrected_target(now, original.mm(cross->gram), statistics.gram, config_.damping);
     if (!wanted.defined()) {
       wanted = original;
       record_event(work, layer_name(work.index, role), "refit",

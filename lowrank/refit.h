@@ -11,13 +11,6 @@
 
 namespace attar {
 
-// The weight that gives the dense output from the changed inputs, drawn towards `weight`: minimises
-// |W X_dense - W' X|^2 + lambda |W' - weight|^2 with lambda = damping * mean(diag gram). It is
-// `weight` itself when X is X_dense. Approximating it under `gram` gives the best low-rank layer
-// (reduced-rank regression). Undefined when the damped gram is not positive definite.
-at::Tensor corrected_target(const at::Tensor& weight, const at::Tensor& target,
-                            const at::Tensor& gram, double damping);
-
 // `factors` with the left one refitted, the right one fixed: minimises
 // |W X_dense - left right X|^2 + lambda |left - before|^2, lambda = damping * mean(diag(right gram
 // right^T)). Also makes up for a right factor that was rounded. Left as it was when the normal

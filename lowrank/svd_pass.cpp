@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "compress/calibrate/layer_walk.h"
+#include "compress/linalg/corrected_target.h"
 #include "lowrank/passes.h"
 #include "lowrank/refit.h"
 
@@ -29,7 +30,7 @@ struct Cut {
 
 // The weight that gives the dense outputs from the inputs as they are; falls back to the weight.
 at::Tensor aim(const at::Tensor& weight, const Inputs& inputs, double damping, bool& failed) {
-  const at::Tensor aimed = corrected_target(weight, inputs.target, inputs.gram, damping);
+  const at::Tensor aimed = linalg::corrected_target(weight, inputs.target, inputs.gram, damping);
   failed = !aimed.defined();
   return failed ? weight : aimed;
 }
@@ -74,7 +75,8 @@ SvdPass::SvdPass(SvdConfig config) : config_(std::move(config)), storage_(config
 }
 
 Needs SvdPass::needs() const {
-  return {.calibration = !plain() || (config_.rank == 0 && config_.allocation == "water_filling")};
+  const bool reads = !plain() || (config_.rank == 0 && config_.allocation == "water_filling");
+  return {.calibration = reads, .statistics = reads};
 }
 
 std::vector<PlannedLayer> SvdPass::plan(const ModelConfig& config) const {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "compress/core/numerics.h"
+#include "compress/linalg/corrected_target.h"
 #include "tests/lowrank/matrices.h"
 
 namespace attar {
@@ -51,13 +52,13 @@ TEST_F(Refit, OfUnchangedInputsChangesNothing) {
   const Factors cut = truncate(weight_, output_pca(weight_, gram), 8);
   const Factors refitted = refit_left(cut, weight_.mm(gram), gram, 0.01);
   EXPECT_LE((refitted.left - cut.left).abs().max().item<double>(), 1e-9);
-  const at::Tensor target = corrected_target(weight_, weight_.mm(gram), gram, 0.01);
+  const at::Tensor target = linalg::corrected_target(weight_, weight_.mm(gram), gram, 0.01);
   EXPECT_LE((target - weight_).abs().max().item<double>(), 1e-9);
 }
 
 // Any rank-8 layer is beaten: the cut of the corrected target, the refitted cut, and random steps.
 TEST_F(Refit, CutOfTheCorrectedTargetIsTheBestLayerOfItsRank) {
-  const at::Tensor target = corrected_target(weight_, target_, gram_, 0);
+  const at::Tensor target = linalg::corrected_target(weight_, target_, gram_, 0);
   const Factors best = truncate(target, output_pca(target, gram_), 8);
   const Factors cut = truncate(weight_, output_pca(weight_, gram_), 8);
   EXPECT_LE(error(best), error(refit_left(cut, target_, gram_, 0)) * (1 + 1e-9));
@@ -72,7 +73,7 @@ TEST_F(Refit, CutOfTheCorrectedTargetIsTheBestLayerOfItsRank) {
 TEST_F(Refit, DampingDrawsTowardsTheWeight) {
   double before = 0;
   for (const double damping : {1e-4, 1e-2, 1.0, 100.0}) {
-    const at::Tensor target = corrected_target(weight_, target_, gram_, damping);
+    const at::Tensor target = linalg::corrected_target(weight_, target_, gram_, damping);
     const double kept = 1 / squared(target - weight_);
     EXPECT_GT(kept, before) << damping;
     before = kept;
