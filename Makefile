@@ -38,10 +38,13 @@ build: build/build.ninja  ## the program, the Python module and the tests, into 
 	@$(PY) python/environment.py link $(VENV) build/python
 
 test: $(VENV_TEST) build  ## everything but the checks that need SmolLM2 or take minutes
-	ctest --test-dir build -j $(JOBS) -LE '^real$$' --no-tests=error
+	ctest --test-dir build -j $(JOBS) -LE '^(real|effects)$$' --no-tests=error
 
 test-real: $(VENV_TEST) build models  ## the checks that need SmolLM2 or take minutes
 	ctest --test-dir build -L '^real$$'
+
+test-effects: $(VENV_TEST) build models  ## what each pass is worth on SmolLM2: over an hour, needs ../shared
+	ctest --test-dir build -L '^effects$$'
 
 demo: demo-tinyworld demo-smollm2  ## the small world's pipeline, then SmolLM2-135M to 4 bits, in demo/
 
@@ -128,4 +131,4 @@ models: $(TEACHER)
 	@if [ -f $(FOLDERS) ]; then $(PY) recipes/fetch_smollm2.py models --folders $(FOLDERS); \
 	else echo "skipped: models/smollm2 and models/smollm2-scales (there is no $(FOLDERS))"; fi
 
-.PHONY: help build test test-real demo demo-tinyworld demo-smollm2 bench memory sanitize lint clean system models
+.PHONY: help build test test-real test-effects demo demo-tinyworld demo-smollm2 bench memory sanitize lint clean system models

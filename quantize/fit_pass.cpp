@@ -239,7 +239,9 @@ void FitPass::round(ModelWork& work, const Formats& formats) const {
   }
   std::unique_ptr<BlockStream> stream;
   if (config_.method != "rtn") {
-    stream = std::make_unique<BlockStream>(work.input, *work.calibration, StreamOptions{});
+    const bool aims = passes.back()->needs().dense_stream;
+    stream = std::make_unique<BlockStream>(work.input, *work.calibration,
+                                           StreamOptions{.dense_stream = aims});
   }
   run_blockwise(
       blockwise, work.output, stream.get(), work.context, [](std::int64_t) { return std::nullopt; },

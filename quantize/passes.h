@@ -47,6 +47,7 @@ struct GptqConfig : SchemeConfig {
   double damping = 0.01;
   int refits = 0;
   int descents = 0;
+  double towards_dense = 0.5;
 
   template <class Visit>
   static void fields(Visit&& visit) {
@@ -62,6 +63,10 @@ struct GptqConfig : SchemeConfig {
           "Times the scales are refitted under H with codes fixed, each followed by a sweep.");
     visit("descents", &C::descents, Range{0, 64},
           "Passes of coordinate descent over the codes, at most.");
+    visit("towards_dense", &C::towards_dense, Range{0.0, 1.0},
+          "Share of the way from a layer's weight to the one that would give the unchanged model's "
+          "outputs from inputs as they have become: what is rounded then (ALGOS 1.3). A second "
+          "stream of activations, of the unchanged model, goes beside.");
   }
 };
 
@@ -76,13 +81,19 @@ class GptqPass final : public BlockwisePass {
 
   explicit GptqPass(GptqConfig config);
   std::string_view name() const override { return kName; }
-  Needs needs() const override { return {.calibration = true}; }
+  Needs needs() const override {
+    return {.calibration = true, .dense_stream = config_.towards_dense > 0};
+  }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
   void run_block(BlockWork& work) const override;
 
  private:
+  // What is rounded in the weight's place; `cross` null: the weight.
+  at::Tensor aim(const at::Tensor& weight, const at::Tensor& gram,
+                 const linalg::CrossGram* cross) const;
+
   GptqConfig config_;
   SchemeRules rules_;
 };

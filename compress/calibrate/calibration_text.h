@@ -20,7 +20,7 @@ struct CalibrationConfig {
   std::int64_t length = 512;  // tokens a sequence
   std::string store;          // HDF5 file of statistics to keep and reuse; empty: none
   std::int64_t batch = 4;     // sequences a forward; never changes a result
-  std::string token_weights = "uniform";
+  std::string token_weights = "fisher";
   std::int64_t weight_windows = 16;
 
   template <class Visit>

@@ -14,31 +14,39 @@ namespace fs = std::filesystem;
 
 // `model` as the passes that ask find it; `statistics`: they take some, so tokens get weights.
 CalibrationTokens calibration_tokens(const Recipe& recipe, const Model& model, bool statistics,
-                                     const RunContext& context) {
+                                     const RunContext& context, PassReport& report) {
   const CalibrationConfig& config = *recipe.calibration;
   CalibrationTokens tokens = read_calibration(config, *tokenizer_of(model), recipe.seed);
   if (statistics && config.token_weights == "fisher") {
-    tokens.weights = token_weights(model, tokens.ids, config.weight_windows, context);
+    TokenWeights found = token_weights(model, tokens.ids, config.weight_windows, context);
+    tokens.weights = std::move(found.weights);
+    if (found.dropped > 0) {
+      const std::string text =
+          std::to_string(found.dropped) + " of " + std::to_string(found.dropped + found.windows) +
+          " windows have gradients that are not finite; " +
+          (found.windows > 0 ? "tokens weigh what the others say" : "all tokens weigh alike");
+      require<NumericRefusal>(!context.strict, "calibration.token_weights", text,
+                              "; the recipe is strict, so this is refused");
+      report.events.push_back({"model", "token_weights", text, /*fallback=*/true});
+    }
   }
   return tokens;
 }
 
+bool any_needs(const PassPhase& phase, bool Needs::*what) {
+  return std::any_of(phase.blockwise.begin(), phase.blockwise.end(),
+                     [&](const BlockwisePass* pass) { return pass->needs().*what; });
+}
+
 std::unique_ptr<BlockStream> open_stream(const Recipe& recipe, const Model& model,
-                                         const PassPhase& phase, const RunContext& context) {
-  const bool needed =
-      std::any_of(phase.blockwise.begin(), phase.blockwise.end(),
-                  [](const BlockwisePass* pass) { return pass->needs().calibration; });
-  if (!needed) return nullptr;
+                                         CalibrationTokens tokens, bool dense_stream) {
   StreamOptions options;
   options.batch = recipe.calibration->batch;
-  options.dense_stream =
-      std::any_of(phase.blockwise.begin(), phase.blockwise.end(),
-                  [](const BlockwisePass* pass) { return pass->needs().dense_stream; });
+  options.dense_stream = dense_stream;
   if (!recipe.calibration->store.empty()) {
     options.store = std::make_shared<StatisticsStore>(recipe.calibration->store);
   }
-  return std::make_unique<BlockStream>(model, calibration_tokens(recipe, model, true, context),
-                                       std::move(options));
+  return std::make_unique<BlockStream>(model, std::move(tokens), std::move(options));
 }
 
 }  // namespace
@@ -95,7 +103,14 @@ void RunPhases::log_report(std::size_t pass, const PassReport& report, bool rest
 }
 
 void RunPhases::run_blocks(const Model& input, Model& model, const PassPhase& phase) {
-  const auto stream = open_stream(record.recipe, input, phase, context);
+  std::unique_ptr<BlockStream> stream;
+  if (any_needs(phase, &Needs::calibration)) {
+    PassReport report;
+    CalibrationTokens tokens = calibration_tokens(record.recipe, input, true, context, report);
+    if (!report.events.empty()) log_report(phase.first, report, false);
+    stream = open_stream(record.recipe, input, std::move(tokens),
+                         any_needs(phase, &Needs::dense_stream));
+  }
   const auto keep = [&](std::int64_t index, const BlockOutcome& outcome, bool restored) {
     for (std::size_t pass = 0; pass < outcome.reports.size(); ++pass) {
       log_report(phase.first + pass, outcome.reports[pass], restored);
@@ -126,14 +141,14 @@ Model RunPhases::run_whole(const Model& input, const Model& original, const Pass
     return input.successor(phase.checkpoint, done->kept, done->tokens);
   }
   const Needs needs = phase.whole->needs();
+  PassReport report;
   std::optional<CalibrationTokens> calibration;
   if (needs.calibration) {
-    calibration = calibration_tokens(record.recipe, input, needs.statistics, context);
+    calibration = calibration_tokens(record.recipe, input, needs.statistics, context, report);
   }
   const auto tokenizer = needs.tokenizer ? tokenizer_of(input) : nullptr;
   fs::create_directories(checkpoint.state_folder());
   Model output = input.successor(phase.checkpoint);
-  PassReport report;
   ModelWork work{input,           output,
                  original,        calibration ? &*calibration : nullptr,
                  tokenizer.get(), checkpoint.state_folder(),

@@ -1,14 +1,13 @@
 #include "compress/train/token_weights.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <vector>
 
-#include "compress/core/errors.h"
 #include "compress/core/forward.h"
 #include "compress/train/response_gradient.h"
 #include "compress/train/sparse_targets.h"
@@ -107,27 +106,31 @@ void smooth(at::Tensor places) {
 
 }  // namespace
 
-at::Tensor token_weights(const Model& model, const at::Tensor& ids, std::int64_t windows,
-                         const RunContext& context) {
+TokenWeights token_weights(const Model& model, const at::Tensor& ids, std::int64_t windows,
+                           const RunContext& context) {
   const ModelConfig& config = model.config();
   const std::int64_t length = ids.size(1), count = std::min(windows, ids.size(0));
   at::Tensor totals =
       at::zeros({config.layers, static_cast<std::int64_t>(kSites.size()), length}, at::kDouble);
   const RopeTable rope = rope_table(config, length);
   const Windows through(model, rope, context);
+  TokenWeights found;
   for (std::int64_t first = 0; first < count; first += kTogether) {
     const std::int64_t together = std::min(kTogether, count - first);
     context.progress("token weights, windows " + std::to_string(first + together) + " of " +
                      std::to_string(count));
-    through.add(ids.narrow(0, first, together), first, totals);
+    const at::Tensor own = at::zeros_like(totals);
+    through.add(ids.narrow(0, first, together), first, own);
+    const bool finite = own.isfinite().all().item<bool>();
+    (finite ? found.windows : found.dropped) += together;
+    if (finite) totals.add_(own);
   }
-  require<NumericRefusal>(totals.isfinite().all().item<bool>(), "calibration.token_weights",
-                          "a gradient is not finite: a weight or an activation is too large; look "
-                          "at the model with attar inspect, or use token_weights: uniform");
+  if (found.windows == 0) return found;
   for (std::int64_t i = 0; i < config.layers; ++i) {
     for (const Site site : kSites) smooth(totals[i][static_cast<std::int64_t>(index_of(site))]);
   }
-  return totals.to(at::kFloat);
+  found.weights = totals.to(at::kFloat);
+  return found;
 }
 
 std::int64_t token_weights_bytes(const ModelConfig& config, std::int64_t length) {

@@ -19,13 +19,18 @@
 
 namespace attar {
 
-// Of all blocks and inputs, [layers, sites, T] float32, each [T] of mean 1. `ids` [N, T] int64, of
-// which the first `windows` are used. Where no gradient arrives, all weights are 1. The same bits
-// for any number of threads. Throws NumericRefusal when a gradient is not finite.
-//
-// Time: about three forward passes of these windows. Memory: token_weights_bytes.
-at::Tensor token_weights(const Model& model, const at::Tensor& ids, std::int64_t windows,
-                         const RunContext& context);
+struct TokenWeights {
+  // Of all blocks and inputs, [layers, sites, T] float32, each [T] of mean 1, and 1 where no
+  // gradient arrives; undefined when no window was left.
+  at::Tensor weights;
+  std::int64_t windows = 0;  // that were used
+  std::int64_t dropped = 0;  // left out: a gradient among them was not finite
+};
+
+// `ids` [N, T] int64, of which the first `windows` are used. The same bits for any number of
+// threads. Time: about three forward passes of these windows. Memory: token_weights_bytes.
+TokenWeights token_weights(const Model& model, const at::Tensor& ids, std::int64_t windows,
+                           const RunContext& context);
 
 // Peak bytes of the above beside the program: hidden states of some windows at every block, one
 // block with its gradient, the head.

@@ -63,14 +63,16 @@ def model_and_texts(name, tmp_path):
 LENGTHS = {"tinyworld": 192}
 
 
-def run(tmp_path, name, model, passes, export=(), calibration=(64, 256), windows=16):
+def run(tmp_path, name, model, passes, export=(), calibration=(64, 256), windows=16,
+        token_weights="fisher"):
     """Mean KL to the original in nats, and the folder of the run. `passes` may be a function of the
     text to learn from."""
     folder, text, other = model_and_texts(model, tmp_path)
     length = LENGTHS.get(model, 256)
     recipe = {"version": 1, "seed": 5, "model": str(folder),
               "calibration": {"text": str(text), "sequences": calibration[0],
-                              "length": min(length, calibration[1])},
+                              "length": min(length, calibration[1]),
+                              "token_weights": token_weights},
               "passes": passes(str(text)) if callable(passes) else passes,
               "eval": [{"divergence": {"text": str(other), "length": length,
                                        "windows": windows}}]}

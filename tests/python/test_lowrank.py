@@ -2,7 +2,7 @@
 truncated SVD at equal parameters, lowrank.correct at every rank. Each test fails when the mathematics
 is taken out.
 
-ATTAR_REAL=1 runs SmolLM2 too; it takes minutes, and its bound has not been measured yet.
+ATTAR_REAL=1 runs SmolLM2 too; it takes minutes.
 """
 
 import json
@@ -57,7 +57,7 @@ def parameters_of(log):
 
 # Measured on tinyworld: plain 0.2136; directions of the outputs alone 0.0473, refitted 0.0402, with
 # ranks by water-filling 0.0037, with both 0.0035; plain with these ranks 0.0251. So without the
-# directions, or without the ranks, one of the two assertions fails.
+# directions, or without the ranks, one of the two assertions fails. SmolLM2: plain 13.33, ours 0.73.
 @pytest.mark.parametrize("model, share", [("tinyworld", 20), pytest.param("smollm2", 3, marks=real)])
 def test_plain_svd_diverges_three_times_as_far_at_the_same_size(texts, model, share, tmp_path):
     def cut(name, **options):

@@ -64,7 +64,7 @@ TEST(TokenWeights, AreTheSquaredGradientsOfTheOutputs) {
     }
     squares.push_back(sum);
   }
-  const at::Tensor weights = token_weights(model, ids, 1, context);
+  const at::Tensor weights = token_weights(model, ids, 1, context).weights;
   ASSERT_EQ(weights.sizes(), at::IntArrayRef({config.layers, 4, kLength}));
   const at::Tensor last = weights[config.layers - 1][3];
   const double found = last[0].item<double>() / last[1].item<double>();
@@ -76,7 +76,7 @@ TEST(TokenWeights, AreTheSquaredGradientsOfTheOutputs) {
 TEST(TokenWeights, AreMeansOfOneOverWindowsAndPlaces) {
   const Model model = random_model();
   const at::Tensor ids = some_ids(6);
-  const at::Tensor weights = token_weights(model, ids, 6, {});
+  const at::Tensor weights = token_weights(model, ids, 6, {}).weights;
   EXPECT_LT((weights.mean(2) - 1).abs().max().item<float>(), 1e-5);
   EXPECT_GT(weights.min().item<float>(), 0);
   for (const auto& [first, second] : {std::pair{2, 3}, {4, 7}, {8, 11}}) {
@@ -84,17 +84,30 @@ TEST(TokenWeights, AreMeansOfOneOverWindowsAndPlaces) {
   }
   EXPECT_FALSE(at::equal(weights.select(2, 0), weights.select(2, 1)));
   // More windows than there are is all of them, and the first ones alone give something else.
-  EXPECT_TRUE(at::equal(weights, token_weights(model, ids, 100, {})));
-  EXPECT_FALSE(at::equal(weights, token_weights(model, ids, 5, {})));
+  EXPECT_TRUE(at::equal(weights, token_weights(model, ids, 100, {}).weights));
+  EXPECT_FALSE(at::equal(weights, token_weights(model, ids, 5, {}).weights));
+}
+
+// Nothing is known then; whoever rounds finds the layer and says so.
+TEST(TokenWeights, LeaveWindowsOutWhoseGradientsAreNotFinite) {
+  Model model = random_model();
+  Block block = model.block(1);
+  at::Tensor values = dense(block[Role::kUp].weight).clone();
+  values[0][0] = NAN;
+  block[Role::kUp].weight = DenseWeight{values};
+  model.put_block(1, block);
+  const TokenWeights found = token_weights(model, some_ids(5), 5, {});
+  EXPECT_FALSE(found.weights.defined());
+  EXPECT_EQ(found.dropped, 5);
 }
 
 TEST(TokenWeights, AreTheSameForAnyNumberOfThreads) {
   const Model model = random_model();
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
-  const at::Tensor one = token_weights(model, some_ids(5), 5, {});
+  const at::Tensor one = token_weights(model, some_ids(5), 5, {}).weights;
   at::set_num_threads(2);
-  const at::Tensor two = token_weights(model, some_ids(5), 5, {});
+  const at::Tensor two = token_weights(model, some_ids(5), 5, {}).weights;
   at::set_num_threads(threads);
   EXPECT_TRUE(at::equal(one, two));
 }
