@@ -118,9 +118,10 @@ at::Tensor block_forward(const ModelConfig& model, const Block& block, const Rop
                          const at::Tensor& x, BlockOutputs* outputs) {
   const ModelConfig config = model.with(widths_of(block, model.head_dim));
   const at::Tensor normed = rms_norm(x, block.attention_norm, config.norm_eps);
-  const at::Tensor query = block[Role::kQuery].forward(normed);
-  const at::Tensor key = block[Role::kKey].forward(normed);
+  // Gradients of `normed` are added up against the order of these lines.
   const at::Tensor value = block[Role::kValue].forward(normed);
+  const at::Tensor key = block[Role::kKey].forward(normed);
+  const at::Tensor query = block[Role::kQuery].forward(normed);
   const at::Tensor mixed = attention_with_gradient(
       query, key, value, rope, {config.heads, config.kv_heads, config.head_dim});
   const at::Tensor h = x + block[Role::kOutput].forward(mixed);
