@@ -85,8 +85,9 @@ void GptqPass::run_block(BlockWork& work) const {
       const std::string layer = layer_name(work.index, role);
       GptqOptions options = options_of(config_, work.context.strict);
       options.keep = kept_positions(work.block[role].weight);
-      GptqResult result = gptq_quantize(aim(dense(work.block[role].weight), statistics.gram, cross),
-                                        statistics.gram, *decision.scheme, options, layer);
+      at::Tensor target = aim(dense(work.block[role].weight), statistics.gram, cross);
+      if (options.keep.defined()) target = target * options.keep;
+      GptqResult result = gptq_quantize(target, statistics.gram, *decision.scheme, options, layer);
       if (!result.dead_columns.empty()) {
         record_event(work, layer, "dead_columns",
                      std::to_string(result.dead_columns.size()) +

@@ -6,7 +6,7 @@
 // to one number a token (GuidedQuant, Kim et al. 2025, arXiv:2505.07004, with one group of outputs;
 // ALGOS 1.15). Single gradients are noisy, and what differs between tokens is above all their
 // place: the first tokens are where attention goes when it has nowhere to go, so their values count
-// for hundreds of others and their queries for nothing. So weights are means over windows and over
+// for hundreds of others. So weights are means over windows and over
 // places [0], [1], [2, 3], [4, 7], ...
 #pragma once
 
