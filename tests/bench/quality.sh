@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The table of methods at 4 bits, group 64, asymmetric (README, "Measured").
 #
-#   [BITS=4 GROUP=64 SEED=0 EPOCHS=2 WEIGHTS=fisher] tests/bench/quality.sh MODEL_FOLDER CALIBRATION_TEXT \
+#   [BITS=4 GROUP=64 SEED=0 EPOCHS=2 WEIGHTS=fisher DENSE=0.5] tests/bench/quality.sh MODEL_FOLDER CALIBRATION_TEXT \
 #       EVALUATION_TEXT [THREADS [METHOD ...]]
 #
 # Calibration: 128 windows of 512 tokens; embedding and head untouched. KL to the original in nats,
 # top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS. WEIGHTS: what calibration
-# tokens count (calibration.token_weights). METHOD: rtn gptq awq awq_gptq,
+# tokens count (calibration.token_weights); DENSE: towards_dense of quantize.gptq. METHOD: rtn gptq awq awq_gptq,
 # each also with _tune behind it (quantize.tune on the same windows); fit_rtn fit_gptq fit_awq_gptq
 # (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and 192), also with _tune.
 set -euo pipefail
@@ -19,13 +19,14 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 grid="{bits: ${BITS:-4}, group_size: ${GROUP:-64}}"
+gptq="{bits: ${BITS:-4}, group_size: ${GROUP:-64}, towards_dense: ${DENSE:-0.5}}"
 tune=", quantize.tune: {epochs: ${EPOCHS:-2}}"
 fit="quantize.fit: {bits: ${BITS:-4}, group_sizes: [32, 64, 192], embedding: false"
 declare -A passes=(
   [rtn]="quantize.rtn: $grid"
-  [gptq]="quantize.gptq: $grid"
+  [gptq]="quantize.gptq: $gptq"
   [awq]="quantize.awq: $grid"
-  [awq_gptq]="quantize.awq: {}, quantize.gptq: $grid"
+  [awq_gptq]="quantize.awq: {}, quantize.gptq: $gptq"
   [fit_rtn]="$fit, method: rtn}"
   [fit_gptq]="$fit, method: gptq}"
   [fit_awq_gptq]="$fit, method: awq+gptq}"

@@ -71,8 +71,7 @@ TEST(TokenWeights, AreTheSquaredGradientsOfTheOutputs) {
   EXPECT_NEAR(found, squares[0] / squares[1], 0.02 * found);
 }
 
-// The last token's query and key lead nowhere but to its own prediction; the values of the first
-// are read by all that follow.
+// Places [0], [1], [2, 3], [4, 7], [8, 11] share a weight each.
 TEST(TokenWeights, AreMeansOfOneOverWindowsAndPlaces) {
   const Model model = random_model();
   const at::Tensor ids = some_ids(6);
