@@ -6,11 +6,12 @@ PYTHON ?= python3#     makes .venv
 TORCH_INDEX ?=#        one more package index, say the one that holds pytorch's CPU wheels
 JOBS ?= $(shell nproc)
 
-# The one list of Debian packages; `make lint` asks for SYSTEM_LINT as well.
+# The one list of Debian packages; `make lint` and `make test-neon` ask for more.
 SYSTEM := g++ make cmake ninja-build ccache pkg-config python3 python3-venv python3-dev \
   libcli11-dev libeigen3-dev libhdf5-dev libpcre2-dev libutf8proc-dev libyaml-cpp-dev \
   libssl-dev zlib1g-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
 SYSTEM_LINT := clang-format clang-tidy
+SYSTEM_NEON := g++-aarch64-linux-gnu qemu-user-static
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -42,6 +43,13 @@ test: $(VENV_TEST) build  ## everything but the checks that need SmolLM2 or take
 
 test-real: $(VENV_TEST) build models  ## the checks that need SmolLM2 or take minutes
 	ctest --test-dir build -L '^real$$'
+
+test-neon: SYSTEM += $(SYSTEM_NEON)
+test-neon: system  ## the kernels for 64-bit ARM, cross-compiled and run by qemu
+	cmake -S tests/kernels/aarch64 -B build/aarch64 -G Ninja -DCMAKE_BUILD_TYPE=Release \
+	  --toolchain $(CURDIR)/tests/kernels/aarch64/toolchain.cmake
+	cmake --build build/aarch64 -j $(JOBS)
+	ctest --test-dir build/aarch64
 
 test-effects: $(VENV_TEST) build models  ## what each pass is worth on SmolLM2: over an hour, needs ../shared
 	ctest --test-dir build -L '^effects$$'
@@ -131,4 +139,4 @@ models: $(TEACHER)
 	@if [ -f $(FOLDERS) ]; then $(PY) recipes/fetch_smollm2.py models --folders $(FOLDERS); \
 	else echo "skipped: models/smollm2 and models/smollm2-scales (there is no $(FOLDERS))"; fi
 
-.PHONY: help build test test-real test-effects demo demo-tinyworld demo-smollm2 bench memory sanitize lint clean system models
+.PHONY: help build test test-neon test-real test-effects demo demo-tinyworld demo-smollm2 bench memory sanitize lint clean system models

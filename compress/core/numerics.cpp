@@ -16,10 +16,13 @@ namespace attar {
 namespace {
 
 const char* strict_mode() {
+#ifdef __x86_64__
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) {
     return "AVX512,STRICT";
   }
-  return __builtin_cpu_supports("avx2") ? "AVX2,STRICT" : "COMPATIBLE";
+  if (__builtin_cpu_supports("avx2")) return "AVX2,STRICT";
+#endif
+  return "COMPATIBLE";
 }
 
 Numerics probe() {

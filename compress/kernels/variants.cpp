@@ -3,6 +3,13 @@
 #ifdef ATTAR_HAVE_AVX2
 #include <cpuid.h>
 #endif
+#ifdef ATTAR_HAVE_NEON
+#ifdef __APPLE__
+#include <sys/sysctl.h>
+#else
+#include <sys/auxv.h>
+#endif
+#endif
 #ifdef ATTAR_HAVE_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,6 +25,7 @@ namespace attar::kernels {
 struct Portable;
 struct Avx2;
 struct Avx512;
+struct Neon;
 
 // Instantiated by <kernel>/<isa>.cpp from <kernel>/body.h.
 template <class S>
@@ -62,11 +70,14 @@ float encode_blocks_range(const EncodeBlocks&, std::int64_t, std::int64_t);
 void round_rows_portable(const RoundRows&, std::int64_t, std::int64_t);
 void round_rows_avx2(const RoundRows&, std::int64_t, std::int64_t);
 void round_rows_avx512(const RoundRows&, std::int64_t, std::int64_t);
+void round_rows_neon(const RoundRows&, std::int64_t, std::int64_t);
 void quantized_product_portable(const QuantizedProduct&, const QuantizedTask&);
 void quantized_product_avx2(const QuantizedProduct&, const QuantizedTask&);
 void quantized_product_avx_vnni(const QuantizedProduct&, const QuantizedTask&);
 void quantized_product_avx512_vnni(const QuantizedProduct&, const QuantizedTask&);
 void quantized_product_amx(const QuantizedProduct&, const QuantizedTask&);
+void quantized_product_neon(const QuantizedProduct&, const QuantizedTask&);
+void quantized_product_neon_dot(const QuantizedProduct&, const QuantizedTask&);
 
 int amx_split_pack(const SplitPack&, std::int64_t);
 void amx_split_product(const SplitProduct&, const SplitTask&);
@@ -169,6 +180,28 @@ constexpr Variant with_tiles(Variant variant) {
 }
 #endif
 
+#ifdef ATTAR_HAVE_NEON
+bool has_dot_products() {
+#ifdef __APPLE__
+  int there = 0;
+  std::size_t size = sizeof there;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &there, &size, nullptr, 0) == 0 && there != 0;
+#else
+  constexpr unsigned long kDotProducts = 1UL << 20;  // HWCAP_ASIMDDP
+  return (getauxval(AT_HWCAP) & kDotProducts) != 0;
+#endif
+}
+
+constexpr Variant neon() {
+  return variant_of<Neon>(
+      "neon", [] { return true; }, round_rows_neon, quantized_product_neon);
+}
+constexpr Variant neon_dot() {
+  return variant_of<Neon>("neon_dot", has_dot_products, round_rows_neon,
+                          quantized_product_neon_dot);
+}
+#endif
+
 constexpr Variant kVariants[] = {
 #ifdef ATTAR_HAVE_AMX
     with_tiles(avx512_vnni()),
@@ -180,6 +213,10 @@ constexpr Variant kVariants[] = {
 #ifdef ATTAR_HAVE_AVX2
     avx_vnni(),
     avx2(),
+#endif
+#ifdef ATTAR_HAVE_NEON
+    neon_dot(),
+    neon(),
 #endif
     variant_of<Portable>(
         "portable", [] { return true; }, round_rows_portable, quantized_product_portable),

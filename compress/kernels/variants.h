@@ -2,7 +2,7 @@
 //
 // Every kernel is a free function `kernel(call, variant = active_variant())`. Tests and benchmarks
 // walk variants(); everybody else leaves the default. The environment variable ATTAR_ISA
-// (portable | avx2 | avx_vnni | avx512 | avx512_vnni | amx) forces one.
+// (portable | avx2 | avx_vnni | avx512 | avx512_vnni | amx | neon | neon_dot) forces one.
 //
 // Common promises of all kernels: fp32 arithmetic; plain pointers without alignment demands; a
 // row's bits depend on that row's data alone, never on the number of threads, on the rows beside
