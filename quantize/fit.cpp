@@ -13,6 +13,7 @@
 #include "compress/train/sparse_targets.h"
 #include "compress/train/student.h"
 #include "quantize/rtn.h"
+#include "quantize/scheme_rules.h"
 
 namespace attar {
 namespace {
@@ -24,6 +25,20 @@ const Choice& choice_of(const FitItem& item, const Formats& formats) {
   const auto found = std::find(item.schemes.begin(), item.schemes.end(), scheme);
   if (found == item.schemes.end()) throw std::logic_error("fit: a format that was not priced");
   return item.choices[static_cast<std::size_t>(found - item.schemes.begin())];
+}
+
+// Each format that every item has, everywhere.
+std::vector<Formats> single_formats(std::span<const FitItem> items) {
+  std::vector<Formats> single;
+  for (const QuantScheme& format : items.front().schemes) {
+    const bool everywhere = std::all_of(items.begin(), items.end(), [&](const FitItem& item) {
+      return std::find(item.schemes.begin(), item.schemes.end(), format) != item.schemes.end();
+    });
+    if (!everywhere) continue;
+    Formats& formats = single.emplace_back();
+    for (const FitItem& item : items) formats[item.layer] = format;
+  }
+  return single;
 }
 
 }  // namespace
@@ -117,13 +132,7 @@ Formats fit_formats(std::span<const FitItem> items, std::int64_t budget) {
 Formats uniform_formats(std::span<const FitItem> items, std::int64_t budget) {
   Formats best;
   double least = INFINITY;
-  for (const QuantScheme& format : items.front().schemes) {
-    const bool everywhere = std::all_of(items.begin(), items.end(), [&](const FitItem& item) {
-      return std::find(item.schemes.begin(), item.schemes.end(), format) != item.schemes.end();
-    });
-    if (!everywhere) continue;
-    Formats formats;
-    for (const FitItem& item : items) formats[item.layer] = format;
+  for (Formats& formats : single_formats(items)) {
     if (bytes_of(items, formats) > budget) continue;
     if (const double cost = expected_kl(items, formats); cost < least) {
       least = cost;
@@ -131,6 +140,37 @@ Formats uniform_formats(std::span<const FitItem> items, std::int64_t budget) {
     }
   }
   return best;
+}
+
+Curve cost_curve(std::span<const FitItem> items) {
+  constexpr int kPoints = 13;
+  std::int64_t low = 0, high = 0;
+  for (const FitItem& item : items) {
+    const auto less = [](const Choice& a, const Choice& b) { return a.bytes < b.bytes; };
+    const auto [least, most] = std::minmax_element(item.choices.begin(), item.choices.end(), less);
+    low += least->bytes;
+    high += most->bytes;
+  }
+  Curve curve{"Expected KL by size", "bits a weight", "nats a token", {}, {}};
+  for (int i = 0; i < kPoints; ++i) {
+    const Formats best = fit_formats(items, low + (high - low) * i / (kPoints - 1));
+    curve.line.push_back({bits_of(items, best), expected_kl(items, best)});
+  }
+  for (const Formats& formats : single_formats(items)) {
+    curve.marks.push_back({bits_of(items, formats), expected_kl(items, formats),
+                           describe_scheme(formats.begin()->second)});
+  }
+  return curve;
+}
+
+double weights_of(std::span<const FitItem> items) {
+  double weights = 0;
+  for (const FitItem& item : items) weights += item.weights;
+  return weights;
+}
+
+double bits_of(std::span<const FitItem> items, const Formats& formats) {
+  return 8 * static_cast<double>(bytes_of(items, formats)) / weights_of(items);
 }
 
 std::int64_t bytes_of(std::span<const FitItem> items, const Formats& formats) {

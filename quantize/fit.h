@@ -49,7 +49,13 @@ Formats fit_formats(std::span<const FitItem> items, std::int64_t budget);
 // empty when none fits.
 Formats uniform_formats(std::span<const FitItem> items, std::int64_t budget);
 
+// Least expected KL over bits a weight, and beside it each format that every item has, everywhere.
+Curve cost_curve(std::span<const FitItem> items);
+
+double weights_of(std::span<const FitItem> items);
 std::int64_t bytes_of(std::span<const FitItem> items, const Formats& formats);
+// Bits a weight in the mean.
+double bits_of(std::span<const FitItem> items, const Formats& formats);
 double expected_kl(std::span<const FitItem> items, const Formats& formats);
 
 // The model with these layers (embedding and head among them) rounded plainly, as they were priced.

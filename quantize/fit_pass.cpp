@@ -84,12 +84,6 @@ std::int64_t other_bytes(const Model& model, std::span<const FitItem> items) {
   return bytes;
 }
 
-double weights_of(std::span<const FitItem> items) {
-  double weights = 0;
-  for (const FitItem& item : items) weights += item.weights;
-  return weights;
-}
-
 std::string names_of(std::span<const FitItem> items, const Formats& formats) {
   std::map<std::string, int> counts;
   for (const FitItem& item : items) ++counts[describe_scheme(formats.at(item.layer))];
@@ -196,19 +190,20 @@ Formats FitPass::choose(ModelWork& work) const {
   const std::vector<FitItem> items = price_formats(work.input, fisher, formats_, work.context);
   fisher.clear();
   const Judge judge(work, split.judge);
-  const double weights = weights_of(items);
   const std::int64_t budget =
-      config_.bits > 0 ? static_cast<std::int64_t>(config_.bits * weights / 8)
+      config_.bits > 0 ? static_cast<std::int64_t>(config_.bits * weights_of(items) / 8)
       : config_.kl > 0
           ? budget_for(config_.kl, items, judge)
           : read_size(config_.size, std::string(kName)) - other_bytes(work.input, items);
   Formats formats = fit_formats(items, budget);
   const Formats uniform = uniform_formats(items, budget);
   const double found = judge.kl(formats);
+  Curve curve = cost_curve(items);
+  curve.marks.push_back({bits_of(items, formats), found, "chosen, measured", true});
   std::ostringstream text;
   text.precision(4);
-  text << 8 * static_cast<double>(bytes_of(items, formats)) / weights << " bits a weight, "
-       << bytes_of(items, formats) << " bytes: " << names_of(items, formats)
+  text << bits_of(items, formats) << " bits a weight, " << bytes_of(items, formats)
+       << " bytes: " << names_of(items, formats)
        << "; KL on held-out windows, rounded plainly: " << found << ", expected "
        << expected_kl(items, formats);
   bool worse = false;
@@ -216,11 +211,14 @@ Formats FitPass::choose(ModelWork& work) const {
     const double plain = judge.kl(uniform);
     worse = plain < found;
     text << "; " << describe_scheme(uniform.begin()->second) << " everywhere: " << plain
-         << ", expected " << expected_kl(items, uniform) << ", "
-         << 8 * static_cast<double>(bytes_of(items, uniform)) / weights << " bits";
+         << ", expected " << expected_kl(items, uniform) << ", " << bits_of(items, uniform)
+         << " bits";
+    curve.marks.push_back({bits_of(items, uniform), plain,
+                           describe_scheme(uniform.begin()->second) + ", measured", true});
   }
   if (worse) text << "; that is less, so it was taken";
   work.report.events.push_back({"model", worse ? "fit_fell_back" : "fit", text.str()});
+  work.report.curves.push_back(std::move(curve));
   return worse ? uniform : formats;
 }
 

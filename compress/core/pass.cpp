@@ -8,15 +8,21 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LayerChange, layer, action, bytes_before, byt
                                    baseline_error, seconds)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SkippedLayer, layer, reason)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PassEvent, layer, kind, text, fallback)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Curve::Point, x, y, name, filled)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Curve, title, x, y, line, marks)
 
 void to_json(nlohmann::json& json, const PassReport& report) {
-  json = {{"changed", report.changed}, {"skipped", report.skipped}, {"events", report.events}};
+  json = {{"changed", report.changed},
+          {"skipped", report.skipped},
+          {"events", report.events},
+          {"curves", report.curves}};
 }
 
 void from_json(const nlohmann::json& json, PassReport& report) {
   json.at("changed").get_to(report.changed);
   json.at("skipped").get_to(report.skipped);
   json.at("events").get_to(report.events);
+  json.at("curves").get_to(report.curves);
 }
 
 void RunContext::check_stop() const {

@@ -74,10 +74,23 @@ struct PassEvent {
   bool fallback = false;  // counts for `strict` and the exit code
 };
 
+// A picture for the report: y over x, and single points with names. All y > 0.
+struct Curve {
+  struct Point {
+    double x = 0, y = 0;
+    std::string name = {};
+    bool filled = false;
+  };
+  std::string title, x, y;  // y is drawn on a logarithmic axis
+  std::vector<Point> line;
+  std::vector<Point> marks;
+};
+
 struct PassReport {
   std::vector<LayerChange> changed;
   std::vector<SkippedLayer> skipped;
   std::vector<PassEvent> events;
+  std::vector<Curve> curves = {};
 };
 
 void to_json(nlohmann::json& json, const PassReport& report);

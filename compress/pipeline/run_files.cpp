@@ -182,6 +182,7 @@ ordered_json manifest_of(const RunRecord& record, const fs::path& work) {
   ordered_json phases = ordered_json::object();
   for (const auto& [name, seconds] : record.phase_seconds) phases[name] = seconds;
   return {{"attar", attar_version()},
+          {"sources", source_hash()},
           {"finished", utc_now()},
           {"run_id", record.run_id},
           {"weights_id", record.weights_id},

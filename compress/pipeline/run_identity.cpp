@@ -22,7 +22,7 @@ RunIdentity identify(const Recipe& recipe, const PassRegistry& registry,
   decides.erase("model");
   decides["model_sha256"] = model_sha256;
   decides["arithmetic"] = set_up_numerics().blas_mode;
-  decides["attar"] = attar_version();
+  decides["attar"] = source_hash();
   if (recipe.calibration) {
     // The words, wherever they lie.
     nlohmann::json texts = nlohmann::json::array();

@@ -9,7 +9,7 @@
 namespace attar {
 
 struct RunIdentity {
-  std::string weights;  // model bytes, passes, seed, calibration text, arithmetic, attar's version
+  std::string weights;  // model bytes, passes, seed, calibration text, arithmetic, attar's sources
   std::string run;      // that and gate, measurements, exports
 };
 
@@ -18,5 +18,8 @@ RunIdentity identify(const Recipe& recipe, const PassRegistry& registry,
                      const std::string& model_sha256);
 
 std::string attar_version();
+
+// sha256 of the sources that this program was built from.
+std::string source_hash();
 
 }  // namespace attar

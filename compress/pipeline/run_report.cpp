@@ -1,6 +1,7 @@
 #include <array>
 #include <cstdio>
 
+#include "compress/pipeline/curve_svg.h"
 #include "compress/pipeline/run_files.h"
 #include "eval/comparison.h"
 #include "eval/groups.h"
@@ -123,29 +124,6 @@ std::string stages_table(const RunRecord& record) {
   return eval::markdown_table(rows, right);
 }
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
 std::string chat_text(const RunRecord& record) {
   std::string text;
   for (const ChatAnswer& answer : record.measured.chat) {
@@ -224,6 +202,11 @@ std::string report_html(const RunRecord& record) {
       escaped(summary_table(record)) + "</pre>\n";
   if (!record.measured.chat.empty()) {
     page += "<h2>One question</h2>\n<pre>" + escaped(chat_text(record)) + "</pre>\n";
+  }
+  for (const auto& pass : record.reports) {
+    for (const PassReport& report : pass) {
+      for (const Curve& curve : report.curves) page += curve_svg(curve);
+    }
   }
   page += "<h2>Recipe</h2>\n<pre>" + escaped(portable_recipe(record)) + "</pre>\n";
   page +=

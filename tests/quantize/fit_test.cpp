@@ -215,6 +215,31 @@ TEST_F(Fitting, KeepsTheBudgetAndIsNoWorseThanOneFormatForAll) {
   }
 }
 
+TEST_F(Fitting, DrawsTheLeastCostBySizeBelowEveryFormatAlone) {
+  const Fitted fitted = fit({{"bits", 4.0}});
+  ASSERT_EQ(fitted.report.curves.size(), 1u);
+  const Curve& curve = fitted.report.curves.front();
+  const auto& line = curve.line;
+  for (std::size_t i = 1; i < line.size(); ++i) {
+    EXPECT_GE(line[i].x, line[i - 1].x);
+    EXPECT_LE(line[i].y, line[i - 1].y);
+  }
+  EXPECT_GT(line.front().y, 10 * line.back().y);
+  int alone = 0, measured = 0;
+  for (const Curve::Point& mark : curve.marks) {
+    (mark.filled ? measured : alone) += 1;
+    if (mark.filled) continue;
+    // The first point of the line that is at least as large.
+    for (const Curve::Point& point : line) {
+      if (point.x < mark.x) continue;
+      EXPECT_LE(point.y, mark.y * (1 + 1e-9)) << mark.name;
+      break;
+    }
+  }
+  EXPECT_GT(alone, 3);
+  EXPECT_EQ(measured, 2);
+}
+
 TEST_F(Fitting, GoesOnWithTheFormatsThatItHadChosen) {
   const Fitted first = fit({{"bits", 4.0}}), again = fit({{"bits", 4.0}});
   ASSERT_TRUE(std::filesystem::exists(folder.path() / "state" / "fit.json"));
