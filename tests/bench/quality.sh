@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The table of methods at 4 bits, group 64, asymmetric (README, "Measured").
 #
-#   [BITS=4 GROUP=64 SEED=0 EPOCHS=2 WEIGHTS=fisher DENSE=0.5] tests/bench/quality.sh MODEL_FOLDER CALIBRATION_TEXT \
-#       EVALUATION_TEXT [THREADS [METHOD ...]]
+#   [BITS=4 GROUP=64 SEED=0 EPOCHS=2 WEIGHTS=fisher DENSE=0.5 SEQUENCES=128] tests/bench/quality.sh \
+#       MODEL_FOLDER CALIBRATION_TEXT EVALUATION_TEXT [THREADS [METHOD ...]]
 #
-# Calibration: 128 windows of 512 tokens; embedding and head untouched. KL to the original in nats,
+# Calibration: SEQUENCES windows of 512 tokens; embedding and head untouched. KL to the original in nats,
 # top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS. WEIGHTS: what calibration
 # tokens count (calibration.token_weights); DENSE: towards_dense of quantize.gptq. METHOD: rtn gptq awq awq_gptq,
 # each also with _tune behind it (quantize.tune on the same windows); fit_rtn fit_gptq fit_awq_gptq
-# (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and 192), also with _tune.
+# (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and 192), also with _tune; fit_file:
+# the same by awq+gptq with embedding and head, BITS in the mean over the whole file.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 model=$1 calibration=$2 text=$3 threads=${4:-1}
@@ -21,15 +22,16 @@ trap 'rm -rf "$work"' EXIT
 grid="{bits: ${BITS:-4}, group_size: ${GROUP:-64}}"
 gptq="{bits: ${BITS:-4}, group_size: ${GROUP:-64}, towards_dense: ${DENSE:-0.5}}"
 tune=", quantize.tune: {epochs: ${EPOCHS:-2}}"
-fit="quantize.fit: {bits: ${BITS:-4}, group_sizes: [32, 64, 192], embedding: false"
+fit="quantize.fit: {bits: ${BITS:-4}, group_sizes: [32, 64, 192]"
 declare -A passes=(
   [rtn]="quantize.rtn: $grid"
   [gptq]="quantize.gptq: $gptq"
   [awq]="quantize.awq: $grid"
   [awq_gptq]="quantize.awq: {}, quantize.gptq: $gptq"
-  [fit_rtn]="$fit, method: rtn}"
-  [fit_gptq]="$fit, method: gptq}"
-  [fit_awq_gptq]="$fit, method: awq+gptq}"
+  [fit_rtn]="$fit, embedding: false, method: rtn}"
+  [fit_gptq]="$fit, embedding: false, method: gptq}"
+  [fit_awq_gptq]="$fit, embedding: false, method: awq+gptq}"
+  [fit_file]="$fit, method: awq+gptq}"
 )
 for method in "${!passes[@]}"; do passes[${method}_tune]="${passes[$method]}$tune"; done
 echo "| method | bits a weight | KL | share of RTN's | top-1 | perplexity | pass seconds, $threads thread(s) | pass peak MB |"
@@ -39,7 +41,7 @@ for method in "${methods[@]}"; do
 version: 1
 seed: ${SEED:-0}
 model: $(realpath "$model")
-calibration: {text: $(realpath "$calibration"), sequences: 128, length: 512, token_weights: ${WEIGHTS:-fisher}}
+calibration: {text: $(realpath "$calibration"), sequences: ${SEQUENCES:-128}, length: 512, token_weights: ${WEIGHTS:-fisher}}
 passes: [${passes[$method]}]
 eval:
   - divergence: {text: $(realpath "$text"), length: 1024, windows: 24}
