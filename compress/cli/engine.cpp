@@ -40,7 +40,7 @@ void add_kv_bits(CLI::App& command, std::int64_t& kv_bits) {
 
 Engine engine_of(const std::string& runtime, std::int64_t kv_bits) {
   Engine chosen = engine();
-  if (runtime == "quantized") chosen.make_language_model = &make_quantized_language_model;
+  chosen.make_language_model = language_model_on(runtime, "--runtime");
   chosen.cache = cache_type(kv_bits, "--kv-bits");
   return chosen;
 }

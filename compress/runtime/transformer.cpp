@@ -265,4 +265,10 @@ std::unique_ptr<LanguageModel> make_quantized_language_model(
                                                     Arithmetic::kQuantized, cache);
 }
 
+MakeLanguageModel language_model_on(std::string_view runtime, std::string_view where) {
+  require<UsageError>(runtime == "dense" || runtime == "quantized", where,
+                      "must be dense or quantized, got '", runtime, "'");
+  return runtime == "dense" ? &make_language_model : &make_quantized_language_model;
+}
+
 }  // namespace attar

@@ -88,4 +88,10 @@ std::unique_ptr<LanguageModel> make_quantized_language_model(
     const Model& model, std::shared_ptr<const Tokenizer> tokenizer,
     CacheType cache = CacheType::kFloat32);
 
+// Of the two the one named "dense" or "quantized". Throws UsageError for another name.
+using MakeLanguageModel = std::unique_ptr<LanguageModel> (*)(const Model&,
+                                                             std::shared_ptr<const Tokenizer>,
+                                                             CacheType);
+MakeLanguageModel language_model_on(std::string_view runtime, std::string_view where);
+
 }  // namespace attar

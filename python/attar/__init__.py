@@ -116,11 +116,16 @@ class Model:
         """
         return self._model.logits(torch.as_tensor(ids, dtype=torch.int64))
 
-    def generate(self, prompt: Union[str, Ids], *, max_new_tokens: int = 128) -> Generation:
+    def generate(self, prompt: Union[str, Ids], *, max_new_tokens: int = 128,
+                 runtime: str = "dense", kv_bits: int = 32) -> Generation:
         """Continues `prompt`, text or token ids [T], greedily: of equal logits the lowest id wins.
 
         Ends after max_new_tokens, at the end of the model's positions or after the tokenizer's EOS.
-        Raises UsageError for an empty or too long prompt, or for text without a tokenizer.
+        runtime: "dense", float32 throughout; "quantized", the codes of the file times activations
+        rounded to 8 bits, several times as fast. kv_bits: 32 (float32), 8 or 4 bits of keys and
+        values. Weights are loaded again when one of the two changes.
+        Raises UsageError for an empty or too long prompt, for text without a tokenizer, or for
+        another runtime or number of bits.
 
         >>> model.generate("Once upon a time", max_new_tokens=8).text
         """
@@ -131,7 +136,8 @@ class Model:
             prompt = tokenizer.encode_prompt(prompt)
         ids = torch.as_tensor(prompt, dtype=torch.int64)
         stop = [tokenizer.eos] if tokenizer is not None and tokenizer.eos is not None else []
-        new = self._model.generate(ids, max_new_tokens=max_new_tokens, stop_ids=stop)
+        new = self._model.generate(ids, max_new_tokens=max_new_tokens, stop_ids=stop,
+                                   runtime=runtime, kv_bits=kv_bits)
         return Generation(ids.tolist(), new, tokenizer.decode(new) if tokenizer else None)
 
 
@@ -200,11 +206,13 @@ def plan(recipe: Recipe, *, overrides: Optional[Mapping[str, Any]] = None,
 
 
 def evaluate(model: Path, tasks: Union[Mapping[str, Any], Sequence[Any]], *,
-             teacher: Optional[Path] = None, threads: int = 0) -> Json:
+             teacher: Optional[Path] = None, runtime: str = "dense", kv_bits: int = 32,
+             threads: int = 0) -> Json:
     """Measures a model; returns results.json in lm-evaluation-harness's schema.
 
     tasks: entries as in a recipe's `eval`, as a mapping or a list. teacher: a model to compare
-    with document by document; texts then give KL and agreement beside perplexity.
+    with document by document; texts then give KL and agreement beside perplexity. runtime: what
+    answers tasks, as in Model.generate; kv_bits: 32, 8 or 4 bits of keys and values.
 
     >>> attar.evaluate("models/smollm2.gguf", {
     ...     "arc_easy": {"path": "data", "limit": 100},
@@ -213,19 +221,21 @@ def evaluate(model: Path, tasks: Union[Mapping[str, Any], Sequence[Any]], *,
     steps = [{name: options} for name, options in tasks.items()] if isinstance(
         tasks, Mapping) else list(tasks)
     return json.loads(_attar.evaluate(model=os.fspath(model), tasks=json.dumps(steps, default=str),
-                                      teacher=os.fspath(teacher or ""), threads=threads))
+                                      teacher=os.fspath(teacher or ""), runtime=runtime,
+                                      kv_bits=kv_bits, threads=threads))
 
 
 def compare(a: Path, b: Path, *, text: Path, length: int = 1024, windows: int = 0,
-            threads: int = 0) -> Json:
+            kv_bits: int = 32, threads: int = 0) -> Json:
     """KL from `a` (right by definition) to `b`, agreement and perplexity of both on a text file.
 
     The text is tokenized at once, without BOS, and cut into windows of `length` tokens that do not
-    overlap; `windows`: the first so many, 0: all. Nats; intervals are 95 %.
+    overlap; `windows`: the first so many, 0: all. kv_bits: bits of keys and values of `b`: 32, 8 or
+    4. Nats; intervals are 95 %.
     """
     return json.loads(_attar.compare(original=os.fspath(a), changed=os.fspath(b),
                                      text=os.fspath(text), length=length, windows=windows,
-                                     threads=threads))
+                                     kv_bits=kv_bits, threads=threads))
 
 
 def passes() -> list[Json]:

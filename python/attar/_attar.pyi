@@ -39,7 +39,13 @@ class OpenModel:
     def tensors(self) -> str: ...
     def logits(self, ids: torch.Tensor) -> torch.Tensor: ...
     def generate(
-        self, ids: torch.Tensor, *, max_new_tokens: int, stop_ids: Sequence[int]
+        self,
+        ids: torch.Tensor,
+        *,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        runtime: str,
+        kv_bits: int,
     ) -> list[int]: ...
 
 def plan(
@@ -55,7 +61,16 @@ def run(
     threads: int,
 ) -> str: ...
 def passes() -> str: ...
-def evaluate(*, model: str, tasks: str, teacher: str, threads: int) -> str: ...
+def evaluate(
+    *, model: str, tasks: str, teacher: str, runtime: str, kv_bits: int, threads: int
+) -> str: ...
 def compare(
-    *, original: str, changed: str, text: str, length: int, windows: int, threads: int
+    *,
+    original: str,
+    changed: str,
+    text: str,
+    length: int,
+    windows: int,
+    kv_bits: int,
+    threads: int,
 ) -> str: ...

@@ -18,6 +18,8 @@ void bind_model(pybind11::module_& module);     // Model, Tokenizer
 
 // All passes, and the language model of compress/runtime.
 const Engine& engine();
+// That on another runtime ("dense", "quantized"), keys and values in 32, 8 or 4 bits.
+Engine engine_of(const std::string& runtime, std::int64_t kv_bits);
 
 // Threads of what is computed next: `threads`, if 0 those of the recipe, else the machine's.
 void use_threads(int threads, int recipe_threads = 0);

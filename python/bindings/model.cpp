@@ -65,7 +65,8 @@ class OpenModel {
   }
 
   std::vector<TokenId> generate(const at::Tensor& ids, std::int64_t max_new_tokens,
-                                const std::vector<TokenId>& stop_ids) {
+                                const std::vector<TokenId>& stop_ids, const std::string& runtime,
+                                std::int64_t kv_bits) {
     const std::vector<TokenId> prompt = ids_of(ids);
     const auto room = model_.config().max_positions - static_cast<std::int64_t>(prompt.size());
     require<UsageError>(room > 0 && max_new_tokens > 0, "generate", "the prompt has ",
@@ -73,7 +74,12 @@ class OpenModel {
                         ", and ", max_new_tokens, " new ones are asked for");
     const std::scoped_lock lock(mutex_);
     transformer_.reset();
-    if (!language_) language_ = engine().make_language_model(model_, tokenizer_, engine().cache);
+    if (const auto asked = std::pair(runtime, kv_bits); !language_ || asked != language_is_) {
+      language_.reset();
+      const Engine engine = engine_of(runtime, kv_bits);
+      language_ = engine.make_language_model(model_, tokenizer_, engine.cache);
+      language_is_ = asked;
+    }
     return Interruption::guard([&](Interruption& interruption) {
       const RunContext context = interruption.context();
       const auto stop = [&](std::span<const TokenId>) {
@@ -91,6 +97,7 @@ class OpenModel {
   std::mutex mutex_;
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<LanguageModel> language_;
+  std::pair<std::string, std::int64_t> language_is_;  // its runtime, and bits of keys and values
 };
 
 void bind_tokenizer(py::module_& module) {
@@ -144,7 +151,7 @@ void bind_model(py::module_& module) {
       .def("tensors", &OpenModel::tensors, free_gil)
       .def("logits", &OpenModel::logits, free_gil, py::arg("ids"))
       .def("generate", &OpenModel::generate, free_gil, py::arg("ids"), py::kw_only(),
-           py::arg("max_new_tokens"), py::arg("stop_ids"));
+           py::arg("max_new_tokens"), py::arg("stop_ids"), py::arg("runtime"), py::arg("kv_bits"));
 }
 
 }  // namespace attar::bindings

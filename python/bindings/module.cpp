@@ -32,6 +32,13 @@ const Engine& engine() {
   return engine;
 }
 
+Engine engine_of(const std::string& runtime, std::int64_t kv_bits) {
+  Engine chosen = engine();
+  chosen.make_language_model = language_model_on(runtime, "runtime");
+  chosen.cache = cache_type(kv_bits, "kv_bits");
+  return chosen;
+}
+
 void use_threads(int threads, int recipe_threads) {
   require<UsageError>(threads >= 0 && threads <= 4096, "threads", "must be in [0, 4096], got ",
                       threads);

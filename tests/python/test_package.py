@@ -69,6 +69,28 @@ def test_generate_gives_the_text_and_ids_of_the_program(work):
     assert ours.ids == theirs["ids"] and ours.text == theirs["text"]
 
 
+def test_generate_answers_on_codes_and_with_short_keys_as_the_program_does(work):
+    model = attar.open(work / "model")
+    for runtime, bits in (("quantized", 32), ("dense", 4), ("quantized", 8)):
+        ours = model.generate("Once upon a time", max_new_tokens=24, runtime=runtime, kv_bits=bits)
+        theirs = printed("generate", work / "model", "--prompt", "Once upon a time", "--tokens", 24,
+                         "--runtime", runtime, "--kv-bits", bits)
+        assert ours.ids == theirs["ids"], (runtime, bits)
+    with pytest.raises(attar.UsageError, match="dense or quantized, got 'fast'"):
+        model.generate("Once", runtime="fast")
+    with pytest.raises(attar.UsageError, match="kv_bits"):
+        model.generate("Once", kv_bits=5)
+
+
+def test_compare_with_short_keys_sees_what_they_cost(work):
+    def kl(bits):
+        found = attar.compare(work / "model", work / "model", text=work / "text.txt", length=128,
+                              windows=4, kv_bits=bits)
+        return found["kl_mean"]["value"]
+
+    assert kl(32) == 0 < kl(8) < kl(4)
+
+
 def test_greedy_ids_are_where_the_logits_are_largest(work):
     model = attar.open(work / "model")
     prompt = model.tokenizer.encode("Once upon a time", add_special=True)
