@@ -25,23 +25,42 @@ struct Moments {  // sums over a group, weighted by cost, q the code
   double one = 0, code = 0, code2 = 0, weight = 0, weight_code = 0;
 };
 
+// Grids that are held against one group together: so many sums run side by side that none waits for
+// its last addition.
+struct Candidates {
+  static constexpr int kMost = 8;
+  int count = 0;
+  float scale[kMost], inverse[kMost], zero[kMost];  // `zero`: where 0 lies, in codes
+};
+
+// sum of cost * (nearest grid point - weight)^2 of each.
 ATTAR_CLONES
-void error_lanes(const float* weight, const float* cost, std::int64_t count, float scale,
-                 float inverse, float zero, float top, float* lanes) {
-  std::int64_t j = 0;
-  for (; j + kLanes <= count; j += kLanes) {
-    for (int k = 0; k < kLanes; ++k) {
-      const float w = weight[j + k];
-      const float code = round_even(clamped(w * inverse + zero, 0.0f, top));
-      const float error = (code - zero) * scale - w;
-      lanes[k] += cost[j + k] * error * error;
+void errors_together(const float* weight, const float* cost, std::int64_t count,
+                     const Candidates& candidates, float top, float* errors) {
+  float lanes[Candidates::kMost][kLanes] = {};
+  for (int c = 0; c < candidates.count; ++c) {
+    const float scale = candidates.scale[c], inverse = candidates.inverse[c];
+    const float zero = candidates.zero[c];
+    std::int64_t j = 0;
+    for (; j + kLanes <= count; j += kLanes) {
+      for (int k = 0; k < kLanes; ++k) {
+        const float w = weight[j + k];
+        const float code = round_even(clamped(w * inverse + zero, 0.0f, top));
+        const float error = (code - zero) * scale - w;
+        lanes[c][k] += cost[j + k] * error * error;
+      }
+    }
+    for (; j < count; ++j) {
+      const float code = round_even(clamped(weight[j] * inverse + zero, 0.0f, top));
+      const float error = (code - zero) * scale - weight[j];
+      lanes[c][0] += cost[j] * error * error;
     }
   }
-  for (; j < count; ++j) {
-    const float code = round_even(clamped(weight[j] * inverse + zero, 0.0f, top));
-    const float error = (code - zero) * scale - weight[j];
-    lanes[0] += cost[j] * error * error;
+  double totals[Candidates::kMost] = {};
+  for (int k = 0; k < kLanes; ++k) {
+    for (int c = 0; c < Candidates::kMost; ++c) totals[c] += static_cast<double>(lanes[c][k]);
   }
+  for (int c = 0; c < Candidates::kMost; ++c) errors[c] = static_cast<float>(totals[c]);
 }
 
 ATTAR_CLONES
@@ -133,37 +152,86 @@ struct Group {
   }
 };
 
-// Integer zeros: for every scale all zeros between "nothing is cut below" and "nothing above".
+// Offers grids in the order in which they come, some at a time.
+class Offers {
+ public:
+  Offers(const Group& group, Best& best) : group_(group), best_(best) {}
+  ~Offers() { compare(); }
+  Offers(const Offers&) = delete;
+  Offers& operator=(const Offers&) = delete;
+
+  void add(const GroupGrid& grid) {
+    const int at = together_.count++;
+    grids_[at] = grid;
+    together_.scale[at] = grid.scale;
+    together_.inverse[at] = 1.0f / grid.scale;
+    together_.zero[at] = center(grid, group_.rule);
+    if (together_.count == Candidates::kMost) compare();
+  }
+
+ private:
+  void compare() {
+    float errors[Candidates::kMost];
+    errors_together(group_.weight, group_.cost, group_.count, together_, group_.rule.top, errors);
+    for (int c = 0; c < together_.count; ++c) {
+      if (errors[c] < best_.error) best_ = {grids_[c], errors[c]};
+    }
+    together_.count = 0;
+  }
+
+  const Group& group_;
+  Best& best_;
+  Candidates together_;
+  GroupGrid grids_[Candidates::kMost];
+};
+
+// Integer zeros: for every scale those between "nothing is cut below" and "nothing above"; of many
+// some, evenly spread, and those around the best of them.
 void search_integer(const Group& group, float low, float high, Best& best) {
+  constexpr float kZeros = 8;  // of a scale, and one more
   const float top = group.rule.top;
   const float full = (high - low) / top;
-  for (int i = -1; i <= 22; ++i) {
-    const float scale =
-        round_scale(full * (1 - 0.02f * static_cast<float>(i)), group.rule.scale_type);
-    const float from = clamped(std::floor(top - high / scale), 0.0f, top);
-    const float to = clamped(std::ceil(-low / scale), 0.0f, top);
-    for (float zero = from; zero <= to; ++zero) group.offer({scale, zero}, best);
+  float widest = 1;
+  {
+    Offers offers(group, best);
+    for (int i = -1; i <= 22; ++i) {
+      const float scale =
+          round_scale(full * (1 - 0.02f * static_cast<float>(i)), group.rule.scale_type);
+      const float from = clamped(std::floor(top - high / scale), 0.0f, top);
+      const float to = clamped(std::ceil(-low / scale), 0.0f, top);
+      const float step = std::max(1.0f, std::ceil((to - from) / kZeros));
+      widest = std::max(widest, step);
+      for (float zero = from; zero <= to; zero += step) offers.add({scale, zero});
+    }
+  }
+  if (widest == 1) return;
+  const GroupGrid found = best.grid;
+  Offers offers(group, best);
+  for (float zero = found.zero - widest + 1; zero < found.zero + widest; ++zero) {
+    if (zero >= 0 && zero <= top) offers.add({found.scale, zero});
   }
 }
 
 void search_symmetric(const Group& group, float reach, Best& best) {
   const float middle = group.rule.middle();
+  Offers offers(group, best);
   for (int i = -1; i <= 40; ++i) {
     const float scale = round_scale(
         reach / (middle - 0.5f) * (1.06f - 0.0125f * static_cast<float>(i)), group.rule.scale_type);
-    group.offer({scale, middle}, best);
-    group.offer({-scale, middle}, best);
+    offers.add({scale, middle});
+    offers.add({-scale, middle});
   }
 }
 
 void search_minimum(const Group& group, float low, float high, Best& best) {
   constexpr int kSteps = 9;
   const float width = high - low;
+  Offers offers(group, best);
   for (int below = 0; below < kSteps; ++below) {
     for (int above = 0; above + below < kSteps + 4 && above < kSteps; ++above) {
       const float from = low + width * 0.03f * static_cast<float>(below);
       const float to = high - width * 0.03f * static_cast<float>(above);
-      group.offer(stored((to - from) / group.rule.top, from, group.rule), best);
+      offers.add(stored((to - from) / group.rule.top, from, group.rule));
     }
   }
 }
@@ -228,10 +296,10 @@ void code_group(const float* weight, std::int64_t count, const GroupGrid& grid,
 
 float group_error(const float* weight, const float* cost, std::int64_t count, const GroupGrid& grid,
                   const GroupRule& rule) {
-  std::array<float, kLanes> lanes{};
-  error_lanes(weight, cost, count, grid.scale, 1.0f / grid.scale, center(grid, rule), rule.top,
-              lanes.data());
-  return sum(lanes.data());
+  Candidates one{1, {grid.scale}, {1.0f / grid.scale}, {center(grid, rule)}};
+  float errors[Candidates::kMost];
+  errors_together(weight, cost, count, one, rule.top, errors);
+  return errors[0];
 }
 
 GroupGrid choose_group(const float* weight, const float* cost, std::int64_t count,
