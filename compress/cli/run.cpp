@@ -4,6 +4,8 @@
 #include "compress/cli/run_recipe.h"
 #include "compress/cli/signals.h"
 #include "compress/cli/terminal_progress.h"
+#include "compress/core/errors.h"
+#include "compress/pipeline/sweep.h"
 
 namespace attar::cli {
 namespace {
@@ -16,18 +18,8 @@ struct Options {
   bool replace = false;
 };
 
-void run_command(const Options& options) {
-  std::vector<std::string> overrides = options.overrides;
-  if (options.batch > 0) {
-    overrides.push_back("calibration.batch=" + std::to_string(options.batch));
-  }
-  const Recipe recipe = load_recipe(options.recipe, overrides, *engine().registry);
-  run_recipe(recipe, options.out, options.replace, options.common);
-}
-
-}  // namespace
-
-void run_recipe(const Recipe& recipe, const std::string& out, bool replace, const Common& common) {
+RunResult run_into(const std::filesystem::path& out, const Recipe& recipe, bool replace,
+                   const Common& common) {
   use_threads(common, recipe.threads);
   TerminalProgress progress;
   RunOptions run_options;
@@ -35,14 +27,66 @@ void run_recipe(const Recipe& recipe, const std::string& out, bool replace, cons
   run_options.replace = replace;
   run_options.stop = &stop_flag();
   run_options.progress = &progress;
-  const RunResult result = run(recipe, engine(), run_options);
+  RunResult result = run(recipe, engine(), run_options);
   if (result.was_complete) progress.note("this run is complete already; nothing was done");
   progress.note("");
-  if (common.json()) {
-    nlohmann::ordered_json json = {{"out", result.out.string()}};
-    json.update(result.results);
-    return print_json(json);
+  return result;
+}
+
+nlohmann::ordered_json json_of(const RunResult& result) {
+  nlohmann::ordered_json json = {{"out", result.out.string()}};
+  json.update(result.results);
+  return json;
+}
+
+// Each run in a folder of its own below OUT. A run that is refused leaves a row that says so, and
+// the first refusal is the command's, once the others are done.
+void sweep(const Options& options, const std::vector<SweepRun>& runs) {
+  std::vector<SweepOutcome> outcomes;
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  std::exception_ptr first;
+  const auto refused = [&](const SweepRun& one, const std::exception& error) {
+    outcomes.push_back({one.name, {}, error.what()});
+    if (!first) first = std::current_exception();
+  };
+  for (const SweepRun& one : runs) {
+    try {
+      outcomes.push_back({one.name,
+                          run_into(std::filesystem::path(options.out) / one.name, one.recipe,
+                                   options.replace, options.common),
+                          ""});
+      results.push_back(json_of(outcomes.back().result));
+    } catch (const GateNotMet& error) {
+      refused(one, error);
+    } catch (const DoesNotFit& error) {
+      refused(one, error);
+    } catch (const NumericRefusal& error) {
+      refused(one, error);
+    }
   }
+  if (options.common.json()) {
+    print_json(results);
+  } else {
+    print(sweep_table(outcomes));
+  }
+  if (first) std::rethrow_exception(first);
+}
+
+void run_command(const Options& options) {
+  std::vector<std::string> overrides = options.overrides;
+  if (options.batch > 0) {
+    overrides.push_back("calibration.batch=" + std::to_string(options.batch));
+  }
+  const std::vector<SweepRun> runs = sweep_runs(options.recipe, overrides, *engine().registry);
+  if (!runs.front().name.empty()) return sweep(options, runs);
+  run_recipe(runs.front().recipe, options.out, options.replace, options.common);
+}
+
+}  // namespace
+
+void run_recipe(const Recipe& recipe, const std::string& out, bool replace, const Common& common) {
+  const RunResult result = run_into(out, recipe, replace, common);
+  if (common.json()) return print_json(json_of(result));
   std::string text = result.table;
   for (const auto& answer : result.results.at("attar").at("chat")) {
     text += "\nQuestion: " + answer.at("question").get<std::string>() +
@@ -63,7 +107,9 @@ void add_run(CLI::App& app) {
                      : "The same as run: goes on with what an interrupted run left");
     const auto options = std::make_shared<Options>();
     command->add_option("recipe", options->recipe, "Recipe file")->required();
-    command->add_option("overrides", options->overrides, "KEY=VALUE, as passes.0.bits=3");
+    command->add_option(
+        "overrides", options->overrides,
+        "KEY=VALUE, as passes.0.bits=3; a list of values for a single one is a sweep");
     command->add_option("--out", options->out, "Output folder")->required();
     command->add_option("--batch", options->batch, "Sequences a forward; never changes a result")
         ->check(CLI::Range(1, 1024));

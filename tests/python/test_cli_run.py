@@ -152,3 +152,16 @@ def test_short_form_prints_the_recipe_that_gives_the_same_bytes(work):
     succeed(*arguments, "--out", work / "short")
     succeed("run", work / "printed.yaml", "--out", work / "long")
     assert hashes(work / "short") == hashes(work / "long")
+
+
+def test_a_list_for_a_single_value_is_a_sweep_with_its_best_marked(work):
+    recipe = write_recipe(work / "r.yaml", recipe_for(work, gate={"kl_mean": 0.2, "action": "stop"}))
+    done = attar("run", recipe, "--out", work / "out", "passes.0.bits=[2, 4, 6]")
+    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if "bits=" in line}
+    assert list(rows) == ["passes.0.bits=2", "passes.0.bits=4", "passes.0.bits=6"]
+    assert done.returncode == 6 and "gate" in rows["passes.0.bits=2"]
+    assert all(rows[f"passes.0.bits={bits}"].rstrip("| ").endswith("*") for bits in (4, 6))
+    finished = [entry.name for entry in (work / "out").iterdir() if "partial" not in entry.name]
+    assert sorted(finished) == ["passes.0.bits=4", "passes.0.bits=6"]
+    alone = succeed("run", recipe, "--out", work / "alone", "passes.0.bits=4")
+    assert hashes(work / "alone") == hashes(work / "out/passes.0.bits=4"), alone.stderr
