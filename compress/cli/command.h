@@ -37,6 +37,8 @@ void add_recipes(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_passes(CLI::App& app);
+void add_report(CLI::App& app);
+void add_short_forms(CLI::App& app);  // prune, factorize, distill
 
 // -o / --output and --threads.
 void add_common(CLI::App& command, Common& common);

@@ -26,7 +26,9 @@ void declare(CLI::App& app) {
   add_export(app);
   add_importance(app);
   add_verify(app);
+  add_report(app);
   add_quantize(app);
+  add_short_forms(app);
   add_recipes(app);
   add_passes(app);
   add_doctor(app);

@@ -108,10 +108,11 @@ std::string sweep_table(const std::vector<SweepOutcome>& outcomes) {
   for (const SweepOutcome& outcome : outcomes) places.push_back(place_of(outcome));
   std::vector<std::vector<std::string>> rows = {
       {"run", "bytes", "bits a weight", "KL", "perplexity", "best"}};
+  std::string refused;
   for (std::size_t i = 0; i < outcomes.size(); ++i) {
     const SweepOutcome& outcome = outcomes[i];
     if (!outcome.refusal.empty()) {
-      rows.push_back({outcome.name, outcome.refusal, "", "", "", ""});
+      refused += outcome.name + ": " + outcome.refusal + "\n";
       continue;
     }
     const auto& own = outcome.result.results.at("attar");
@@ -132,7 +133,7 @@ std::string sweep_table(const std::vector<SweepOutcome>& outcomes) {
     row.push_back(places[i] && !beaten ? "*" : "");
     rows.push_back(std::move(row));
   }
-  return eval::markdown_table(rows, {false, true, true, true, true, false});
+  return eval::markdown_table(rows, {false, true, true, true, true, false}) + refused;
 }
 
 }  // namespace attar

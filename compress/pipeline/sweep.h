@@ -28,8 +28,9 @@ struct SweepOutcome {
   std::string refusal;
 };
 
-// Markdown, a row a run: bytes of the first export, bits a weight, KL and perplexity on the first
-// text; "*" where no other run has at most as many bytes and bits and at most the KL.
+// Markdown, a row a run, and a line below for each that was refused: bytes of the first export,
+// bits a weight, KL and perplexity on the first text; "*" where no other run has at most as many
+// bytes and bits and at most the KL.
 std::string sweep_table(const std::vector<SweepOutcome>& outcomes);
 
 }  // namespace attar

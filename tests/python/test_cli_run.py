@@ -144,9 +144,18 @@ def test_plan_reads_headers_only_and_prints_both_forms(work):
     assert "model.layers.0.self_attn.q_proj and 4 like it" in succeed("plan", recipe).stdout
 
 
-def test_short_form_prints_the_recipe_that_gives_the_same_bytes(work):
-    arguments = ["quantize", work / "model", "--method", "rtn", "--group-size", 4, "--format",
-                 "huggingface"]
+CALIBRATED = ["--text", "text.txt", "--sequences", 8, "--length", 64]
+
+
+@pytest.mark.parametrize("words", [
+    ["quantize", "model", "--method", "rtn", "--group-size", 4, "--format", "huggingface"],
+    ["prune", "model", "remove=1", "windows=2", "--method", "depth", *CALIBRATED],
+    ["factorize", "model", "keep=0.9", "align=1", *CALIBRATED],
+    ["distill", "model", "text=text.txt", "steps=2", "batch=1", "length=64", "--method", "text"],
+], ids=lambda words: words[0])
+def test_short_form_prints_the_recipe_that_gives_the_same_bytes(words, work, monkeypatch):
+    monkeypatch.chdir(work)
+    arguments = words
     printed = succeed(*arguments, "--print-recipe").stdout
     (work / "printed.yaml").write_text(printed)
     succeed(*arguments, "--out", work / "short")
@@ -157,11 +166,15 @@ def test_short_form_prints_the_recipe_that_gives_the_same_bytes(work):
 def test_a_list_for_a_single_value_is_a_sweep_with_its_best_marked(work):
     recipe = write_recipe(work / "r.yaml", recipe_for(work, gate={"kl_mean": 0.2, "action": "stop"}))
     done = attar("run", recipe, "--out", work / "out", "passes.0.bits=[2, 4, 6]")
-    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if "bits=" in line}
-    assert list(rows) == ["passes.0.bits=2", "passes.0.bits=4", "passes.0.bits=6"]
-    assert done.returncode == 6 and "gate" in rows["passes.0.bits=2"]
-    assert all(rows[f"passes.0.bits={bits}"].rstrip("| ").endswith("*") for bits in (4, 6))
+    table = [line for line in done.stdout.splitlines() if line.startswith("|passes.0.bits=")]
+    assert [line.split("|")[1] for line in table] == ["passes.0.bits=4", "passes.0.bits=6"]
+    assert all(line.rstrip("| ").endswith("*") for line in table)
+    refusal = done.stdout.splitlines()[-1]
+    assert done.returncode == 6 and refusal.startswith("passes.0.bits=2: [") and "gate" in refusal
     finished = [entry.name for entry in (work / "out").iterdir() if "partial" not in entry.name]
     assert sorted(finished) == ["passes.0.bits=4", "passes.0.bits=6"]
+    assert succeed("report", work / "out").stdout.splitlines()[2:] == table
     alone = succeed("run", recipe, "--out", work / "alone", "passes.0.bits=4")
     assert hashes(work / "alone") == hashes(work / "out/passes.0.bits=4"), alone.stderr
+    assert succeed("report", work / "alone").stdout.split("|")[:40] == alone.stdout.split("|")[:40]
+    assert attar("report", work / "model").returncode == 7
