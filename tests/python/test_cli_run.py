@@ -3,6 +3,7 @@ or an interrupted command ends in the same files, and how it stops."""
 
 import hashlib
 import json
+import pathlib
 import re
 import signal
 import subprocess
@@ -27,6 +28,17 @@ def hashes(folder):
             for file in sorted(folder.rglob("*")) if file.is_file() and file.parent != folder}
 
 
+def hash_of_the_sources():
+    """As compress/pipeline/source_hash.cmake says."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    lines = [f"{path} {hashlib.sha256((root / path).read_bytes()).hexdigest()}\n"
+             for path in sorted(str(file.relative_to(root)) for room in
+                                ("compress", "distill", "eval", "lowrank", "prune", "quantize")
+                                for file in (root / room).rglob("*")
+                                if file.suffix in (".h", ".cpp"))]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def test_a_run_leaves_exports_results_manifest_and_log(work):
     recipe = write_recipe(work / "r.yaml", recipe_for(work))
     done = succeed("run", recipe, "--out", work / "out")
@@ -38,6 +50,7 @@ def test_a_run_leaves_exports_results_manifest_and_log(work):
     for name, entry in manifest["outputs"].items():
         found = hashlib.sha256((work / "out" / name).read_bytes()).hexdigest()
         assert entry["sha256"] == found, name
+    assert manifest["sources"] == hash_of_the_sources()  # of the program, and so part of run_id
     events = [json.loads(line) for line in (work / "out/run.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "start" and events[-1]["event"] == "done"
     assert sum(event["event"] == "block" for event in events) == 5
