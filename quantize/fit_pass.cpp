@@ -199,7 +199,7 @@ Formats FitPass::choose(ModelWork& work) const {
   const Formats uniform = uniform_formats(items, budget);
   const double found = judge.kl(formats);
   Curve curve = cost_curve(items);
-  curve.marks.push_back({bits_of(items, formats), found, "chosen, measured", true});
+  curve.marks.push_back({bits_of(items, formats), found, "mixed, measured", true});
   std::ostringstream text;
   text.precision(4);
   text << bits_of(items, formats) << " bits a weight, " << bytes_of(items, formats)

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <optional>
+
 #include "compress/cli/command.h"
 #include "compress/core/errors.h"
 #include "compress/io/json.h"
@@ -13,48 +16,54 @@ struct Options {
   std::string path;
 };
 
-bool is_run(const fs::path& folder) {
+bool is_file(const fs::path& path) {
   std::error_code ignored;
-  return fs::is_regular_file(folder / "results.json", ignored);
+  return fs::is_regular_file(path, ignored);
+}
+
+// results.json of a finished run; nothing where there is none, or one of another program.
+std::optional<nlohmann::json> results_in(const fs::path& folder) {
+  if (!is_file(folder / "manifest.json") || !is_file(folder / "results.json")) return std::nullopt;
+  nlohmann::json results = io::load_json(folder / "results.json");
+  const bool ours = results.is_object() && results.contains("attar") &&
+                    results["attar"].is_object() && results["attar"].contains("table");
+  require(ours, (folder / "results.json").string(),
+          "has no summary of a run; run its recipe again");
+  return results;
 }
 
 // The finished runs in a folder of runs, by name.
 std::vector<SweepOutcome> runs_in(const fs::path& folder) {
   std::error_code failed;
-  std::vector<fs::path> found;
+  std::vector<SweepOutcome> outcomes;
   for (const auto& entry : fs::directory_iterator(folder, failed)) {
-    if (is_run(entry.path()) && entry.path().string().find(".partial-") == std::string::npos) {
-      found.push_back(entry.path());
+    const std::string name = entry.path().filename().string();
+    if (name.find(".partial-") != std::string::npos) continue;
+    if (const auto results = results_in(entry.path())) {
+      SweepOutcome& outcome = outcomes.emplace_back();
+      outcome.name = name;
+      outcome.result.out = entry.path();
+      outcome.result.results = *results;
     }
   }
-  std::sort(found.begin(), found.end());
-  std::vector<SweepOutcome> outcomes;
-  for (const fs::path& path : found) {
-    SweepOutcome& outcome = outcomes.emplace_back();
-    outcome.name = path.filename().string();
-    outcome.result.out = path;
-    outcome.result.results = io::load_json(path / "results.json");
-  }
+  require<IoError>(!failed, folder.string(), "cannot be read as a folder: ", failed.message());
+  std::sort(outcomes.begin(), outcomes.end(),
+            [](const SweepOutcome& a, const SweepOutcome& b) { return a.name < b.name; });
   return outcomes;
 }
 
 void report(const Options& options) {
   const fs::path folder = options.path;
-  if (is_run(folder)) {
-    const nlohmann::json results = io::load_json(folder / "results.json");
-    if (options.common.json()) return print_json(results);
-    require(results.contains("attar") && results["attar"].contains("table"),
-            (folder / "results.json").string(), "has no summary; is it attar's?");
-    return print(results["attar"]["table"].get<std::string>() + "\n" +
+  if (const auto results = results_in(folder)) {
+    if (options.common.json()) return print_json(nlohmann::ordered_json(*results));
+    return print((*results)["attar"]["table"].get<std::string>() + "\n" +
                  (folder / "report.html").string() + "\n");
   }
   const std::vector<SweepOutcome> outcomes = runs_in(folder);
   require<IoError>(!outcomes.empty(), folder.string(),
                    "holds no finished run; give what --out of run named");
-  if (!options.common.json()) return print(sweep_table(outcomes));
-  nlohmann::ordered_json all = nlohmann::ordered_json::object();
-  for (const SweepOutcome& one : outcomes) all[one.name] = one.result.results;
-  print_json(all);
+  if (options.common.json()) return print_json(sweep_json(outcomes));
+  print(sweep_table(outcomes));
 }
 
 }  // namespace

@@ -33,39 +33,29 @@ RunResult run_into(const std::filesystem::path& out, const Recipe& recipe, bool 
   return result;
 }
 
-nlohmann::ordered_json json_of(const RunResult& result) {
-  nlohmann::ordered_json json = {{"out", result.out.string()}};
-  json.update(result.results);
-  return json;
-}
-
-// Each run in a folder of its own below OUT. A run that is refused leaves a row that says so, and
+// Each run in a folder of its own below OUT. A run that is refused leaves a line that says so, and
 // the first refusal is the command's, once the others are done.
 void sweep(const Options& options, const std::vector<SweepRun>& runs) {
   std::vector<SweepOutcome> outcomes;
-  nlohmann::ordered_json results = nlohmann::ordered_json::array();
   std::exception_ptr first;
-  const auto refused = [&](const SweepRun& one, const std::exception& error) {
-    outcomes.push_back({one.name, {}, error.what()});
-    if (!first) first = std::current_exception();
-  };
   for (const SweepRun& one : runs) {
+    SweepOutcome& outcome = outcomes.emplace_back();
+    outcome.name = one.name;
     try {
-      outcomes.push_back({one.name,
-                          run_into(std::filesystem::path(options.out) / one.name, one.recipe,
-                                   options.replace, options.common),
-                          ""});
-      results.push_back(json_of(outcomes.back().result));
-    } catch (const GateNotMet& error) {
-      refused(one, error);
-    } catch (const DoesNotFit& error) {
-      refused(one, error);
-    } catch (const NumericRefusal& error) {
-      refused(one, error);
+      outcome.result = run_into(std::filesystem::path(options.out) / one.name, one.recipe,
+                                options.replace, options.common);
+    } catch (const Stopped&) {
+      throw;
+    } catch (const std::logic_error& error) {  // words of the recipe, input, and bugs
+      outcome.refusal = error.what();
+      if (!first) first = std::current_exception();
+    } catch (const std::runtime_error& error) {  // sizes, numbers, the gate, the system
+      outcome.refusal = error.what();
+      if (!first) first = std::current_exception();
     }
   }
   if (options.common.json()) {
-    print_json(results);
+    print_json(sweep_json(outcomes));
   } else {
     print(sweep_table(outcomes));
   }
@@ -86,7 +76,11 @@ void run_command(const Options& options) {
 
 void run_recipe(const Recipe& recipe, const std::string& out, bool replace, const Common& common) {
   const RunResult result = run_into(out, recipe, replace, common);
-  if (common.json()) return print_json(json_of(result));
+  if (common.json()) {
+    nlohmann::ordered_json json = {{"out", result.out.string()}};
+    json.update(result.results);
+    return print_json(json);
+  }
   std::string text = result.table;
   for (const auto& answer : result.results.at("attar").at("chat")) {
     text += "\nQuestion: " + answer.at("question").get<std::string>() +

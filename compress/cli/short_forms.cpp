@@ -23,6 +23,11 @@ struct ShortForm {
   std::vector<std::pair<std::string, std::string>> methods;
 };
 
+// Instead of the calibration text.
+bool reads_its_own_text(const std::string& pass) {
+  return pass == "prune.vocab" || pass == "distill" || pass.starts_with("train.");
+}
+
 json document_of(const Options& options, const std::string& pass) {
   json document = {{"version", 1},
                    {"seed", options.seed},
@@ -31,7 +36,10 @@ json document_of(const Options& options, const std::string& pass) {
   for (const std::string& setting : options.settings) {
     apply_override(document, "passes.0." + setting);
   }
-  if (!options.text.empty()) {
+  json& settings = document["passes"][0][pass];
+  if (!options.text.empty() && reads_its_own_text(pass)) {
+    settings["text"] = options.text;
+  } else if (!options.text.empty()) {
     document["calibration"] = {
         {"text", options.text}, {"sequences", options.sequences}, {"length", options.length}};
   }
@@ -58,9 +66,12 @@ void add_short_form(CLI::App& app, const ShortForm& form) {
   command->add_option("--method", options->method, "Which pass")
       ->check(CLI::IsMember(names))
       ->capture_default_str();
-  command->add_option("--text", options->text, "Calibration text");
-  command->add_option("--sequences", options->sequences, "Windows of it")->capture_default_str();
-  command->add_option("--length", options->length, "Tokens a window")->capture_default_str();
+  command->add_option("--text", options->text,
+                      "Text to calibrate on, to learn from, or whose tokens stay");
+  command->add_option("--sequences", options->sequences, "Windows of it to calibrate on")
+      ->capture_default_str();
+  command->add_option("--length", options->length, "Tokens of such a window")
+      ->capture_default_str();
   command->add_option("--seed", options->seed, "Of all random choices")->capture_default_str();
   command->add_option("--eval", options->evaluate, "Text to measure the KL on");
   command->add_option("--format", options->format, "huggingface, gguf or compressed-tensors")

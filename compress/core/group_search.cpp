@@ -188,7 +188,7 @@ class Offers {
 // Integer zeros: for every scale those between "nothing is cut below" and "nothing above"; of many
 // some, evenly spread, and those around the best of them.
 void search_integer(const Group& group, float low, float high, Best& best) {
-  constexpr float kZeros = 8;  // of a scale, and one more
+  constexpr float kZeros = 15;  // steps of a scale: all of them up to 4 bits
   const float top = group.rule.top;
   const float full = (high - low) / top;
   float widest = 1;

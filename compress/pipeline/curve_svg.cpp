@@ -85,7 +85,7 @@ std::string drawn(const Axes& axes, const Curve& curve) {
     lines += line_to(kLeft, y, kLeft + kWidth, y);
     lines += text_at(kLeft - 6, y + 4, "end", printed("1e%g", power));
   }
-  return lines + text_at(kLeft, kTop - 12, "start", curve.title + ": " + curve.y) +
+  return lines + text_at(kLeft, kTop - 12, "start", curve.y) +
          text_at(kLeft + kWidth, kTop + kHeight + 32, "end", curve.x);
 }
 

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <array>
 #include <cstdio>
+#include <functional>
 
 #include "compress/pipeline/curve_svg.h"
 #include "compress/pipeline/run_files.h"
@@ -134,7 +136,8 @@ std::string chat_text(const RunRecord& record) {
 }
 
 nlohmann::json with_short_paths(nlohmann::json document) {
-  const auto cut = [](nlohmann::json& value) {
+  const std::function<void(nlohmann::json&)> cut = [&](nlohmann::json& value) {
+    if (value.is_array()) std::for_each(value.begin(), value.end(), cut);
     if (value.is_string()) value = fs::path(value.get<std::string>()).filename().string();
   };
   cut(document["model"]);
@@ -143,10 +146,12 @@ nlohmann::json with_short_paths(nlohmann::json document) {
     document["calibration"].erase("batch");
     document["calibration"].erase("store");
   }
-  for (nlohmann::json& step : document["eval"]) {
-    for (nlohmann::json& options : step) {
-      for (const char* key : {"text", "path"}) {
-        if (options.contains(key)) cut(options[key]);
+  for (const char* list : {"passes", "eval"}) {
+    for (nlohmann::json& step : document[list]) {
+      for (nlohmann::json& options : step) {
+        for (const char* key : {"text", "path"}) {
+          if (options.contains(key)) cut(options[key]);
+        }
       }
     }
   }
@@ -205,7 +210,8 @@ std::string report_html(const RunRecord& record) {
   }
   for (const auto& pass : record.reports) {
     for (const PassReport& report : pass) {
-      for (const Curve& curve : report.curves) page += curve_svg(curve);
+      for (const Curve& curve : report.curves)
+        page += "<h2>" + escaped(curve.title) + "</h2>\n" + curve_svg(curve);
     }
   }
   page += "<h2>Recipe</h2>\n<pre>" + escaped(portable_recipe(record)) + "</pre>\n";

@@ -1,18 +1,21 @@
-# Writes OUT, a source file with the sha256 of everything that decides what attar computes; leaves it
-# alone when nothing changed. cmake -D ROOT=top -D OUT=file -P source_hash.cmake
+# Writes OUT, a source file with the sha256 of the C++ sources below the rooms; leaves it alone when
+# nothing changed. cmake -D ROOT=top -D OUT=file -P source_hash.cmake
 set(globs "")
 foreach(room compress distill eval lowrank prune quantize)
   list(APPEND globs ${ROOT}/${room}/*.h ${ROOT}/${room}/*.cpp)
 endforeach()
 file(GLOB_RECURSE sources RELATIVE ${ROOT} ${globs})
 list(SORT sources)
+if(NOT sources)
+  message(FATAL_ERROR "no sources below ${ROOT}")
+endif()
 set(hashes "")
 foreach(source IN LISTS sources)
   file(SHA256 ${ROOT}/${source} hash)
   string(APPEND hashes "${source} ${hash}\n")
 endforeach()
 string(SHA256 whole "${hashes}")
-set(text "#include \"compress/pipeline/run_identity.h\"\n\nnamespace attar {\nstd::string source_hash() { return \"${whole}\"; }\n}  // namespace attar\n")
+set(text "#include <string>\n\nnamespace attar {\nstd::string source_hash();\nstd::string source_hash() { return \"${whole}\"; }\n}  // namespace attar\n")
 set(before "")
 if(EXISTS ${OUT})
   file(READ ${OUT} before)

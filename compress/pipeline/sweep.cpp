@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 #include <optional>
+#include <set>
 
 #include "compress/core/errors.h"
 #include "compress/io/yaml.h"
@@ -28,13 +29,36 @@ std::vector<std::string> entries_of(const std::string& assignment) {
   return entries;
 }
 
-bool is_read(const fs::path& file, const std::string& override, const PassRegistry& registry) {
+// Whether a recipe is read with the override `assignment`, every other at its first entry.
+bool is_read(const fs::path& file, const std::vector<std::string>& overrides, std::size_t at,
+             const std::string& assignment, const PassRegistry& registry) {
+  std::vector<std::string> tried;
+  for (std::size_t i = 0; i < overrides.size(); ++i) {
+    tried.push_back(i == at ? assignment : overrides[i]);
+  }
   try {
-    load_recipe(file, {override}, registry);
+    load_recipe(file, tried, registry);
     return true;
   } catch (const UsageError&) {
     return false;
   }
+}
+
+// Which of the overrides are lists that the recipe does not take, but takes an entry of.
+std::vector<bool> swept_ones(const fs::path& file, const std::vector<std::string>& overrides,
+                             const PassRegistry& registry) {
+  // Whether the others are lists by right is not known yet: both ways are tried.
+  std::vector<std::string> single;
+  for (const std::string& assignment : overrides) single.push_back(entries_of(assignment).front());
+  std::vector<bool> swept;
+  for (std::size_t i = 0; i < overrides.size(); ++i) {
+    const auto reads = [&](const std::string& assignment) {
+      return is_read(file, single, i, assignment, registry) ||
+             is_read(file, overrides, i, assignment, registry);
+    };
+    swept.push_back(single[i] != overrides[i] && !reads(overrides[i]) && reads(single[i]));
+  }
+  return swept;
 }
 
 std::string folder_name(const std::vector<std::string>& assignments) {
@@ -81,11 +105,11 @@ std::vector<SweepRun> sweep_runs(const fs::path& file, const std::vector<std::st
     std::vector<std::string> all, swept;
   };
   std::vector<Combination> combinations(1);
-  for (const std::string& assignment : overrides) {
-    std::vector<std::string> entries = entries_of(assignment);
-    const bool sweeps = entries.front() != assignment && !is_read(file, assignment, registry) &&
-                        is_read(file, entries.front(), registry);
-    if (!sweeps) entries = {assignment};
+  const std::vector<bool> swept = swept_ones(file, overrides, registry);
+  for (std::size_t i = 0; i < overrides.size(); ++i) {
+    const bool sweeps = swept[i];
+    const std::vector<std::string> entries =
+        sweeps ? entries_of(overrides[i]) : std::vector<std::string>{overrides[i]};
     std::vector<Combination> longer;
     for (const Combination& combination : combinations) {
       for (const std::string& entry : entries) {
@@ -97,8 +121,15 @@ std::vector<SweepRun> sweep_runs(const fs::path& file, const std::vector<std::st
     combinations = std::move(longer);
   }
   std::vector<SweepRun> runs;
+  std::set<std::string> names;
   for (const Combination& combination : combinations) {
-    runs.push_back({folder_name(combination.swept), load_recipe(file, combination.all, registry)});
+    const std::string name = folder_name(combination.swept);
+    constexpr std::size_t kLongest = 200;  // of 255 bytes, with what a run adds while it works
+    require<UsageError>(name.size() <= kLongest && names.insert(name).second, "sweep", "'",
+                        name.substr(0, kLongest),
+                        "' is too long for a folder's name, or two runs would have it; name each "
+                        "value once and sweep less at a time");
+    runs.push_back({name, load_recipe(file, combination.all, registry)});
   }
   return runs;
 }
@@ -134,6 +165,15 @@ std::string sweep_table(const std::vector<SweepOutcome>& outcomes) {
     rows.push_back(std::move(row));
   }
   return eval::markdown_table(rows, {false, true, true, true, true, false}) + refused;
+}
+
+nlohmann::ordered_json sweep_json(const std::vector<SweepOutcome>& outcomes) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::object();
+  for (const SweepOutcome& one : outcomes) {
+    all[one.name] =
+        one.refusal.empty() ? one.result.results : nlohmann::ordered_json{{"refused", one.refusal}};
+  }
+  return all;
 }
 
 }  // namespace attar

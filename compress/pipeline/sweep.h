@@ -33,4 +33,7 @@ struct SweepOutcome {
 // bytes and bits and at most the KL.
 std::string sweep_table(const std::vector<SweepOutcome>& outcomes);
 
+// {name: results.json, or {"refused": why}}.
+nlohmann::ordered_json sweep_json(const std::vector<SweepOutcome>& outcomes);
+
 }  // namespace attar

@@ -72,11 +72,11 @@ class OpenModel {
     require<UsageError>(room > 0 && max_new_tokens > 0, "generate", "the prompt has ",
                         prompt.size(), " tokens, the model holds ", model_.config().max_positions,
                         ", and ", max_new_tokens, " new ones are asked for");
+    const Engine engine = engine_of(runtime, kv_bits);
     const std::scoped_lock lock(mutex_);
     transformer_.reset();
     if (const auto asked = std::pair(runtime, kv_bits); !language_ || asked != language_is_) {
       language_.reset();
-      const Engine engine = engine_of(runtime, kv_bits);
       language_ = engine.make_language_model(model_, tokenizer_, engine.cache);
       language_is_ = asked;
     }

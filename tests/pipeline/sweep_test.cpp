@@ -16,8 +16,8 @@ using testing::MatchesRegex;
 class Sweep : public testing::Test {
  protected:
   void SetUp() override {
-    io::write_file(file(),
-                   "version: 1\nmodel: m\ncalibration: {text: t}\npasses: [fake.plain: {bits: 4}]\n");
+    io::write_file(
+        file(), "version: 1\nmodel: m\ncalibration: {text: t}\npasses: [fake.plain: {bits: 4}]\n");
   }
   std::filesystem::path file() const { return folder_.path() / "r.yaml"; }
   std::vector<std::string> names(const std::vector<std::string>& overrides) const {
@@ -41,6 +41,19 @@ TEST_F(Sweep, AListInPlaceOfAValueIsARunForEach) {
   EXPECT_EQ(runs[1].recipe.seed, 5U);
 }
 
+TEST_F(Sweep, WhatOneOverrideNeedsAnotherMayGive) {
+  io::write_file(file(), "version: 1\npasses: [fake.plain: {bits: 4}]\n");
+  EXPECT_THAT(names({"model=m", "passes.0.bits=[3, 4]"}),
+              ElementsAre("passes.0.bits=3", "passes.0.bits=4"));
+  EXPECT_THAT(names({"passes.0.bits=[3, 4]", "calibration={text: [a, b]}", "model=m"}),
+              ElementsAre("passes.0.bits=3", "passes.0.bits=4"));
+}
+
+TEST_F(Sweep, TwoRunsNeverShareAFolder) {
+  EXPECT_THROW(names({"seed=[1, 1]"}), UsageError);
+  EXPECT_THROW(names({"model=[a/b, a_b]"}), UsageError);
+}
+
 TEST_F(Sweep, AListWhereARecipeTakesOneIsAList) {
   EXPECT_THAT(names({"calibration.text=[a.txt, b.txt]"}), ElementsAre(""));
   EXPECT_THAT(names({"eval=[]"}), ElementsAre(""));
@@ -62,9 +75,10 @@ SweepOutcome outcome(const std::string& name, double bytes, double kl) {
 }
 
 TEST_F(Sweep, StarsStandAtThoseThatNoneBeatsInBoth) {
-  const std::string table =
-      sweep_table({outcome("a", 100, 0.3), outcome("b", 120, 0.3), outcome("c", 150, 0.1),
-                   {"d", {}, "[gate] not met"}});
+  const std::string table = sweep_table({outcome("a", 100, 0.3),
+                                         outcome("b", 120, 0.3),
+                                         outcome("c", 150, 0.1),
+                                         {"d", {}, "[gate] not met"}});
   EXPECT_THAT(table, MatchesRegex("(.|\n)*\\|a [^\n]*\\* *\\|\n(.|\n)*"));
   EXPECT_THAT(table, MatchesRegex("(.|\n)*\\|c [^\n]*\\* *\\|\n(.|\n)*"));
   EXPECT_THAT(table, testing::Not(MatchesRegex("(.|\n)*\\|b [^\n]*\\* *\\|\n(.|\n)*")));

@@ -164,7 +164,7 @@ CALIBRATED = ["--text", "text.txt", "--sequences", 8, "--length", 64]
     ["quantize", "model", "--method", "rtn", "--group-size", 4, "--format", "huggingface"],
     ["prune", "model", "remove=1", "windows=2", "--method", "depth", *CALIBRATED],
     ["factorize", "model", "keep=0.9", "align=1", *CALIBRATED],
-    ["distill", "model", "text=text.txt", "steps=2", "batch=1", "length=64", "--method", "text"],
+    ["distill", "model", "steps=2", "batch=1", "length=64", "--text", "text.txt"],
 ], ids=lambda words: words[0])
 def test_short_form_prints_the_recipe_that_gives_the_same_bytes(words, work, monkeypatch):
     monkeypatch.chdir(work)
@@ -191,3 +191,9 @@ def test_a_list_for_a_single_value_is_a_sweep_with_its_best_marked(work):
     assert hashes(work / "alone") == hashes(work / "out/passes.0.bits=4"), alone.stderr
     assert succeed("report", work / "alone").stdout.split("|")[:40] == alone.stdout.split("|")[:40]
     assert attar("report", work / "model").returncode == 7
+    (work / "model/results.json").write_text("{}")  # another program's
+    assert attar("report", work / "model").returncode == 7
+    found = json.loads(attar("run", recipe, "--out", work / "out", "passes.0.bits=[2, 4, 6]",
+                             "-o", "json").stdout)
+    assert list(found) == ["passes.0.bits=2", "passes.0.bits=4", "passes.0.bits=6"]
+    assert "gate" in found["passes.0.bits=2"]["refused"] and "attar" in found["passes.0.bits=4"]
