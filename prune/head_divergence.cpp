@@ -1,12 +1,11 @@
 #include "prune/head_divergence.h"
 
-#include <ATen/ops/mm.h>
-
 #include <vector>
 
 #include "compress/core/errors.h"
 #include "compress/core/forward.h"
 #include "compress/kernels/log_softmax/log_softmax.h"
+#include "compress/linalg/product.h"
 
 namespace attar {
 namespace {
@@ -33,8 +32,8 @@ double HeadDivergence::mean(const at::Tensor& hidden, const RunContext& context)
     const at::Tensor before = normed(teacher_, window), after = normed(hidden, window);
     for (std::int64_t first = 0; first < length - 1; first += kRows) {
       const std::int64_t rows = std::min(kRows, length - 1 - first);
-      const at::Tensor p = at::mm(before.narrow(0, first, rows), head_.t());
-      const at::Tensor q = at::mm(after.narrow(0, first, rows), head_.t());
+      const at::Tensor p = linalg::product(before.narrow(0, first, rows), head_);
+      const at::Tensor q = linalg::product(after.narrow(0, first, rows), head_);
       const auto* teacher = p.const_data_ptr<float>();
       const auto* student = q.const_data_ptr<float>();
       std::vector<kernels::LogitStats> p_stats(static_cast<std::size_t>(rows)), q_stats(p_stats);

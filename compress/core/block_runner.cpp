@@ -83,13 +83,13 @@ at::Tensor BlockRunner::project(const at::Tensor& normed) const {
 
 // The same straight from x, the norm included.
 at::Tensor BlockRunner::norm_and_project(const at::Tensor& x) const {
-  if (!qkv_.split() || qkv_.rounds_tokens() || !x.is_contiguous())
+  if (!qkv_.packed() || qkv_.rounds_tokens() || !x.is_contiguous())
     return project(attention_input(x));
   at::Tensor out = memory_->take(ForwardMemory::kProjected, {x.size(0), x.size(1), qkv_.outputs()});
-  kernels::split_product({x.const_data_ptr<float>(), config_.hidden, x.size(0) * x.size(1),
-                          qkv_.layer(), nullptr, out.mutable_data_ptr<float>(), qkv_.outputs(),
-                          attention_norm_.const_data_ptr<float>(),
-                          static_cast<float>(config_.norm_eps)});
+  kernels::packed_product({x.const_data_ptr<float>(), config_.hidden, x.size(0) * x.size(1),
+                           qkv_.layer(), nullptr, out.mutable_data_ptr<float>(), qkv_.outputs(),
+                           attention_norm_.const_data_ptr<float>(),
+                           static_cast<float>(config_.norm_eps)});
   return out;
 }
 
@@ -252,7 +252,7 @@ at::Tensor BlockRunner::add_mlp(const at::Tensor& h, const at::Tensor& gated) co
 bool BlockRunner::finishes_in_one(const at::Tensor& x) const {
   constexpr std::int64_t kPanel = 32;
   const bool rounds = output_.rounds_tokens() || gate_up_.rounds_tokens() || down_.rounds_tokens();
-  return down_.split() && !rounds && x.is_contiguous() && down_.inputs() % kPanel == 0 &&
+  return down_.packed() && !rounds && x.is_contiguous() && down_.inputs() % kPanel == 0 &&
          x.size(0) * x.size(1) >= kPanel * threads();
 }
 
@@ -262,11 +262,11 @@ void BlockRunner::finish_into(at::Tensor out, const at::Tensor& x, const at::Ten
     down_.multiply_into(out, gated(mlp_input(h)), h);
     return;
   }
-  kernels::split_finish({x.const_data_ptr<float>(), mixed.const_data_ptr<float>(),
-                         x.size(0) * x.size(1), output_.layer(), mlp_norm_.const_data_ptr<float>(),
-                         static_cast<float>(config_.norm_eps), gate_up_.layer(),
-                         kernel_activation(config_.activation), down_.layer(),
-                         out.mutable_data_ptr<float>()});
+  kernels::packed_finish({x.const_data_ptr<float>(), mixed.const_data_ptr<float>(),
+                          x.size(0) * x.size(1), output_.layer(), mlp_norm_.const_data_ptr<float>(),
+                          static_cast<float>(config_.norm_eps), gate_up_.layer(),
+                          kernel_activation(config_.activation), down_.layer(),
+                          out.mutable_data_ptr<float>()});
 }
 
 at::Tensor BlockRunner::forward(const at::Tensor& x, KeyValues* cache) const {

@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -19,8 +18,8 @@
 #include "compress/kernels/gated_activation/gated_activation.h"
 #include "compress/kernels/rms_norm/rms_norm.h"
 #include "compress/kernels/rotate/rotate.h"
-#include "compress/kernels/split_product/split_product.h"
 #include "compress/linalg/blas.h"
+#include "compress/linalg/product.h"
 
 namespace attar {
 namespace {
@@ -62,44 +61,6 @@ at::Tensor sum_of_columns(const at::Tensor& rows) {
   return sum_of_rows(parts);
 }
 
-// x [N, I] W^T + bias -> [N, O], on the tile instructions: W is packed for this one product.
-at::Tensor tile_product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  constexpr int kPieces = 3;  // hold any float32
-  constexpr std::int64_t kPanel = 32;
-  const std::int64_t columns = weight.size(0), inner = weight.size(1);
-  const std::int64_t bytes = kernels::split_bytes(columns, inner, kPieces);
-  const std::int64_t padded = columns % kPanel == 0 ? 0 : kernels::split_bytes(1, inner, kPieces);
-  const at::Tensor packed = at::empty({bytes}, at::kByte);
-  auto* weights = packed.mutable_data_ptr<std::uint8_t>();
-  std::memset(weights + bytes - padded, 0, static_cast<std::size_t>(padded));
-  kernels::split_pack(
-      {values(weight), kernels::SplitSource::f32, 0, columns, inner, kPieces, weights});
-  const at::Tensor out = at::empty({x.size(0), columns}, at::kFloat);
-  kernels::split_product(
-      {values(x),
-       inner,
-       x.size(0),
-       {weights, inner, columns, kPieces, bias.defined() ? values(bias) : nullptr},
-       nullptr,
-       writable(out),
-       columns});
-  return out;
-}
-
-at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return kernels::has_split_product() ? tile_product(x, weight, bias) : at::linear(x, weight, bias);
-}
-
-// Of x W^T: back [N, O] -> [N, I] and, with x [N, I], [O, I].
-at::Tensor input_gradient(const at::Tensor& back, const at::Tensor& weight) {
-  return kernels::has_split_product() ? tile_product(back, weight.t().contiguous(), {})
-                                      : at::mm(back, weight);
-}
-at::Tensor weight_gradient(const at::Tensor& back, const at::Tensor& x) {
-  return kernels::has_split_product() ? tile_product(back.t().contiguous(), x.t().contiguous(), {})
-                                      : at::mm(back.t(), x);
-}
-
 std::vector<std::int64_t> shape_with(const at::Tensor& x, std::int64_t columns) {
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = columns;
@@ -113,7 +74,7 @@ class LinearFunction : public Function<LinearFunction> {
     const at::Tensor rows = x.contiguous(), matrix = weight.contiguous();
     context->save_for_backward({rows, matrix});
     context->saved_data["bias"] = bias.has_value();
-    return product(rows.flatten(0, -2), matrix, bias ? *bias : at::Tensor())
+    return linalg::product(rows.flatten(0, -2), matrix, bias ? *bias : at::Tensor())
         .view(shape_with(x, matrix.size(0)));
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -121,8 +82,8 @@ class LinearFunction : public Function<LinearFunction> {
     const at::Tensor &x = saved[0], &weight = saved[1];
     const at::Tensor back = gradients[0].contiguous().flatten(0, -2);
     variable_list found(3);
-    if (context->needs_input_grad(0)) found[0] = input_gradient(back, weight).view(x.sizes());
-    if (context->needs_input_grad(1)) found[1] = weight_gradient(back, x.flatten(0, -2));
+    if (context->needs_input_grad(0)) found[0] = linalg::back_product(back, weight).view(x.sizes());
+    if (context->needs_input_grad(1)) found[1] = linalg::outer_product(back, x.flatten(0, -2));
     if (context->saved_data["bias"].toBool()) found[2] = sum_of_columns(back);
     return found;
   }
@@ -196,8 +157,8 @@ class GatedLinearFunction : public Function<GatedLinearFunction> {
     context->save_for_backward({g, u, matrix});
     context->saved_data["activation"] = activation;
     context->saved_data["bias"] = bias.has_value();
-    return product(gated(g, u, static_cast<Activation>(activation)).flatten(0, -2), matrix,
-                   bias ? *bias : at::Tensor())
+    return linalg::product(gated(g, u, static_cast<Activation>(activation)).flatten(0, -2), matrix,
+                           bias ? *bias : at::Tensor())
         .view(shape_with(gate, matrix.size(0)));
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -205,11 +166,11 @@ class GatedLinearFunction : public Function<GatedLinearFunction> {
     const at::Tensor &gate = saved[0], &up = saved[1], &weight = saved[2];
     const auto activation = static_cast<Activation>(context->saved_data["activation"].toInt());
     const at::Tensor back = gradients[0].contiguous().flatten(0, -2);
-    variable_list found =
-        gated_gradients(gate, up, input_gradient(back, weight).view(gate.sizes()), activation);
+    variable_list found = gated_gradients(
+        gate, up, linalg::back_product(back, weight).view(gate.sizes()), activation);
     found.resize(5);
     if (context->needs_input_grad(2)) {
-      found[2] = weight_gradient(back, gated(gate, up, activation).flatten(0, -2));
+      found[2] = linalg::outer_product(back, gated(gate, up, activation).flatten(0, -2));
     }
     if (context->saved_data["bias"].toBool()) found[3] = sum_of_columns(back);
     return found;

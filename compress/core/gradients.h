@@ -9,9 +9,8 @@
 
 namespace attar {
 
-// x W^T + bias: x [..., I], weight [O, I], bias [O] or undefined -> [..., O]. All three products
-// (of the gradients of x and W, too) run on the processor's tile instructions where it has them
-// (kernels/split_product), and only those that are asked for.
+// x W^T + bias: x [..., I], weight [O, I], bias [O] or undefined -> [..., O]. Of the
+// products for the gradients of x and W only those that are asked for are made.
 at::Tensor linear_with_gradient(const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& bias);
 

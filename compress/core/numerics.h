@@ -11,12 +11,13 @@ struct Numerics {
   bool threads_independent = false;  // and for 1 and 2 threads
 };
 
-// Asks the BLAS for reproducible products (MKL_CBWR, TOOLCHAIN: a strict mode costs nothing),
-// chooses what the processor has, and checks by small products whether rows and threads are in
-// fact independent. Call before the first product; later calls return the first answer.
+// Asks the BLAS, which multiplies in float64, for reproducible products (MKL_CBWR; a strict mode
+// costs nothing) on one thread, and checks by small products whether rows (of float32, on attar's
+// own kernels) and threads are in fact independent. Call before the first product; later calls
+// return the first answer.
 const Numerics& set_up_numerics();
 
-// Threads of every parallel region (ATen, OpenMP, BLAS): one pool.
+// Threads of every parallel region (ATen, OpenMP): one pool. The BLAS keeps to one of them.
 void set_threads(int count);
 int threads();
 

@@ -1,8 +1,6 @@
 #include "compress/core/prepared_weight.h"
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -37,10 +35,10 @@ at::Tensor stored_values(const Weight& weight) {
   return (known ? plain->values : dense(weight)).contiguous();
 }
 
-kernels::SplitSource source_of(at::ScalarType type) {
-  return type == at::kHalf       ? kernels::SplitSource::f16
-         : type == at::kBFloat16 ? kernels::SplitSource::bf16
-                                 : kernels::SplitSource::f32;
+kernels::PackSource source_of(at::ScalarType type) {
+  return type == at::kHalf       ? kernels::PackSource::f16
+         : type == at::kBFloat16 ? kernels::PackSource::bf16
+                                 : kernels::PackSource::f32;
 }
 
 }  // namespace
@@ -68,22 +66,16 @@ void PreparedWeight::assign(const std::vector<Part>& parts, Arithmetic arithmeti
     values_ = at::Tensor();
     return;
   }
-  if (kernels::has_split_product()) {
-    // Two pieces hold every float16 and nearly every value of a 4-bit grid.
-    if (!pack(parts, 2)) pack(parts, 3);
-    return;
-  }
-  std::vector<at::Tensor> values;
-  for (const Part& part : parts) values.push_back(dense(*part.weight));
-  values_ = at::Tensor();
-  values_ = values.size() == 1 ? values.front().contiguous() : at::cat(values, 0);
+  // Two pieces hold every float16 and nearly every value of a 4-bit grid.
+  if (!pack(parts, 2)) pack(parts, 3);
 }
 
 // False if so many pieces do not hold the values exactly.
 bool PreparedWeight::pack(const std::vector<Part>& parts, int pieces) {
   constexpr std::int64_t kPanel = 32;
-  const std::int64_t bytes = kernels::split_bytes(outputs_, inputs_, pieces);
-  const std::int64_t padded = outputs_ % kPanel == 0 ? 0 : kernels::split_bytes(1, inputs_, pieces);
+  const std::int64_t bytes = kernels::packed_bytes(outputs_, inputs_, pieces);
+  const std::int64_t padded =
+      outputs_ % kPanel == 0 ? 0 : kernels::packed_bytes(1, inputs_, pieces);
   if (!values_.defined() || values_.numel() != bytes || values_.use_count() > 1) {
     values_ = at::Tensor();
     values_ = streamed_memory(bytes);
@@ -94,8 +86,8 @@ bool PreparedWeight::pack(const std::vector<Part>& parts, int pieces) {
   std::int64_t first = 0;
   for (const Part& part : parts) {
     const at::Tensor rows = stored_values(*part.weight);
-    const int needed = kernels::split_pack({rows.const_data_ptr(), source_of(rows.scalar_type()),
-                                            first, rows.size(0), inputs_, pieces, weights});
+    const int needed = kernels::pack_matrix({rows.const_data_ptr(), source_of(rows.scalar_type()),
+                                             first, rows.size(0), inputs_, pieces, weights});
     if (needed > pieces) return false;
     first += rows.size(0);
   }
@@ -111,7 +103,7 @@ const float* PreparedWeight::bias() const {
   return bias_.defined() ? bias_.const_data_ptr<float>() : nullptr;
 }
 
-kernels::SplitLayer PreparedWeight::layer() const {
+kernels::PackedLayer PreparedWeight::layer() const {
   return {values_.const_data_ptr(), inputs_, outputs_, pieces_, bias()};
 }
 
@@ -127,18 +119,10 @@ at::Tensor PreparedWeight::multiply_into(at::Tensor out, const at::Tensor& x,
                       added.defined() ? added.const_data_ptr<float>() : nullptr});
     return out;
   }
-  if (!split()) {
-    if (bias_.defined()) {
-      at::addmm_out(flat, bias_, rows, values_.t());
-    } else {
-      at::mm_out(flat, rows, values_.t());
-    }
-    return added.defined() ? out.add_(added) : out;
-  }
   if (rows.stride(1) != 1) rows = rows.contiguous();
-  kernels::split_product({rows.const_data_ptr<float>(), rows.stride(0), rows.size(0), layer(),
-                          added.defined() ? added.const_data_ptr<float>() : nullptr,
-                          flat.mutable_data_ptr<float>(), outputs_});
+  kernels::packed_product({rows.const_data_ptr<float>(), rows.stride(0), rows.size(0), layer(),
+                           added.defined() ? added.const_data_ptr<float>() : nullptr,
+                           flat.mutable_data_ptr<float>(), outputs_});
   return out;
 }
 

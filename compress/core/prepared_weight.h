@@ -1,6 +1,5 @@
-// Weights made ready for many products: as dense float32 for the BLAS, or in the pieces that the
-// processor's tile instructions multiply (compress/kernels/split_product), where it has them; or as
-// codes, for activations rounded to 8 bits (quantized_codes.h).
+// Weights made ready for many products: packed (compress/kernels/packed_product), or as codes, for
+// activations rounded to 8 bits (quantized_codes.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,7 +9,7 @@
 #include <vector>
 
 #include "compress/core/weight.h"
-#include "compress/kernels/split_product/split_product.h"
+#include "compress/kernels/packed_product/packed_product.h"
 
 namespace attar {
 
@@ -43,12 +42,12 @@ class PreparedWeight {
   std::int64_t inputs() const { return inputs_; }
   std::int64_t bytes() const;
 
-  // Whether products run on tile instructions; then `layer` is what their kernels take.
-  bool split() const { return pieces_ > 0; }
+  // Whether `layer` is what the kernels take; codes are not.
+  bool packed() const { return pieces_ > 0; }
   // Whether `multiply_into` rounds x first (QuantScheme::activation_bits); kernels that take
   // `layer` do not. Layers that are multiplied together must agree.
   bool rounds_tokens() const { return rounds_tokens_; }
-  kernels::SplitLayer layer() const;
+  kernels::PackedLayer layer() const;
 
   // Null where the weight multiplies exactly.
   const QuantizedCodes* codes() const { return codes_.get(); }
@@ -63,9 +62,9 @@ class PreparedWeight {
 
   std::int64_t outputs_ = 0;
   std::int64_t inputs_ = 0;
-  int pieces_ = 0;  // 0: values_ is dense
+  int pieces_ = 0;  // of a packed matrix; 0: there is none
   bool rounds_tokens_ = false;
-  at::Tensor values_;                            // [O, I] float32, or packed bytes
+  at::Tensor values_;                            // packed bytes
   std::shared_ptr<const QuantizedCodes> codes_;  // in place of values_
   at::Tensor bias_;                              // [O] float32, undefined where no part has one
 };

@@ -67,6 +67,15 @@ void group_prices_groups(const GroupPrices&, std::int64_t, std::int64_t);
 template <class S>
 float encode_blocks_range(const EncodeBlocks&, std::int64_t, std::int64_t);
 
+template <class S>
+int pack_panel_of(const PackMatrix&, std::int64_t);
+template <class S>
+void packed_product_task(const PackedProduct&, const PackedTask&);
+template <class S>
+void packed_finish_task(const PackedFinish&, const PackedTask&);
+template <class S>
+void transpose_rows(const Transpose&);
+
 void round_rows_portable(const RoundRows&, std::int64_t, std::int64_t);
 void round_rows_avx2(const RoundRows&, std::int64_t, std::int64_t);
 void round_rows_avx512(const RoundRows&, std::int64_t, std::int64_t);
@@ -79,9 +88,9 @@ void quantized_product_amx(const QuantizedProduct&, const QuantizedTask&);
 void quantized_product_neon(const QuantizedProduct&, const QuantizedTask&);
 void quantized_product_neon_dot(const QuantizedProduct&, const QuantizedTask&);
 
-int amx_split_pack(const SplitPack&, std::int64_t);
-void amx_split_product(const SplitProduct&, const SplitTask&);
-void amx_split_finish(const SplitFinish&, const SplitTask&);
+int pack_panel_amx(const PackMatrix&, std::int64_t);
+void packed_product_amx(const PackedProduct&, const PackedTask&);
+void packed_finish_amx(const PackedFinish&, const PackedTask&);
 
 namespace {
 
@@ -112,7 +121,11 @@ constexpr Variant variant_of(std::string_view name, bool (*supported)(),
           .group_prices = group_prices_groups<S>,
           .encode_blocks = encode_blocks_range<S>,
           .round_rows = round_rows,
-          .quantized_product = quantized_product};
+          .quantized_product = quantized_product,
+          .pack_panel = pack_panel_of<S>,
+          .packed_product = packed_product_task<S>,
+          .packed_finish = packed_finish_task<S>,
+          .transpose = transpose_rows<S>};
 }
 
 #ifdef ATTAR_HAVE_AVX2
@@ -168,13 +181,14 @@ bool has_amx() {
   return permitted;
 }
 
-// The kernels of AVX-512, and products of matrices.
+// The kernels of AVX-512, but for products of matrices.
 constexpr Variant with_tiles(Variant variant) {
   variant.name = "amx";
   variant.supported = has_amx;
-  variant.split_pack = amx_split_pack;
-  variant.split_product = amx_split_product;
-  variant.split_finish = amx_split_finish;
+  variant.splits = true;
+  variant.pack_panel = pack_panel_amx;
+  variant.packed_product = packed_product_amx;
+  variant.packed_finish = packed_finish_amx;
   variant.quantized_product = quantized_product_amx;
   return variant;
 }

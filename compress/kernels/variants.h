@@ -31,10 +31,11 @@ struct BlockSearch;
 struct GroupPrices;
 struct EncodeBlocks;
 struct AttentionTask;
-struct SplitPack;
-struct SplitProduct;
-struct SplitFinish;
-struct SplitTask;
+struct PackMatrix;
+struct PackedProduct;
+struct PackedFinish;
+struct PackedTask;
+struct Transpose;
 struct RoundRows;
 struct QuantizedProduct;
 struct QuantizedTask;
@@ -66,10 +67,11 @@ struct Variant {
   float (*encode_blocks)(const EncodeBlocks&, std::int64_t begin, std::int64_t end);
   void (*round_rows)(const RoundRows&, std::int64_t begin, std::int64_t end);
   void (*quantized_product)(const QuantizedProduct&, const QuantizedTask&);
-  // Null where the processor has no tile instructions.
-  int (*split_pack)(const SplitPack&, std::int64_t panel) = nullptr;
-  void (*split_product)(const SplitProduct&, const SplitTask&) = nullptr;
-  void (*split_finish)(const SplitFinish&, const SplitTask&) = nullptr;
+  int (*pack_panel)(const PackMatrix&, std::int64_t panel);
+  void (*packed_product)(const PackedProduct&, const PackedTask&);
+  void (*packed_finish)(const PackedFinish&, const PackedTask&);
+  void (*transpose)(const Transpose&);
+  bool splits = false;  // packed matrices hold pieces of floats, for tile instructions
 };
 
 // All variants of this build, best first; the last one runs anywhere.

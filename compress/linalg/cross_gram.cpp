@@ -7,8 +7,8 @@
 #include <algorithm>
 
 #include "compress/core/errors.h"
-#include "compress/linalg/blas.h"
 #include "compress/linalg/gram.h"
+#include "compress/linalg/product.h"
 
 namespace attar::linalg {
 namespace {
@@ -109,10 +109,10 @@ void CrossAccumulator::take_step(const float* dense, std::int64_t dense_stride,
   tokens_ += count;
   dropped_ += static_cast<std::int64_t>(broken.size());
   if (!partial_.defined()) partial_ = at::empty({dense_columns_, columns_}, at::kFloat);
-  gemm(true, false, static_cast<int>(dense_columns_), static_cast<int>(columns_),
-       static_cast<int>(count), 1.0f, dense, static_cast<int>(dense_stride), changed,
-       static_cast<int>(stride), unfolded_ == 0 ? 0.0f : 1.0f, partial_.data_ptr<float>(),
-       static_cast<int>(columns_));
+  const PackedMatrix right(changed, columns_, count, /*turned=*/true, stride);
+  auto* partial = partial_.data_ptr<float>();
+  right.multiply({dense, dense_stride, dense_columns_, /*turned=*/true}, 0, nullptr,
+                 unfolded_ == 0 ? nullptr : partial, partial, columns_);
   unfolded_ += count;
   if (unfolded_ >= GramAccumulator::kFoldTokens) fold();
 }

@@ -1,6 +1,5 @@
 #include "compress/linalg/decomposition.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_eigh.h>
@@ -10,26 +9,11 @@
 #include <limits>
 
 #include "compress/core/errors.h"
+#include "compress/linalg/blas.h"
 #include "compress/linalg/cholesky.h"
 
 namespace attar::linalg {
 namespace {
-
-// One thread for ATen, OpenMP and MKL while it lives.
-class OneThread {
- public:
-  OneThread() : before_(at::get_num_threads()) {
-    if (before_ != 1) at::set_num_threads(1);
-  }
-  ~OneThread() {
-    if (before_ != 1) at::set_num_threads(before_);
-  }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  int before_;
-};
 
 void check_matrix(const at::Tensor& matrix, bool square, std::string_view where) {
   require(matrix.dim() == 2 && matrix.scalar_type() == at::kDouble &&
@@ -51,7 +35,7 @@ at::Tensor signs_of(const at::Tensor& columns) {
 template <class Body>
 auto converging(std::string_view where, const Body& body) {
   try {
-    const OneThread one;
+    keep_blas_on_one_thread();
     return body();
   } catch (const c10::Error& error) {
     throw NumericRefusal(

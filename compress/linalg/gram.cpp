@@ -9,7 +9,7 @@
 #include <cmath>
 
 #include "compress/core/errors.h"
-#include "compress/linalg/blas.h"
+#include "compress/linalg/product.h"
 
 namespace attar::linalg {
 namespace {
@@ -139,12 +139,12 @@ void GramAccumulator::add_step(const float* rows, std::int64_t count, std::int64
   begin();
   if (!partial_.defined()) partial_ = at::empty({columns_, columns_}, at::kFloat);
   float* partial = partial_.data_ptr<float>();
-  const int n = static_cast<int>(columns_);
-  for (int i = 0; i < n; i += kPanel) {
-    const int height = std::min<int>(kPanel, n - i);
-    gemm(true, false, height, n - i, static_cast<int>(count), 1.0f, rows + i,
-         static_cast<int>(stride), rows + i, static_cast<int>(stride), unfolded_ == 0 ? 0.0f : 1.0f,
-         partial + static_cast<std::int64_t>(i) * n + i, n);
+  const std::int64_t n = columns_;
+  const PackedMatrix right(rows, n, count, /*turned=*/true, stride);
+  for (std::int64_t i = 0; i < n; i += kPanel) {
+    float* to = partial + i * n + i;
+    right.multiply({rows + i, stride, std::min(kPanel, n - i), /*turned=*/true}, i, nullptr,
+                   unfolded_ == 0 ? nullptr : to, to, n);
   }
   add_columns(rows, count, stride, total_);
   unfolded_ += count;

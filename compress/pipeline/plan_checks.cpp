@@ -1,7 +1,6 @@
 #include "compress/pipeline/plan_checks.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
 #include "compress/io/disk.h"
+#include "compress/linalg/product.h"
 #include "compress/pipeline/chat.h"
 #include "compress/pipeline/measure.h"
 #include "compress/pipeline/memory_model.h"
@@ -169,12 +169,12 @@ void check_output(const fs::path& out, std::uint64_t needed_bytes) {
 double measure_gemm_flops() {
   const at::Tensor a = at::ones({512, 1024}, at::kFloat);
   const at::Tensor b = at::ones({1024, 1024}, at::kFloat);
-  at::mm(a, b);
+  linalg::product(a, b);
   const auto started = std::chrono::steady_clock::now();
   double seconds = 0;
   std::int64_t rounds = 0;
   for (; seconds < 0.4; ++rounds) {
-    at::mm(a, b);
+    linalg::product(a, b);
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   }
   return 2.0 * 512 * 1024 * 1024 * static_cast<double>(rounds) / seconds;

@@ -2,6 +2,7 @@
 
 #include "compress/core/numerics.h"
 #include "compress/io/hash.h"
+#include "compress/kernels/variants.h"
 
 namespace attar {
 
@@ -21,7 +22,7 @@ RunIdentity identify(const Recipe& recipe, const PassRegistry& registry,
   nlohmann::json decides = recipe.deciding(registry);
   decides.erase("model");
   decides["model_sha256"] = model_sha256;
-  decides["arithmetic"] = set_up_numerics().blas_mode;
+  decides["arithmetic"] = {set_up_numerics().blas_mode, kernels::active_isa()};
   decides["attar"] = source_hash();
   if (recipe.calibration) {
     // The words, wherever they lie.

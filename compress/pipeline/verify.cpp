@@ -2,12 +2,12 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/mm.h>
 
 #include <cmath>
 
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
+#include "compress/linalg/product.h"
 #include "compress/pipeline/block_walk.h"
 
 namespace attar {
@@ -59,8 +59,8 @@ LogitAgreement compare_logits(const Model& a, const Model& b, const at::Tensor& 
     second.step();
   }
   const std::int64_t rows = ids.numel();
-  return agreement(at::mm(first.normed(0, rows), dense(a.head()).t()),
-                   at::mm(second.normed(0, rows), dense(b.head()).t()));
+  return agreement(linalg::product(first.normed(0, rows), dense(a.head())),
+                   linalg::product(second.normed(0, rows), dense(b.head())));
 }
 
 VerifyReport verify_export(const Model& model, const ExportReport& exported,

@@ -1,19 +1,21 @@
 #include "compress/train/response_gradient.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 
 #include "compress/core/errors.h"
+#include "compress/linalg/product.h"
 
 namespace attar {
 namespace {
 
 // Memory for chunks of logits, grown once.
 at::Tensor chunk_of(at::Tensor& held, std::int64_t rows, std::int64_t columns) {
-  if (!held.defined()) held = at::empty({std::min(rows, kResponseRows), columns}, at::kFloat);
-  return held.narrow(0, 0, rows);
+  constexpr std::int64_t kApart = 16;  // rows a power of two apart would share few cache lines
+  if (!held.defined()) {
+    held = at::empty({std::min(rows, kResponseRows), columns + kApart}, at::kFloat);
+  }
+  return held.narrow(0, 0, rows).narrow(1, 0, columns);
 }
 
 }  // namespace
@@ -36,11 +38,13 @@ ResponseGradient response_gradient(const at::Tensor& hidden, const at::Tensor& h
     const std::int64_t size = std::min(kResponseRows, rows - first);
     const at::Tensor x = hidden.narrow(0, first, size);
     at::Tensor logits = chunk_of(student_memory, size, vocabulary);
-    at::mm_out(logits, x, head.t());
+    linalg::product_into(logits, x, head);
     kernels::ResponseLoss call{};
     if (live) {
       at::Tensor teacher = chunk_of(teacher_memory, size, vocabulary);
-      at::mm_out(teacher, targets.teacher_hidden.narrow(0, first, size), targets.teacher_head.t());
+      linalg::product_into(teacher, targets.teacher_hidden.narrow(0, first, size),
+                           targets.teacher_head);
+      call.teacher_stride = teacher.stride(0);
       call.teacher = teacher.const_data_ptr<float>();
     }
     if (targets.sparse_ids.defined()) {
@@ -51,7 +55,8 @@ ResponseGradient response_gradient(const at::Tensor& hidden, const at::Tensor& h
     }
     call.student = logits.mutable_data_ptr<float>();
     call.rows = size;
-    call.vocabulary = call.student_stride = call.teacher_stride = vocabulary;
+    call.vocabulary = vocabulary;
+    call.student_stride = logits.stride(0);
     call.targets = targets.tokens.const_data_ptr<std::int64_t>() + first;
     call.terms = terms.data();
     call.term_count = count;
@@ -65,8 +70,8 @@ ResponseGradient response_gradient(const at::Tensor& hidden, const at::Tensor& h
       }
     }
     at::Tensor back = result.hidden.narrow(0, first, size);
-    at::mm_out(back, logits, head);
-    if (head_sum.defined()) at::addmm_out(head_sum, head_sum, logits.t(), x);
+    linalg::back_product_into(back, logits, head);
+    if (head_sum.defined()) linalg::outer_product_into(head_sum, logits, x, /*add=*/true);
   }
   return result;
 }

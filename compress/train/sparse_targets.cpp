@@ -1,13 +1,13 @@
 #include "compress/train/sparse_targets.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "compress/core/random.h"
+#include "compress/linalg/product.h"
 
 namespace attar {
 namespace {
@@ -76,7 +76,7 @@ at::Tensor drawn_tokens(const at::Tensor& hidden, const at::Tensor& head, std::u
   auto* out = tokens.mutable_data_ptr<std::int64_t>();
   for (std::int64_t first = 0; first < hidden.size(0); first += kRows) {
     const std::int64_t rows = std::min(kRows, hidden.size(0) - first);
-    const at::Tensor logits = at::mm(hidden.narrow(0, first, rows), head.t());
+    const at::Tensor logits = linalg::product(hidden.narrow(0, first, rows), head);
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::span row(logits.const_data_ptr<float>() + r * vocabulary,
                           static_cast<std::size_t>(vocabulary));

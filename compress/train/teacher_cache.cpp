@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 
 #include <cmath>
 #include <set>
@@ -10,6 +9,7 @@
 #include "compress/core/errors.h"
 #include "compress/io/hash.h"
 #include "compress/io/hdf5_store.h"
+#include "compress/linalg/product.h"
 #include "compress/train/response_gradient.h"
 #include "compress/train/sparse_targets.h"
 
@@ -91,7 +91,7 @@ Shard compute_shard(std::int64_t shard, const CacheOptions& options, const Train
   const std::int64_t rows = hidden.size(0);
   for (std::int64_t at = 0; at < rows; at += kResponseRows) {
     const std::int64_t size = std::min(kResponseRows, rows - at);
-    const at::Tensor logits = at::mm(hidden.narrow(0, at, size), teacher.head().t());
+    const at::Tensor logits = linalg::product(hidden.narrow(0, at, size), teacher.head());
     const float* values = logits.const_data_ptr<float>();
     std::vector<SparseRow> kept(static_cast<std::size_t>(size));
     at::parallel_for(0, size, 4, [&](std::int64_t begin, std::int64_t end) {

@@ -1,13 +1,12 @@
 #include "compress/train/teachers.h"
 
-#include <ATen/ops/mm.h>
-
 #include <sstream>
 
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
 #include "compress/io/hash.h"
 #include "compress/kernels/log_softmax/log_softmax.h"
+#include "compress/linalg/product.h"
 
 namespace attar {
 namespace {
@@ -97,13 +96,13 @@ double mean_divergence(LiveTeacher& teacher, LiveTeacher& model, const at::Tenso
   model.read(windows);
   const std::int64_t common = std::min(teacher.common(), model.common());
   const at::Tensor p = teacher.normed().flatten(0, 1), q = model.normed().flatten(0, 1);
-  const at::Tensor p_head = teacher.head().narrow(0, 0, common).t();
-  const at::Tensor q_head = model.head().narrow(0, 0, common).t();
+  const at::Tensor p_head = teacher.head().narrow(0, 0, common);
+  const at::Tensor q_head = model.head().narrow(0, 0, common);
   double sum = 0;
   for (std::int64_t first = 0; first < p.size(0); first += kResponseRows) {
     const std::int64_t rows = std::min(kResponseRows, p.size(0) - first);
-    sum += divergence_of(at::mm(p.narrow(0, first, rows), p_head),
-                         at::mm(q.narrow(0, first, rows), q_head));
+    sum += divergence_of(linalg::product(p.narrow(0, first, rows), p_head),
+                         linalg::product(q.narrow(0, first, rows), q_head));
   }
   return sum / static_cast<double>(p.size(0));
 }

@@ -20,6 +20,7 @@ struct Avx2 {
   static constexpr int kWidth = 8;
   static constexpr int kBlockRows = 6;
   static constexpr int kBlockVectors = 2;
+  static constexpr int kTileRows = 6;
 
   ATTAR_INLINE __m256i first_lanes(std::int64_t n) {
     const int count = n < 0 ? 0 : n > 8 ? 8 : static_cast<int>(n);

@@ -20,6 +20,7 @@ struct Avx512 {
   static constexpr int kWidth = 16;
   static constexpr int kBlockRows = 6;
   static constexpr int kBlockVectors = 4;
+  static constexpr int kTileRows = 14;
 
   ATTAR_INLINE Mask first_lanes(std::int64_t n) {
     return static_cast<Mask>(n >= 16 ? 0xffffu : n <= 0 ? 0u : (1u << n) - 1u);

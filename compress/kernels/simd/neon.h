@@ -20,6 +20,7 @@ struct Neon {
   static constexpr int kWidth = 4;
   static constexpr int kBlockRows = 6;
   static constexpr int kBlockVectors = 4;
+  static constexpr int kTileRows = 12;
 
   ATTAR_INLINE Mask first_lanes(std::int64_t n) {
     const uint32x4_t lane = {0, 1, 2, 3};

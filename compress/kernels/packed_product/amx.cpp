@@ -1,6 +1,6 @@
+#include "compress/kernels/packed_product/packed_product.h"
+#include "compress/kernels/packed_product/tiles.h"
 #include "compress/kernels/rms_norm/rms_norm.h"
-#include "compress/kernels/split_product/split_product.h"
-#include "compress/kernels/split_product/tiles.h"
 
 namespace attar::kernels {
 
@@ -41,14 +41,14 @@ ATTAR_INLINE void transpose(__m512i (&row)[16]) {
 }
 
 // Up to 32 values from `at` on, zeros after them.
-ATTAR_INLINE Floats32 load_weights(const SplitPack& call, std::int64_t at, std::int64_t count) {
-  if (call.type == SplitSource::f32) {
+ATTAR_INLINE Floats32 load_weights(const PackMatrix& call, std::int64_t at, std::int64_t count) {
+  if (call.type == PackSource::f32) {
     return load32(static_cast<const float*>(call.values) + at, count);
   }
   const auto* from = static_cast<const std::uint16_t*>(call.values) + at;
   const __m256i low = _mm256_maskz_loadu_epi16(lanes_below(count), from);
   const __m256i high = _mm256_maskz_loadu_epi16(lanes_below(count - 16), from + 16);
-  if (call.type == SplitSource::f16) return {_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)};
+  if (call.type == PackSource::f16) return {_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)};
   const auto widened = [](__m256i half) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
   };
@@ -56,7 +56,7 @@ ATTAR_INLINE Floats32 load_weights(const SplitPack& call, std::int64_t at, std::
 }
 
 // One tile of weights, outputs [first, first + 16) by 32 inputs. Outputs outside of `written` stay.
-int pack_tile(const SplitPack& call, std::int64_t first, std::int64_t block, std::uint16_t* tile) {
+int pack_tile(const PackMatrix& call, std::int64_t first, std::int64_t block, std::uint16_t* tile) {
   Floats32 left[16];
   __mmask16 written = 0;
   for (int c = 0; c < 16; ++c) {
@@ -119,7 +119,7 @@ ATTAR_INLINE void write_sums(const Output& to, const float* sums, std::int64_t r
 }
 
 // Up to kTaskRows rows in pieces.
-struct SplitRows {
+struct PieceRows {
   std::uint16_t* pieces;
   std::int64_t rows;
   std::int64_t blocks;  // of 32 inputs
@@ -131,7 +131,7 @@ struct SplitRows {
 };
 
 // sums of the 32 rows from `row` on with one panel of a layer.
-ATTAR_INLINE void multiply(const SplitRows& x, std::int64_t row, const SplitLayer& layer,
+ATTAR_INLINE void multiply(const PieceRows& x, std::int64_t row, const PackedLayer& layer,
                            std::int64_t panel, float* sums) {
   const auto* weights = static_cast<const std::uint16_t*>(layer.weights) +
                         panel * x.blocks * layer.pieces * kPieceSize;
@@ -145,7 +145,7 @@ ATTAR_INLINE void multiply(const SplitRows& x, std::int64_t row, const SplitLaye
   }
 }
 
-void multiply_panels(const SplitRows& x, const SplitLayer& layer, std::int64_t begin,
+void multiply_panels(const PieceRows& x, const PackedLayer& layer, std::int64_t begin,
                      std::int64_t end, const Output& to) {
   alignas(64) float sums[kPanel * kPanel];
   for (std::int64_t panel = begin; panel < end; ++panel) {
@@ -157,7 +157,7 @@ void multiply_panels(const SplitRows& x, const SplitLayer& layer, std::int64_t b
 }
 
 // Rows, or their norms, into pieces; strip holds one panel of norms.
-void split(const float* from, std::int64_t stride, std::int64_t inner, const SplitRows& x,
+void split(const float* from, std::int64_t stride, std::int64_t inner, const PieceRows& x,
            const float* norm, float eps, float* strip) {
   for (std::int64_t row = 0; row < x.rows; row += kPanel) {
     const float* rows = from + row * stride;
@@ -170,7 +170,7 @@ void split(const float* from, std::int64_t stride, std::int64_t inner, const Spl
 }
 
 // act(gate) * up of all rows into pieces, 32 columns at a time.
-void gate_and_split(const SplitFinish& call, const SplitRows& x, const SplitRows& gated) {
+void gate_and_split(const PackedFinish& call, const PieceRows& x, const PieceRows& gated) {
   alignas(64) float gate[kPanel * kPanel], up[kPanel * kPanel];
   const std::int64_t width = call.down.inner;
   const auto add_bias = [&](float* sums, std::int64_t rows, std::int64_t column) {
@@ -196,7 +196,7 @@ void gate_and_split(const SplitFinish& call, const SplitRows& x, const SplitRows
 
 }  // namespace
 
-int amx_split_pack(const SplitPack& call, std::int64_t panel) {
+int pack_panel_amx(const PackMatrix& call, std::int64_t panel) {
   const std::int64_t blocks = panels_of(call.inner);
   auto* weights = static_cast<std::uint16_t*>(call.weights);
   int needed = 1;
@@ -210,10 +210,10 @@ int amx_split_pack(const SplitPack& call, std::int64_t panel) {
   return needed;
 }
 
-void amx_split_product(const SplitProduct& call, const SplitTask& task) {
+void packed_product_amx(const PackedProduct& call, const PackedTask& task) {
   const TileRegisters registers;
   const std::int64_t inner = call.layer.inner, rows = task.row_end - task.row_begin;
-  const SplitRows x{reinterpret_cast<std::uint16_t*>(task.scratch), rows, panels_of(inner)};
+  const PieceRows x{reinterpret_cast<std::uint16_t*>(task.scratch), rows, panels_of(inner)};
   auto* strip = reinterpret_cast<float*>(task.scratch + pieces_bytes(rows, inner));
   split(call.x + task.row_begin * call.x_stride, call.x_stride, inner, x, call.norm, call.eps,
         strip);
@@ -223,21 +223,21 @@ void amx_split_product(const SplitProduct& call, const SplitTask& task) {
                    call.out + at, call.out_stride});
 }
 
-void amx_split_finish(const SplitFinish& call, const SplitTask& task) {
+void packed_finish_amx(const PackedFinish& call, const PackedTask& task) {
   const TileRegisters registers;
   const std::int64_t rows = task.row_end - task.row_begin;
   const std::int64_t hidden = call.output.columns, mixed = call.output.inner;
   auto* strip = reinterpret_cast<float*>(task.scratch);
   float* h = strip + strip_bytes(hidden) / 4;
   auto* pieces = reinterpret_cast<std::uint16_t*>(h + strip_bytes(hidden) / 4 * panels_of(rows));
-  const SplitRows gated{pieces, rows, panels_of(call.down.inner)};
+  const PieceRows gated{pieces, rows, panels_of(call.down.inner)};
   pieces += pieces_bytes(rows, call.down.inner) / 2;
 
-  const SplitRows attended{pieces, rows, panels_of(mixed)};
+  const PieceRows attended{pieces, rows, panels_of(mixed)};
   split(call.mixed + task.row_begin * mixed, mixed, mixed, attended, nullptr, 0, nullptr);
   multiply_panels(attended, call.output, 0, panels_of(hidden),
                   {hidden, call.output.bias, call.x + task.row_begin * hidden, h, hidden});
-  const SplitRows normed{pieces, rows, panels_of(hidden)};
+  const PieceRows normed{pieces, rows, panels_of(hidden)};
   split(h, hidden, hidden, normed, call.norm, call.eps, strip);
   gate_and_split(call, normed, gated);
   float* out = call.out + task.row_begin * hidden;

@@ -11,8 +11,8 @@
 
 #include <cstdint>
 
+#include "compress/kernels/packed_product/task.h"
 #include "compress/kernels/simd/inline.h"
-#include "compress/kernels/split_product/task.h"
 
 namespace attar::kernels {
 
