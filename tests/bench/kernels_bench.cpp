@@ -16,6 +16,7 @@
 #include "compress/kernels/gated_activation/gated_activation.h"
 #include "compress/kernels/ggml_blocks/ggml_blocks.h"
 #include "compress/kernels/log_softmax/log_softmax.h"
+#include "compress/kernels/packed_product/packed_product.h"
 #include "compress/kernels/rms_norm/rms_norm.h"
 #include "compress/kernels/rotate/rotate.h"
 
@@ -60,6 +61,23 @@ void attention(State& state, const Variant& variant, std::int64_t heads, std::in
   const std::int64_t seen = queries * (keys - queries) + queries * (queries + 1) / 2;
   count_rate(state, "FLOP/s", 4 * seen * heads * head_dim);
   count_rate(state, "cache B/s", 8 * keys * kv_heads * head_dim);
+}
+
+// x W^T, both float32.
+void product(State& state, const Variant& variant, std::int64_t rows, std::int64_t inner,
+             std::int64_t columns) {
+  constexpr int kPieces = 3;  // hold any float32
+  const auto x = noise(rows * inner, 1), w = noise(columns * inner, 2);
+  std::vector<float> out(static_cast<std::size_t>(rows * columns));
+  const auto bytes = static_cast<std::size_t>(packed_bytes(columns, inner, kPieces, variant));
+  std::vector<std::uint8_t> memory(bytes + 64);
+  auto* weights = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64);
+  pack_matrix({w.data(), PackSource::f32, 0, columns, inner, kPieces, weights}, variant);
+  const PackedProduct call = {
+      x.data(), inner,      rows,   {weights, inner, columns, kPieces, nullptr},
+      nullptr,  out.data(), columns};
+  for (auto _ : state) packed_product(call, variant);
+  count_rate(state, "FLOP/s", 2 * rows * inner * columns);
 }
 
 constexpr std::int64_t kRows = 256;
@@ -175,6 +193,8 @@ void register_variant(const Variant& v) {
   add("attention_prefill_8x8_1024x64", [&v](State& s) { attention(s, v, 8, 8, 1024, 1024, 64); });
   add("attention_prefill_8x2_512x128", [&v](State& s) { attention(s, v, 8, 2, 512, 512, 128); });
   add("attention_decode_9x3_1024x64", [&v](State& s) { attention(s, v, 9, 3, 1, 1024, 64); });
+  add("product_512x576x1536", [&v](State& s) { product(s, v, 512, 576, 1536); });
+  add("product_512x1536x576", [&v](State& s) { product(s, v, 512, 1536, 576); });
   add("rms_norm", [&v](State& s) { norm(s, v); });
   add("rotate", [&v](State& s) { rotation(s, v); });
   add("silu", [&v](State& s) { gate(s, v, Activation::silu); });
