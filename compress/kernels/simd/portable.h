@@ -21,7 +21,7 @@ struct Portable {
   static constexpr int kWidth = 4;
   static constexpr int kBlockRows = 4;     // register block of the matrix kernels: rows ...
   static constexpr int kBlockVectors = 2;  // ... by vectors
-  static constexpr int kTileRows = 4;  // rows by two vectors in packed_product
+  static constexpr int kTileRows = 4;      // rows by two vectors in packed_product
 
   ATTAR_INLINE Floats broadcast(float x) { return Floats{x, x, x, x}; }
   ATTAR_INLINE Floats load(const float* from) {
