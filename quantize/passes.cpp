@@ -1,5 +1,6 @@
 #include "quantize/passes.h"
 
+#include "quantize/autoround_pass.h"
 #include "quantize/embedding_pass.h"
 #include "quantize/fit_pass.h"
 #include "quantize/smooth_pass.h"
@@ -11,6 +12,7 @@ void register_quantize_passes(PassRegistry& registry) {
   registry.add<RtnPass>();
   registry.add<GptqPass>();
   registry.add<AwqPass>();
+  registry.add<AutoroundPass>();
   registry.add<EmbeddingPass>();
   registry.add<SmoothPass>();
   registry.add<FitPass>();

@@ -25,16 +25,22 @@ double largest_share(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
-SplitWindows split_windows(const at::Tensor& windows, std::int64_t held_out) {
-  const std::int64_t count = windows.size(0);
-  require(count >= 2, "quantize.tune", "the text has ", count,
+std::vector<bool> held_out_windows(std::int64_t count, std::int64_t held_out) {
+  require(count >= 2, "held-out windows", "the text has ", count,
           " windows; one to learn from and one to judge by are the least: give more text");
   const std::int64_t judged = std::max<std::int64_t>(1, std::min(held_out, count / 2));
-  std::vector<at::Tensor> learn, judge;
+  std::vector<bool> judges;
   for (std::int64_t i = 0; i < count; ++i) {
-    // The last of each of `judged` even parts.
-    const bool last = (i + 1) * judged / count > i * judged / count;
-    (last ? judge : learn).push_back(windows[i]);
+    judges.push_back((i + 1) * judged / count > i * judged / count);
+  }
+  return judges;
+}
+
+SplitWindows split_windows(const at::Tensor& windows, std::int64_t held_out) {
+  const std::vector<bool> judges = held_out_windows(windows.size(0), held_out);
+  std::vector<at::Tensor> learn, judge;
+  for (std::size_t i = 0; i < judges.size(); ++i) {
+    (judges[i] ? judge : learn).push_back(windows[static_cast<std::int64_t>(i)]);
   }
   return {at::stack(learn), at::stack(judge)};
 }

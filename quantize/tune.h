@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "compress/core/model.h"
 #include "compress/train/teachers.h"
@@ -13,13 +14,16 @@
 
 namespace attar {
 
+// Which of `count` windows judge: the last of each of `held_out` even parts, at most half of all;
+// one at least. Throws BadInput below two windows.
+std::vector<bool> held_out_windows(std::int64_t count, std::int64_t held_out);
+
 // Windows [N, T] int64 for learning and for judging.
 struct SplitWindows {
   at::Tensor learn;  // in the order of the text
   at::Tensor judge;
 };
-// `held_out` of the windows, evenly spread, at most half of them; one at least. Throws BadInput
-// below two windows.
+// Cut by held_out_windows.
 SplitWindows split_windows(const at::Tensor& windows, std::int64_t held_out);
 
 // KL(teacher || student) or its reverse, alone.

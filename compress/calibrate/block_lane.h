@@ -45,6 +45,11 @@ class BlockLane {
     return activations_.narrow(0, first, count);
   }
 
+  // Of the entered block, [count, T, hidden].
+  at::Tensor outputs(std::int64_t first, std::int64_t count) const {
+    return runner_->forward(activations(first, count));
+  }
+
   // The entered block was changed in place: takes weights over, and forgets what no longer stands.
   void refresh(const Block& block);
 

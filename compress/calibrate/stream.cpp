@@ -1,6 +1,7 @@
 #include "compress/calibrate/stream.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/stack.h>
@@ -113,6 +114,36 @@ BlockStream::~BlockStream() = default;
 std::int64_t BlockStream::sequences() const { return state_->changed.sequences(); }
 std::int64_t BlockStream::tokens() const { return sequences() * state_->changed.length(); }
 bool BlockStream::has_dense() const { return state_->dense.has_value(); }
+
+BlockEnds BlockStream::ends(const Block& block, const Block& original, double towards_dense,
+                            const RunContext& context) {
+  State& s = *state_;
+  require<std::logic_error>(s.dense.has_value(), "calibration",
+                            "no dense stream: ask for it by Needs::dense_stream");
+  const auto outputs = [&](BlockLane& lane) {
+    if (lane.entered()) lane.leave();  // a visit that ended in an exception
+    lane.enter(original, context);
+    at::Tensor found = at::empty({lane.sequences(), lane.length(), lane.hidden()}, at::kFloat);
+    lane.for_batches(context, [&](std::int64_t first, std::int64_t count) {
+      found.narrow(0, first, count).copy_(lane.outputs(first, count));
+    });
+    lane.rest();
+    return found;
+  };
+  BlockEnds ends;
+  ends.targets = outputs(*s.dense);
+  if (towards_dense < 1) {
+    ends.targets.mul_(towards_dense).add_(outputs(s.changed), 1 - towards_dense);
+  } else {
+    s.changed.enter(block, context);
+    s.changed.rest();
+  }
+  ends.inputs = s.changed.activations(0, s.changed.sequences());
+  if (s.weights.defined()) {
+    ends.weights = s.weights[s.block][static_cast<std::int64_t>(index_of(Site::kDownInput))];
+  }
+  return ends;
+}
 
 void BlockStream::advance(const Block& block) {
   require<std::logic_error>(!state_->dense, "calibration",

@@ -39,6 +39,13 @@ struct InputSample {
   std::int64_t dropped = 0;  // tokens that are not
 };
 
+// What a block reads and what it should give, of all calibration sequences.
+struct BlockEnds {
+  at::Tensor inputs;   // [N, T, hidden] float32; a view: the stream must stay before the block
+  at::Tensor targets;  // [N, T, hidden] float32
+  at::Tensor weights;  // [T] float32: how much an error of the outputs counts; undefined: all alike
+};
+
 // The inputs of one block for all calibration sequences. Statistics do not depend on batch or
 // threads: they are folded at fixed token positions. Where tokens have weights, what a layer reads
 // is multiplied by the root of its token's weight in statistics, crosses and samples (but not in
@@ -76,6 +83,12 @@ class BlockStream {
                                          const linalg::CrossGram& cross)>;
   void sequential(const Block& block, const Block& original, const RunContext& context,
                   const DenseChange& change);
+
+  // The inputs that the block has now, and as targets what `original` makes of the unchanged
+  // model's (a share `towards_dense` of the way) and of these same inputs (the rest). The stream
+  // stays before the block.
+  BlockEnds ends(const Block& block, const Block& original, double towards_dense,
+                 const RunContext& context);
 
   // The block is final: its outputs become the stream's activations (computed when needed).
   void advance(const Block& block);

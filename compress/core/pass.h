@@ -22,6 +22,8 @@ struct Needs {
   bool teacher = false;      // the unchanged starting model
   // Beside them those of the unchanged model (BlockStream's dense stream); needs calibration too.
   bool dense_stream = false;
+  // And what the unchanged model's block makes of them, all at once.
+  bool block_outputs = false;
   bool tokenizer = false;  // to read texts of its own
   // A pass on the whole model that takes statistics of those activations: its tokens have weights
   // where the recipe asks for them.
@@ -56,8 +58,10 @@ struct LayerChange {
   std::string action;
   std::int64_t bytes_before = 0;
   std::int64_t bytes_after = 0;
-  double error = 0;           // |W x - W' x|^2 / |W x|^2 over the calibration tokens
-  double baseline_error = 0;  // the same for plain rounding on the same grid; 0: not measured
+  // |W x - W' x|^2 / |W x|^2 over the calibration tokens, and the same for plain rounding on the
+  // same grid (0: not measured); of a block that learns as one, its own error after and before.
+  double error = 0;
+  double baseline_error = 0;
   double seconds = 0;
 };
 
@@ -137,6 +141,8 @@ class Pass {
   // The shape that the pass leaves. A pass that decides while it runs gives the largest shape that
   // it may leave.
   virtual ModelConfig shape_after(const ModelConfig& config) const { return config; }
+  // Tokens that go through each block and back while it learns.
+  virtual double learning_tokens(std::int64_t /*length of a sequence*/) const { return 0; }
   // Peak working memory of one block beside weights and activations, in bytes.
   virtual std::int64_t working_bytes(const ModelConfig& config) const = 0;
 };

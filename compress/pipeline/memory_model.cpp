@@ -61,7 +61,8 @@ std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationSh
   const std::int64_t tokens = calibration.sequences * calibration.length;
   const std::int64_t batch = std::min(calibration.batch, calibration.sequences);
   const std::int64_t widest = std::max(config.hidden, config.q_width());
-  const std::int64_t activations = lanes * tokens * (config.hidden + widest) * kFloat;
+  const std::int64_t targets = calibration.block_outputs ? tokens * config.hidden * kFloat : 0;
+  const std::int64_t activations = lanes * tokens * (config.hidden + widest) * kFloat + targets;
   const std::int64_t codes = block_parameters(config) * 9 / 8;  // of layers that are done
   const std::int64_t always = program_bytes(config) + activations + source_bytes + codes +
                               (tokens > 0 ? embedding_bytes(config) : 0);

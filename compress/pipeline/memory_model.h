@@ -13,7 +13,8 @@ struct CalibrationShape {
   std::int64_t sequences = 0;
   std::int64_t length = 0;
   std::int64_t batch = 1;
-  bool dense_stream = false;  // the unchanged model's activations beside
+  bool dense_stream = false;   // the unchanged model's activations beside
+  bool block_outputs = false;  // and the outputs that a block is to have
 };
 
 // Parameters of the linear layers of one block (the widest), and of all blocks.

@@ -116,8 +116,11 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
     shape.batch = recipe.calibration->batch;
     const auto tokens = static_cast<double>(shape.sequences * shape.length);
     shape.dense_stream = shape.dense_stream || pass->needs().dense_stream;
-    flops += (pass->needs().dense_stream ? 3 : 2) * tokens * forward_flops(config, shape.length) +
-             static_cast<double>(config.layers) * (tokens * 2 * columns + 8 * cubes);
+    shape.block_outputs = shape.block_outputs || pass->needs().block_outputs;
+    flops +=
+        ((pass->needs().dense_stream ? 3 : 2) * tokens + 3 * pass->learning_tokens(shape.length)) *
+            forward_flops(config, shape.length) +
+        static_cast<double>(config.layers) * (tokens * 2 * columns + 8 * cubes);
   }
   std::int64_t block_bytes = 0;
   for (std::size_t role = 0; role < kRoles.size(); ++role) {

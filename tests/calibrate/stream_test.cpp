@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -294,6 +295,35 @@ TEST(BlockStream, DenseStreamChangesNoStatisticAndNoBitByBatchOrThreads) {
   for (std::size_t site = 0; site < 4; ++site) {
     EXPECT_TRUE(at::equal(own[site], found[0][2 * site])) << site;
   }
+}
+
+// Inputs come from the changed model, targets from the unchanged one or from both.
+TEST(BlockStream, EndsAreTheInputsAndTheUnchangedBlocksOutputs) {
+  const Model model = random_model();
+  const RopeTable rope = rope_table(model.config(), 20);
+  Block first = model.block(0);
+  first[Role::kDown].weight = DenseWeight{dense(first[Role::kDown].weight) * 0.7};
+  Block second = model.block(1);
+  second[Role::kUp].weight = DenseWeight{dense(second[Role::kUp].weight) * 0.5};
+  CalibrationTokens tokens = some_tokens();
+  tokens.weights = at::rand({3, 4, 20}) + 0.5;
+  BlockStream stream(model, tokens, {.dense_stream = true});
+  stream.advance(first, model.block(0));
+  const at::Tensor embedded = embed(model.embedding(), tokens.ids);
+  const at::Tensor changed = BlockRunner(model.config(), first, rope).forward(embedded);
+  const at::Tensor dense = BlockRunner(model.config(), model.block(0), rope).forward(embedded);
+  const BlockRunner original(model.config(), model.block(1), rope);
+  for (const double share : {1.0, 0.25}) {
+    const BlockEnds ends = stream.ends(second, model.block(1), share, {});
+    EXPECT_TRUE(at::equal(ends.inputs, changed));
+    const at::Tensor expected =
+        share * original.forward(dense) + (1 - share) * original.forward(changed);
+    EXPECT_LE((ends.targets - expected).abs().max().item<double>(), 1e-6);
+    EXPECT_TRUE(at::equal(ends.weights, tokens.weights[1][3]));
+  }
+  stream.advance(second, model.block(1));
+  const at::Tensor next = BlockRunner(model.config(), second, rope).forward(changed);
+  EXPECT_TRUE(at::equal(stream.ends(model.block(2), model.block(2), 1, {}).inputs, next));
 }
 
 TEST(BlockStream, RefusesDenseVisitsWithoutADenseStream) {

@@ -1,0 +1,56 @@
+"""quantize.autoround on a model that knows something: stories260K at three bits."""
+
+import subprocess
+
+import pytest
+
+from attar_program import PROGRAM, attar as program, succeed
+from test_cli_run import hashes
+from test_tune import ROUNDING, notes, recipe_for, run
+
+
+def autoround(**options):
+    return {"quantize.autoround": {"steps": 60, "learning_rate": 0.01, "held_out": 4, **options}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("autoround")
+
+
+@pytest.mark.parametrize("method, share", [("rtn", 0.5), ("gptq", 0.9)])
+def test_learnt_rounding_lowers_the_divergence(folder, method, share):
+    rounding = {f"quantize.{method}": ROUNDING}
+    before, after = run(folder, method, rounding), run(folder, f"{method}_learnt", rounding,
+                                                       autoround())
+    print(f"KL behind {method} {before:.4f}, learnt {after:.4f}")
+    assert after < share * before
+    assert len(notes(folder / f"{method}_learnt", "autorounded")) == 5
+
+
+def test_kills_and_threads_end_in_the_same_bytes(folder):
+    recipe = recipe_for(folder, {"quantize.gptq": {**ROUNDING, "bits": 4, "rules": [],
+                                                     "skip": ["down"]}},
+                        autoround(steps=20), eval=None,
+                        export=[{"format": "compressed-tensors", "path": "hf"}])
+    succeed("run", recipe, "--out", folder / "straight", "--threads", 2)
+    expected = hashes(folder / "straight")
+    assert expected
+    command = [PROGRAM, "run", recipe, "--out", folder / "killed", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for line in process.stderr:
+        if b"layers.2." in line:
+            process.kill()
+            break
+    process.communicate()
+    succeed("run", recipe, "--out", folder / "killed", "--threads", 1)
+    assert hashes(folder / "killed") == expected
+
+
+def test_it_stands_behind_a_pass_that_rounds(folder):
+    done = program("run", recipe_for(folder, autoround()), "--out", folder / "first")
+    assert done.returncode == 2 and "no layer of the first block is in codes" in done.stderr
+    between = recipe_for(folder, {"quantize.rtn": ROUNDING}, {"quantize.embedding": {
+        "type": "Q8_0"}}, autoround())
+    done = program("run", between, "--out", folder / "between")
+    assert done.returncode == 2 and "the weights before rounding are gone" in done.stderr
