@@ -159,8 +159,20 @@ struct FloatTile {
   std::int64_t value_stride;
 };
 
+// Rows of one head lie a whole token apart, too far for the processor to guess the next: asks for
+// `count` of them.
+ATTAR_INLINE void prefetch_rows(const float* first, std::int64_t stride, std::int64_t count,
+                                std::int64_t head_dim) {
+  constexpr std::int64_t kFloatsOfLine = 16;
+  for (std::int64_t key = 0; key < count; ++key) {
+    for (std::int64_t d = 0; d < head_dim; d += kFloatsOfLine) {
+      __builtin_prefetch(first + key * stride + d, 0, 3);
+    }
+  }
+}
+
 // Every tile, against the rows that see it.
-template <class S, class Tiles>
+template <class S, bool kStreams, class Tiles>
 ATTAR_INLINE void attend_tiles(AttentionRows& rows, std::int64_t count, std::int64_t key_end,
                                std::int64_t head_dim, std::int64_t stride, float scale,
                                const Tiles& tiles) {
@@ -169,6 +181,11 @@ ATTAR_INLINE void attend_tiles(AttentionRows& rows, std::int64_t count, std::int
     const std::int64_t keys = key_end - key < kKeyTile ? key_end - key : kKeyTile;
     while (rows.limit[first] <= key) ++first;
     const FloatTile tile = tiles(key, keys);
+    if constexpr (kStreams) {
+      const std::int64_t next = key_end - key - keys < kKeyTile ? key_end - key - keys : kKeyTile;
+      prefetch_rows(tile.keys + keys * tile.key_stride, tile.key_stride, next, head_dim);
+      prefetch_rows(tile.values + keys * tile.value_stride, tile.value_stride, next, head_dim);
+    }
     pack_keys<S>(tile.keys, tile.key_stride, keys, head_dim, rows.keys);
     attend_rows<S>(rows, first, count, key, keys, tile.values, tile.value_stride, head_dim, stride,
                    scale);
@@ -180,11 +197,11 @@ void attend_coded(const CausalAttention& call, const AttentionSequence& sequence
                   AttentionRows& rows, std::int64_t count, std::int64_t key_end,
                   std::int64_t stride) {
   CodedTiles<S> tiles(call, sequence, head);
-  attend_tiles<S>(rows, count, key_end, call.head_dim, stride, call.scale,
-                  [&](std::int64_t begin, std::int64_t keys) -> FloatTile {
-                    tiles.decode(begin, keys);
-                    return {tiles.keys, tiles.values, tiles.stride, tiles.stride};
-                  });
+  attend_tiles<S, false>(rows, count, key_end, call.head_dim, stride, call.scale,
+                         [&](std::int64_t begin, std::int64_t keys) -> FloatTile {
+                           tiles.decode(begin, keys);
+                           return {tiles.keys, tiles.values, tiles.stride, tiles.stride};
+                         });
 }
 
 template <class S>
@@ -211,12 +228,12 @@ void attend_task(const CausalAttention& call, const AttentionTask& task) {
   }
   const std::int64_t key_end = sequence.key_count - sequence.query_count + task.query_end;
   if (call.coded.bits == 0) {
-    attend_tiles<S>(rows, count, key_end, D, stride, call.scale,
-                    [&](std::int64_t begin, std::int64_t) -> FloatTile {
-                      return {sequence.k + begin * call.k_stride + kv_head * D,
-                              sequence.v + begin * call.v_stride + kv_head * D, call.k_stride,
-                              call.v_stride};
-                    });
+    attend_tiles<S, true>(rows, count, key_end, D, stride, call.scale,
+                          [&](std::int64_t begin, std::int64_t) -> FloatTile {
+                            return {sequence.k + begin * call.k_stride + kv_head * D,
+                                    sequence.v + begin * call.v_stride + kv_head * D, call.k_stride,
+                                    call.v_stride};
+                          });
   } else {
     attend_coded<S>(call, sequence, kv_head, rows, count, key_end, stride);
   }

@@ -78,7 +78,6 @@ ATTAR_INLINE void multiply_slice(const QuantizedProduct& call, const PanelSlice&
   constexpr bool kOffset = kSecond == SecondParameter::none || kBits == 8;
   const RoundedRows& x = call.x;
   const std::int64_t blocks = x.inner / kBlockInputs, lane = slice.output % kPanelOutputs;
-  const std::int64_t parameters = group_parameter_bytes({kBits, kSecond, kHalf, kBlockInputs});
   const std::int64_t group_blocks = call.layer.format.group / kBlockInputs;
   const std::int64_t first = token / x.tile * blocks * x.tile + token % x.tile;
   const std::int8_t* values = x.values + first * kBlockInputs;
@@ -91,11 +90,16 @@ ATTAR_INLINE void multiply_slice(const QuantizedProduct& call, const PanelSlice&
   for (int t = 0; t < kTokens; ++t) sums[t] = V::zeros();
   const std::uint8_t* at = slice.parameters;
   const std::uint8_t* codes = slice.codes + lane * 4;
-  for (std::int64_t b = 0; b < blocks; at += parameters) {
+  // One token waits for memory: what comes later is asked for in time, parameters too.
+  constexpr std::int64_t kParameters = group_parameter_bytes({kBits, kSecond, kHalf, kBlockInputs});
+  const std::uint8_t* ahead = slice.parameters + V::kAhead;
+  const std::int64_t step = panel_bytes(x.inner, call.layer.format) / blocks;
+  for (std::int64_t b = 0; b < blocks; at += kParameters) {
     const auto group = GroupParameters<V, kSecond, kHalf>::load(at, lane);
     const std::int64_t end = b + group_blocks < blocks ? b + group_blocks : blocks;
     for (; b < end; ++b) {
-      if constexpr (kTokens == 1) V::prefetch(codes + V::kAhead, kCodes);
+      if constexpr (kTokens == 1) V::prefetch(ahead, kCodes + kParameters);
+      ahead += step;
       typename V::Ints whole[kTokens];
       sum_block<V, kBits, kOffset>(codes, values, offsets, whole);
 #pragma GCC unroll 16

@@ -14,7 +14,7 @@ struct Vectors256 {
   typedef __m256i Ints;
   static constexpr int kLanes = 8;
   static constexpr int kTokens = 4;
-  static constexpr std::int64_t kAhead = 1024;
+  static constexpr std::int64_t kAhead = 8192;
 
   ATTAR_INLINE void prefetch(const std::uint8_t* from, std::int64_t bytes) {
     for (std::int64_t i = 0; i < bytes; i += kLine) {
