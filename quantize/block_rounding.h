@@ -20,9 +20,9 @@
 namespace attar {
 
 struct BlockRoundingOptions {
-  std::int64_t steps = 200;
-  std::int64_t batch = 8;       // windows of a step
-  double learning_rate = 5e-3;  // at its highest: of u in codes, of grids in shares of the scale
+  std::int64_t steps = 100;
+  std::int64_t batch = 4;       // windows of a step
+  double learning_rate = 1e-3;  // at its highest: of u in codes, of grids in shares of the scale
   bool scales = true;           // scales and real minima learn too
   std::int64_t held_out = 8;    // windows, evenly spread, that judge start and end
 };
