@@ -176,12 +176,6 @@ double block_influence(const at::Tensor& before, const at::Tensor& after) {
   return 1 - cosine.mean().item<double>();
 }
 
-DepthPass::DepthPass(DepthConfig config) : config_(std::move(config)) {
-  require<UsageError>(config_.part == "block", kName, "part: ", config_.part,
-                      " cannot be done: neither the runtime nor any export holds a block without "
-                      "its attention or its MLP; remove whole blocks (part: block)");
-}
-
 std::vector<PlannedLayer> DepthPass::plan(const ModelConfig& config) const {
   const std::string some = "goes if its block is one of " + std::to_string(config_.remove) +
                            " chosen by " + config_.choose;

@@ -14,7 +14,6 @@ double block_influence(const at::Tensor& before, const at::Tensor& after);
 struct DepthConfig {
   std::int64_t remove = 1;
   std::string choose = "kl";
-  std::string part = "block";
   std::int64_t candidates = 0;
   std::int64_t windows = 8;
   bool patch = true;
@@ -28,8 +27,6 @@ struct DepthConfig {
         "choose", &C::choose, OneOf{{"kl", "block_influence", "last"}},
         "One after the other, the block whose loss changes the predictions least; or the one that "
         "turns its inputs least; or the last ones (the baseline).");
-    visit("part", &C::part, OneOf{{"block", "attention", "mlp"}},
-          "What goes. Only whole blocks: no export holds a block without one of its halves.");
     visit("candidates", &C::candidates, Range<std::int64_t>{0, 1 << 16},
           "kl: blocks that are tried at each step, those of least block influence; 0: all.");
     visit("windows", &C::windows, Range<std::int64_t>{1, 1 << 20},
@@ -50,7 +47,7 @@ class DepthPass final : public ModelPass {
       "influence "
       "(Men et al. 2024, arXiv:2403.03853), with a closed-form patch of the block before.";
 
-  explicit DepthPass(DepthConfig config);
+  explicit DepthPass(DepthConfig config) : config_(std::move(config)) {}
   std::string_view name() const override { return kName; }
   Needs needs() const override { return {.calibration = true}; }
   nlohmann::json options() const override { return write_fields(config_); }

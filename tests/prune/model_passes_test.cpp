@@ -322,9 +322,6 @@ TEST(DepthPass, KeepsAPatchOnlyWhereItHelps) {
 
 TEST(DepthPass, RefusesWhatCannotBe) {
   DepthConfig config;
-  config.part = "attention";
-  EXPECT_THROW(DepthPass{config}, UsageError);
-  config.part = "block";
   config.remove = 3;
   EXPECT_THROW(DepthPass(config).shape_after(small_config()), DoesNotFit);
 }
