@@ -43,6 +43,16 @@ DistillPass::DistillPass(DistillConfig config)
       losses_(read_losses(config_.loss, std::string(kName) + ".loss")),
       learning_(learning_from(config_.learn, kName)) {
   require<UsageError>(!config_.text.empty(), kName, "text is missing; name a file to learn from");
+  if (config_.on_policy > 0) {
+    require<UsageError>(config_.cache.empty(), kName,
+                        "what the student will write is not known beforehand, so a cache cannot "
+                        "hold it; leave cache or on_policy out");
+    for (const ResponsePart& part : losses_.responses) {
+      require<UsageError>(part.term.kind != ResponseKind::cross_entropy, kName,
+                          "cross_entropy would teach the student its own words; leave it or "
+                          "on_policy out");
+    }
+  }
   if (!config_.cache.empty()) {
     losses_ = cached_losses(std::move(losses_));
     config_.shift = false;  // what was written down belongs to fixed windows
@@ -54,7 +64,9 @@ std::vector<PlannedLayer> DistillPass::plan(const ModelConfig& config) const {
 }
 
 std::int64_t DistillPass::working_bytes(const ModelConfig& config) const {
-  return training_bytes(config, config_.average > 0);
+  // To write, the student's weights are made ready beside values, gradients and two moments.
+  const std::int64_t own = config_.on_policy > 0 ? training_bytes(config, false) / 2 : 0;
+  return training_bytes(config, config_.average > 0) + own;
 }
 
 void DistillPass::run(ModelWork& work) const {
@@ -76,10 +88,17 @@ void DistillPass::run(ModelWork& work) const {
     }
   }
   Student student(work.input, learning_);
+  const std::int64_t common = teachers.live ? teachers.live->common() : 0;
   Distillation objective(losses_, std::move(teachers), student, windows.batch(0, config_.batch),
                          config_.recompute);
+  const SampleOptions samples{config_.on_policy, config_.prompt, config_.temperature};
+  if (samples.share > 0) {
+    objective.learn_from(StudentSamples(work.input, samples, common, work.context.seed));
+  }
+  const nlohmann::json decides = {samples.share, samples.prompt, samples.temperature};
   objective.set_fingerprint(config_.loss.dump() + identity + config_.cache_kind +
-                            std::to_string(config_.cache.empty() ? 0 : config_.cache_count));
+                            std::to_string(config_.cache.empty() ? 0 : config_.cache_count) +
+                            (samples.share > 0 ? decides.dump() : ""));
   const TrainOutcome outcome = train(student, objective, windows, config_, identity_of(work.input),
                                      work.state, work.context);
   put_trained(student, config_.average > 0, work.output);

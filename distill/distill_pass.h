@@ -17,6 +17,9 @@ struct DistillConfig : TrainConfig {
   std::string cache;
   std::string cache_kind = "top_k";
   std::int64_t cache_count = 32;
+  double on_policy = 0;
+  std::int64_t prompt = 0;
+  double temperature = 1;
 
   template <class Visit>
   static void fields(Visit&& visit) {
@@ -37,6 +40,12 @@ struct DistillConfig : TrainConfig {
           "What is kept of a token's distribution: its largest probabilities and the rest as one, "
           "or ids drawn from it.");
     visit("cache_count", &C::cache_count, Range<std::int64_t>{1, 255}, "Ids kept, or draws.");
+    visit("on_policy", &C::on_policy, Range{0.0, 1.0},
+          "Share of the windows whose end the student writes itself, to be judged by the teacher "
+          "there (GKD); slow: token after token.");
+    visit("prompt", &C::prompt, Range<std::int64_t>{0, 1 << 17},
+          "on_policy: tokens of the text that stay in front; 0: half of the window.");
+    visit("temperature", &C::temperature, Range{0.01, 100.0}, "on_policy: of the student's draws.");
   }
 };
 

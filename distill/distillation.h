@@ -2,12 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "compress/train/teachers.h"
 #include "compress/train/trainer.h"
 #include "distill/feature_loss.h"
 #include "distill/loss_plan.h"
+#include "distill/student_samples.h"
 #include "distill/taid.h"
 
 namespace attar {
@@ -20,6 +22,12 @@ class Distillation final : public Objective {
   Distillation(LossPlan plan, Teachers teachers, Student& student, const Batch& first,
                bool recompute);
 
+  // From now on some windows are the student's own.
+  void learn_from(StudentSamples samples) { samples_ = std::move(samples); }
+
+  Batch batch_of(Batch text, const Student& student, std::int64_t step) override {
+    return samples_ ? samples_->batch_of(text, student, step) : text;
+  }
   void begin_step(const Batch& batch, std::int64_t step, std::int64_t steps) override;
   std::vector<ObjectiveTerm> add_gradient(Student& student, const Batch& micro,
                                           double scale) override;
@@ -32,6 +40,7 @@ class Distillation final : public Objective {
  private:
   LossPlan plan_;
   Teachers teachers_;
+  std::optional<StudentSamples> samples_;
   bool recompute_;
   std::string fingerprint_;
   std::vector<HiddenLoss> hidden_;

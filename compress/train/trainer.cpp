@@ -121,7 +121,7 @@ class Loop {
   }
 
   void one_step(double rate) {
-    const Batch batch = windows_.batch(step_, config_.batch);
+    const Batch batch = objective_.batch_of(windows_.batch(step_, config_.batch), student_, step_);
     const std::int64_t counted = batch.counted();
     const double scale = counted > 0 ? 1.0 / static_cast<double>(counted) : 0.0;
     TrainedStep done{step_, {}, 0, rate};

@@ -71,6 +71,10 @@ struct ObjectiveTerm {
 class Objective {
  public:
   virtual ~Objective() = default;
+  // What a step learns from in place of a batch of the text, of the same size.
+  virtual Batch batch_of(Batch text, const Student& /*student*/, std::int64_t /*step*/) {
+    return text;
+  }
   // Before the micro-batches of a step, which come in the order of the batch.
   virtual void begin_step(const Batch& /*batch*/, std::int64_t /*step*/, std::int64_t /*steps*/) {}
   // Adds to the student's gradients; `scale` is one over the tokens of the whole batch that count.

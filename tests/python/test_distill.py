@@ -43,3 +43,9 @@ def test_every_loss_lowers_the_divergence_of_a_pruned_student(loss, pruned, tmp_
 @pytest.mark.parametrize("model, share", [("tinyworld", 0.5), pytest.param("smollm2", 0.92, marks=real)])
 def test_the_default_loss_halves_it(model, share, pruned, tmp_path):
     assert distilled(model, tmp_path) < share * pruned(model)
+
+
+def test_windows_that_the_student_writes_teach_it_too(pruned, tmp_path):
+    own = distilled("tinyworld", tmp_path, on_policy=0.5, loss="reverse_kl")
+    print(f"KL {pruned('tinyworld'):.4f}, half of the windows its own {own:.4f}")
+    assert own < 0.9 * pruned("tinyworld")
