@@ -6,10 +6,10 @@
 #
 # Calibration: SEQUENCES windows of 512 tokens; embedding and head untouched. KL to the original in nats,
 # top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS. WEIGHTS: what calibration
-# tokens count (calibration.token_weights); DENSE: towards_dense of quantize.gptq. METHOD: rtn gptq awq awq_gptq,
-# each also with _tune behind it (quantize.tune on the same windows); fit_rtn fit_gptq fit_awq_gptq
-# (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and 192), also with _tune; fit_file:
-# the same by awq+gptq with embedding and head, BITS in the mean over the whole file.
+# tokens count (calibration.token_weights); DENSE: towards_dense of quantize.gptq. METHOD: rtn gptq awq awq_gptq
+# awq_gptq_autoround, each also with _tune behind it (quantize.tune on the same windows); fit_rtn
+# fit_gptq fit_awq_gptq (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and 192), also
+# with _tune; fit_file: the same by awq+gptq with embedding and head, BITS in the mean over the whole file.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 model=$1 calibration=$2 text=$3 threads=${4:-1}
@@ -28,6 +28,7 @@ declare -A passes=(
   [gptq]="quantize.gptq: $gptq"
   [awq]="quantize.awq: $grid"
   [awq_gptq]="quantize.awq: {}, quantize.gptq: $gptq"
+  [awq_gptq_autoround]="quantize.awq: {}, quantize.gptq: $gptq, quantize.autoround: {}"
   [fit_rtn]="$fit, embedding: false, method: rtn}"
   [fit_gptq]="$fit, embedding: false, method: gptq}"
   [fit_awq_gptq]="$fit, embedding: false, method: awq+gptq}"
