@@ -249,6 +249,14 @@ def test_number_formats_of_smollm2_load_in_transformers(kind, tmp_path):
     assert found < 1e-4
 
 
+# As codes no file holds the embedding: it stays, where a type of GGUF rounds it too.
+def test_the_short_form_of_a_number_format_leaves_the_embedding(tmp_path):
+    model = make_tiny(tmp_path / "tiny")
+    printed = succeed("quantize", model, "--method", "rtn", "--grid", "FP8", "--format",
+                      "compressed-tensors", "--print-recipe").stdout
+    assert printed.count("FP8") == 1 and "quantize.embedding" not in printed
+
+
 # NF4's sixteen levels in a plain folder: every group holds no other value than scale * level.
 def test_nf4_goes_into_a_plain_folder_and_no_other(tmp_path):
     from safetensors.torch import load_file
