@@ -256,7 +256,7 @@ BlockRounding learn_rounding(const ModelConfig& config, const Block& rounded, co
   for (const Role role : kRoles) {
     const auto* codes = std::get_if<QuantizedWeight>(&rounded[role].weight);
     if (codes == nullptr) continue;
-    if (codes->scheme.table()) {
+    if (codes->scheme.table() || codes->scheme.floating()) {
       result.held.push_back(role);
       continue;
     }

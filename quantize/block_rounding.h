@@ -30,7 +30,7 @@ struct BlockRoundingOptions {
 struct BlockRounding {
   Block block;
   std::vector<Role> learnt;          // layers whose rounding did
-  std::vector<Role> held;            // layers in codes of a table (IQ4_NL, IQ4_XS): they stay
+  std::vector<Role> held;            // layers in codes of a table (IQ4_NL, FP8, ...): they stay
   std::int64_t codes = 0;            // of the layers that learnt
   std::int64_t changed = 0;          // codes that are others
   std::int64_t nonfinite_steps = 0;  // left out

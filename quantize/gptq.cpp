@@ -45,8 +45,8 @@ void check_input(const at::Tensor& weight, const at::Tensor& hessian, const Quan
   if (scheme.block != BlockGrid::kNone) {
     require<UsageError>(options.static_groups && options.refits == 0 && options.descents == 0,
                         where, to_string(scheme.block),
-                        " needs static_groups, and neither refits nor descents: its scales are "
-                        "codes of a super-block");
+                        " needs static_groups, and neither refits nor descents: its scales are not "
+                        "free, or its levels not evenly spaced");
   }
   check_finite(weight, where);
   const double* h = hessian.const_data_ptr<double>();

@@ -18,14 +18,7 @@ struct RowCodes {
   const GroupGrid* grids;    // [width]
   const std::uint8_t* keep;  // [width] or null: 0 where the weight is to be exactly 0
   std::uint8_t* codes;       // [width]
-  ZeroPoint zero_point;
-  float top;
-  bool table;  // QuantScheme::table
-
-  float code(std::int64_t i, float weight) const {
-    if (table) return table_code_of(weight, grids[i]);
-    return code_of(weight, grids[i], zero_point, top);
-  }
+  GroupRule rule;
 };
 
 // Columns [from, to) are fixed, [from, width) receive their errors.
@@ -37,8 +30,8 @@ double fix_columns(const linalg::SweepRow& row, const RowCodes& out, std::int64_
   for (std::int64_t i = from; i < to; ++i) {
     const float* upper = row.upper + i * row.stride;
     const bool kept = out.keep == nullptr || out.keep[i] != 0;
-    const float code = kept ? out.code(i, weight[i]) : out.grids[i].zero;
-    const float error = (weight[i] - value_of(code, out.grids[i], out.zero_point)) / upper[i];
+    const float code = kept ? out.rule.code(weight[i], out.grids[i]) : out.grids[i].zero;
+    const float error = (weight[i] - out.rule.value(code, out.grids[i])) / upper[i];
     out.codes[i] = static_cast<std::uint8_t>(static_cast<int>(code));
     row.errors[i] = error;
     loss += static_cast<double>(error) * static_cast<double>(error);
@@ -67,12 +60,8 @@ class Sweeper {
     sweep_.block(begin, end, [&](std::int64_t first, std::int64_t last, const auto& row_of) {
       std::vector<GroupGrid> grids(static_cast<std::size_t>(width));
       std::vector<std::uint8_t> codes(static_cast<std::size_t>(width)), keep(codes.size());
-      const RowCodes out{grids.data(),
-                         keep_ == nullptr ? nullptr : keep.data(),
-                         codes.data(),
-                         result_.grid.scheme.zero_point,
-                         static_cast<float>(result_.grid.scheme.levels() - 1),
-                         result_.grid.scheme.table()};
+      const RowCodes out{grids.data(), keep_ == nullptr ? nullptr : keep.data(), codes.data(),
+                         rule_of(result_.grid.scheme)};
       for (std::int64_t r = first; r < last; ++r) {
         const linalg::SweepRow row = row_of(r);
         for (std::int64_t k = 0; keep_ != nullptr && k < width; ++k) {
@@ -102,7 +91,7 @@ class Sweeper {
     const Grid& grid = result_.grid;
     const std::int64_t index = row * groups_ + sweep_.order()[position] / group_size_;
     const float zero = grid.scheme.zero_point == ZeroPoint::kSymmetric
-                           ? static_cast<float>(grid.scheme.levels() / 2)
+                           ? zero_code(grid.scheme)
                            : grid.zero.const_data_ptr<float>()[index];
     return {grid.scale.const_data_ptr<float>()[index], zero};
   }

@@ -37,9 +37,16 @@ QuantScheme plain_scheme(const SchemeConfig& config) {
 void check_activations(const SchemeConfig& config, const std::string& where) {
   require<UsageError>(config.activations == 0 || config.activations == 8, where,
                       "activations must be 0 or 8, got ", config.activations);
-  require<UsageError>(config.activations == 0 || config.type.empty(), where,
-                      "type is for files of GGUF, which cannot say that activations are rounded; "
-                      "leave one of type and activations out");
+  require<UsageError>(
+      config.activations == 0 || config.type.empty(), where,
+      "activations are rounded beside integer codes of 8 bits, not beside the grids "
+      "of a type; leave one of type and activations out");
+}
+
+// FP8, MXFP4, NF4; nothing for types of GGUF.
+std::optional<QuantScheme> number_format(const std::string& type) {
+  const QuantScheme scheme = block_scheme(block_grid_named(type));
+  return scheme.floating() ? std::optional(scheme) : std::nullopt;
 }
 
 bool sets_grid(const nlohmann::json& rule) {
@@ -57,12 +64,14 @@ std::string fitting_groups(std::int64_t group, std::int64_t columns) {
 }  // namespace
 
 void check_type(const std::string& type, const std::string& where) {
-  require<UsageError>(type.empty() || find_gguf_mixture(type) != nullptr, where, "unknown type '",
-                      type, "'; known: ", gguf_mixture_names());
+  require<UsageError>(type.empty() || number_format(type) || find_gguf_mixture(type) != nullptr,
+                      where, "unknown type '", type, "'; known: FP8, MXFP4, NF4, ",
+                      gguf_mixture_names());
 }
 
 QuantScheme grid_of(const GridConfig& config, std::int64_t columns) {
   if (config.type.empty()) return plain_scheme(config);
+  if (const auto scheme = number_format(config.type)) return *scheme;
   return attar::scheme_of(fallback_type(find_gguf_mixture(config.type)->base, columns));
 }
 
@@ -98,6 +107,7 @@ QuantScheme SchemeRules::scheme_of(const SchemeConfig& scheme, std::int64_t bloc
   require<UsageError>(config != nullptr, where_,
                       "type is for passes that round on its grids; give bits and group_size, or "
                       "let a quantize.gptq with this type follow");
+  if (const auto format = number_format(scheme.type)) return *format;
   const io::GgmlType type = mixture_type(*find_gguf_mixture(scheme.type), *config, block, role);
   return attar::scheme_of(fallback_type(type, shape_of(*config, role).in));
 }
@@ -159,6 +169,11 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
                          decision.rule, "unchanged", decision.scheme};
       if (decision.scheme) {
         const std::int64_t group = decision.scheme->group_size, in = shape_of(config, role).in;
+        require<DoesNotFit>(!decision.scheme->floating() || group == 0 || in % group == 0, where_,
+                            describe_scheme(*decision.scheme),
+                            " needs input features in multiples of ", group, ", got ", in,
+                            " (layer '", layer_name(block, role), "', decided by ", decision.rule,
+                            "); type: FP8 takes any rows, skip leaves the layer as it is");
         require<DoesNotFit>(group == 0 || in % group == 0, where_,
                             "group_size must divide input features, got group_size=", group,
                             ", input features=", in, " (layer '", layer_name(block, role),

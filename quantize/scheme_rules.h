@@ -34,14 +34,16 @@ struct GridConfig {
           "What a scale is rounded to, before codes are computed.");
     visit("type", &C::type, Any{},
           "GGUF block type or stock mixture (Q5_0, IQ4_NL, Q4_K_M, ...), in place of the four "
-          "above: the codes of its grids, with its fallbacks where 256 does not divide a row.");
+          "above: the codes of its grids, with its fallbacks where 256 does not divide a row. Or a "
+          "number format: FP8 (E4M3, a scale a row), MXFP4 (E2M1, a power of two for 32 columns), "
+          "NF4 (a float16 scale for 64).");
   }
 };
 
 // The grid of rows of so many columns; of a mixture that of its base type.
 QuantScheme grid_of(const GridConfig& config, std::int64_t columns);
 
-// Throws UsageError unless `type` is empty or GGUF's.
+// Throws UsageError unless `type` is empty, GGUF's or a number format.
 void check_type(const std::string& type, const std::string& where);
 
 // Options of every pass that rounds linear layers; a pass's Config derives from it and adds its

@@ -27,7 +27,8 @@ void hash_weight(io::Sha256& hash, const Weight& weight) {
     void operator()(const QuantizedWeight& w) const {
       hash.update(std::to_string(w.scheme.bits) + "/" + std::to_string(w.scheme.group_size) + "/" +
                   std::string(to_string(w.scheme.zero_point)) +
-                  (w.scheme.activation_bits != 0 ? "/A8" : ""));
+                  (w.scheme.activation_bits != 0 ? "/A8" : "") +
+                  (w.scheme.floating() ? "/" + std::string(to_string(w.scheme.block)) : ""));
       hash_tensor(hash, w.codes);
       hash_tensor(hash, w.scale);
       hash_tensor(hash, w.zero);

@@ -36,7 +36,11 @@ json passes_of(const Options& options) {
   } else {
     passes.push_back({{"quantize." + options.method, grid}});
   }
-  const std::string rows = options.embedding.empty() ? type : options.embedding;
+  // No file holds an embedding on a number format as codes: rounding it would save nothing.
+  const bool number_format = block_scheme(block_grid_named(type)).floating();
+  const std::string rows = !options.embedding.empty() ? options.embedding
+                           : number_format            ? std::string()
+                                                      : type;
   if (!rows.empty() && rows != "keep") {
     const std::string method = options.method == "rtn" ? "rtn" : "gptq";
     passes.push_back({{"quantize.embedding", {{"type", rows}, {"method", method}}}});
@@ -81,7 +85,8 @@ void add_quantize(CLI::App& app) {
       ->check(CLI::IsMember({"rtn", "gptq", "awq", "awq+gptq"}))
       ->capture_default_str();
   command->add_option("--grid", options->grid,
-                      "GGUF block type or mixture whose codes are chosen (IQ4_NL, Q4_K_M, ...); "
+                      "GGUF block type or mixture whose codes are chosen (IQ4_NL, Q4_K_M, ...), or "
+                      "FP8, MXFP4, NF4 (of linear layers); "
                       "IQ4_NL for gguf unless one of the next three is given");
   const auto* bits = command->add_option("--bits", options->bits, "Bits of a code");
   const auto* group = command->add_option("--group-size", options->group_size,

@@ -10,6 +10,7 @@
 #include "compress/core/block_grid.h"
 #include "compress/core/errors.h"
 #include "compress/core/group_search.h"
+#include "compress/core/levels.h"
 
 namespace attar {
 namespace {
@@ -44,8 +45,7 @@ void for_each_group(const Layout& layout, const Visit& visit) {
 
 // The grid of one group as plain numbers; the zero of a symmetric grid is the middle code.
 GroupGrid group_grid(const Grid& grid, const float* scale, const float* zero, std::int64_t index) {
-  return {scale[index],
-          zero == nullptr ? static_cast<float>(grid.scheme.levels() / 2) : zero[index]};
+  return {scale[index], zero == nullptr ? zero_code(grid.scheme) : zero[index]};
 }
 
 const float* zeros_of(const Grid& grid) {
@@ -70,9 +70,11 @@ void check_scheme(const QuantScheme& scheme, std::int64_t columns) {
   if (scheme.block != BlockGrid::kNone) {
     require<UsageError>(scheme == block_scheme(scheme.block), "grid", "a grid of ",
                         to_string(scheme.block), " is that of block_scheme");
-    require<UsageError>(columns % scheme.block_columns() == 0, "grid", to_string(scheme.block),
-                        " needs input features in multiples of ", scheme.block_columns(), ", got ",
-                        columns, "; choose a type with blocks of 32");
+    const std::int64_t together = std::max<std::int64_t>(1, scheme.block_columns());
+    require<UsageError>(columns % together == 0, "grid", to_string(scheme.block),
+                        " needs input features in multiples of ", together, ", got ", columns,
+                        scheme.floating() ? "; choose FP8, which takes any rows"
+                                          : "; choose a type with blocks of 32");
     return;
   }
   require<UsageError>(scheme.bits >= 2 && scheme.bits <= 8, "grid", "bits must be in [2, 8], got ",
@@ -93,7 +95,7 @@ Grid choose_grid(const at::Tensor& weight, const QuantScheme& scheme, const Grid
   const at::Tensor values = weight.contiguous();
   check_finite(values, "grid");
   const std::vector<float> cost = column_costs(column_weights, layout.columns);
-  if (scheme.block != BlockGrid::kNone) {
+  if (scheme.block != BlockGrid::kNone && !scheme.floating()) {
     return choose_block_grid(values, scheme.block, options.search, cost);
   }
   Grid grid{scheme, at::empty({layout.rows, layout.groups}, at::kFloat), {}};
@@ -142,11 +144,12 @@ at::Tensor dequantize(const at::Tensor& codes, const Grid& grid) {
   const float* scale = grid.scale.const_data_ptr<float>();
   const float* zero = zeros_of(grid);
   float* out = values.data_ptr<float>();
+  const GroupRule rule = rule_of(grid.scheme);
   for_each_group(layout, [&](std::int64_t row, std::int64_t group) {
     const GroupGrid parts = group_grid(grid, scale, zero, row * layout.groups + group);
     const std::int64_t first = row * layout.columns + group * layout.group;
     for (std::int64_t j = first; j < first + layout.group; ++j) {
-      out[j] = value_of(static_cast<float>(code[j]), parts, grid.scheme.zero_point);
+      out[j] = rule.value(static_cast<float>(code[j]), parts);
     }
   });
   return values;
@@ -159,14 +162,16 @@ at::Tensor clamp_to_grid(const at::Tensor& weight, const Grid& grid) {
   float* data = values.data_ptr<float>();
   const float* scale = grid.scale.const_data_ptr<float>();
   const float* zero = zeros_of(grid);
+  const GroupRule rule = rule_of(grid.scheme);
   const bool table = grid.scheme.table();
   const auto bottom = table ? 128.0f + kernels::kTable16[0] : 0.0f;
   const auto top =
       table ? 128.0f + kernels::kTable16[15] : static_cast<float>(grid.scheme.levels() - 1);
   for_each_group(layout, [&](std::int64_t row, std::int64_t group) {
     const GroupGrid parts = group_grid(grid, scale, zero, row * layout.groups + group);
-    const float first_value = value_of(bottom, parts, grid.scheme.zero_point);
-    const float last_value = value_of(top, parts, grid.scheme.zero_point);
+    const float reach = rule.levels ? rule.levels->largest() * parts.scale : 0;
+    const float first_value = rule.levels ? -reach : rule.value(bottom, parts);
+    const float last_value = rule.levels ? reach : rule.value(top, parts);
     const auto [low, high] = std::minmax(first_value, last_value);
     float* part = data + row * layout.columns + group * layout.group;
     for (std::int64_t j = 0; j < layout.group; ++j) part[j] = std::clamp(part[j], low, high);

@@ -248,8 +248,19 @@ GroupGrid symmetric_range(float low, float high, const GroupRule& rule) {
 }  // namespace
 
 GroupRule rule_of(const QuantScheme& scheme, const GridOptions& options) {
-  return {scheme.zero_point, scheme.scale_type,  static_cast<float>(scheme.levels() - 1),
-          options.search,    options.full_range, scheme.table()};
+  return {scheme.zero_point,
+          scheme.scale_type,
+          static_cast<float>(scheme.levels() - 1),
+          options.search,
+          options.full_range,
+          scheme.table(),
+          levels_of(scheme.block),
+          scheme.block == BlockGrid::kMxfp4};
+}
+
+float zero_code(const QuantScheme& scheme) {
+  const Levels* levels = levels_of(scheme.block);
+  return static_cast<float>(levels != nullptr ? levels->zero() : scheme.levels() / 2);
 }
 
 std::vector<float> column_costs(const at::Tensor& column_weights, std::int64_t columns) {
@@ -288,19 +299,79 @@ float round_scale(float value, at::ScalarType type) {
 
 void code_group(const float* weight, std::int64_t count, const GroupGrid& grid,
                 const GroupRule& rule, std::uint8_t* codes) {
-  if (!rule.table) return code_lanes(weight, count, grid, rule.zero_point, rule.top, codes);
+  if (!rule.table && rule.levels == nullptr) {
+    return code_lanes(weight, count, grid, rule.zero_point, rule.top, codes);
+  }
   for (std::int64_t j = 0; j < count; ++j) {
-    codes[j] = static_cast<std::uint8_t>(static_cast<int>(table_code_of(weight[j], grid)));
+    codes[j] = static_cast<std::uint8_t>(static_cast<int>(rule.code(weight[j], grid)));
   }
 }
 
 float group_error(const float* weight, const float* cost, std::int64_t count, const GroupGrid& grid,
                   const GroupRule& rule) {
+  if (rule.levels != nullptr) {
+    double total = 0;
+    for (std::int64_t j = 0; j < count; ++j) {
+      const auto error =
+          static_cast<double>(rule.value(rule.code(weight[j], grid), grid) - weight[j]);
+      total += static_cast<double>(cost[j]) * error * error;
+    }
+    return static_cast<float>(total);
+  }
   Candidates one{1, {grid.scale}, {1.0f / grid.scale}, {center(grid, rule)}};
   float errors[Candidates::kMost];
   errors_together(weight, cost, count, one, rule.top, errors);
   return errors[0];
 }
+
+namespace {
+
+// The scale of least squares for the codes that `grid` gives; 0 where all of them mean 0.
+float scale_of_least_squares(const Group& group, const GroupGrid& grid) {
+  double levels = 0, squares = 0;
+  for (std::int64_t j = 0; j < group.count; ++j) {
+    const auto level = static_cast<double>(
+        group.rule.levels->value(group.rule.levels->nearest(group.weight[j] / grid.scale)));
+    const double priced = static_cast<double>(group.cost[j]) * level;
+    levels += priced * level;
+    squares += priced * static_cast<double>(group.weight[j]);
+  }
+  return levels > 0 ? static_cast<float>(squares / levels) : 0;
+}
+
+// The largest magnitude on the largest level (MXFP4: on one of the largest two or three, as OCP
+// says); searched: the best of that and of scales around it, then of least squares.
+GroupGrid choose_level_scale(const Group& group, float reach) {
+  const GroupRule& rule = group.rule;
+  const auto zero = static_cast<float>(rule.levels->zero());
+  if (reach == 0) return {1, zero};
+  Best best;
+  best.grid = {rule.power_of_two ? power_of_two_scale(reach)
+                                 : round_scale(reach / rule.levels->largest(), rule.scale_type),
+               zero};
+  if (!rule.search) return best.grid;
+  const float from = best.grid.scale;
+  best.error = group_error(group.weight, group.cost, group.count, best.grid, rule);
+  if (rule.power_of_two) {
+    for (const float times : {2.0f, 0.5f}) {
+      const float scale = from * times;
+      if (std::isnormal(scale)) group.offer({scale, zero}, best);
+    }
+    return best.grid;
+  }
+  for (int i = 1; i <= 40; ++i) {
+    const float share = 1.06f - 0.0125f * static_cast<float>(i);
+    group.offer({round_scale(from * share, rule.scale_type), zero}, best);
+  }
+  for (int round = 0; round < 6; ++round) {
+    const float scale = scale_of_least_squares(group, best.grid);
+    if (!(scale > 0) || !std::isfinite(scale)) break;
+    if (!group.offer({round_scale(scale, rule.scale_type), zero}, best)) break;
+  }
+  return best.grid;
+}
+
+}  // namespace
 
 GroupGrid choose_group(const float* weight, const float* cost, std::int64_t count,
                        const GroupRule& rule) {
@@ -310,6 +381,9 @@ GroupGrid choose_group(const float* weight, const float* cost, std::int64_t coun
   const float low = real_zero ? *smallest : std::min(0.0f, *smallest);
   const float high = real_zero ? *largest : std::max(0.0f, *largest);
 
+  if (rule.levels != nullptr) {
+    return choose_level_scale({weight, cost, count, rule}, std::max(-low, high));
+  }
   if (low == high) {
     if (rule.zero_point == ZeroPoint::kSymmetric) return stored(1, rule.middle(), rule);
     return stored(1, low, rule);

@@ -6,14 +6,14 @@
 #include <vector>
 
 #include "compress/core/grid.h"
+#include "compress/core/levels.h"
 #include "compress/core/weight.h"
 #include "compress/kernels/block_search/block_search.h"
 #include "compress/linalg/clones.h"
 
 namespace attar {
 
-// As a file holds them: zero is an integer code (kSymmetric: the middle one) or a minimum
-// (kMinimum).
+// As a file holds them: zero is an integer code (kSymmetric: that of 0) or a minimum (kMinimum).
 struct GroupGrid {
   float scale = 1;
   float zero = 0;
@@ -25,12 +25,19 @@ struct GroupRule {
   float top = 15;  // largest code
   bool search = false;
   bool full_range = false;
-  bool table = false;  // of the codes only 128 + kTable16
+  bool table = false;              // of the codes only 128 + kTable16
+  const Levels* levels = nullptr;  // not null for a number format
+  bool power_of_two = false;       // and its scales are
 
   float middle() const { return (top + 1) / 2; }
+  float code(float weight, const GroupGrid& grid) const;  // of the nearest grid point
+  float value(float code, const GroupGrid& grid) const;
 };
 
 GroupRule rule_of(const QuantScheme& scheme, const GridOptions& options = {});
+
+// The code of 0 of a symmetric grid.
+float zero_code(const QuantScheme& scheme);
 
 // Column weights as costs of choose_group: float32, relative to the largest, none of them 0.
 std::vector<float> column_costs(const at::Tensor& column_weights, std::int64_t columns);
@@ -86,6 +93,16 @@ inline float table_code_of(float weight, const GroupGrid& grid) {
 inline float value_of(float code, const GroupGrid& grid, ZeroPoint zero_point) {
   return zero_point == ZeroPoint::kMinimum ? grid.scale * code + grid.zero
                                            : grid.scale * (code - grid.zero);
+}
+
+inline float GroupRule::code(float weight, const GroupGrid& grid) const {
+  if (levels != nullptr) return static_cast<float>(levels->nearest(weight / grid.scale));
+  return table ? table_code_of(weight, grid) : code_of(weight, grid, zero_point, top);
+}
+
+inline float GroupRule::value(float code, const GroupGrid& grid) const {
+  if (levels == nullptr) return value_of(code, grid, zero_point);
+  return grid.scale * levels->value(static_cast<std::uint8_t>(static_cast<int>(code)));
 }
 
 }  // namespace attar

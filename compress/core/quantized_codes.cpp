@@ -36,9 +36,9 @@ std::int64_t group_of(const QuantizedWeight& weight) {
 bool multiplies_as_codes(const Weight& weight) {
   constexpr std::int64_t kBlock = 32;
   const QuantizedWeight* codes = codes_of(weight);
-  return codes != nullptr && codes->scheme.bits >= 2 && codes->scheme.bits <= 8 &&
-         codes->codes.size(1) % kBlock == 0 && group_of(*codes) % kBlock == 0 &&
-         codes->codes.numel() > 0;
+  return codes != nullptr && !codes->scheme.floating() && codes->scheme.bits >= 2 &&
+         codes->scheme.bits <= 8 && codes->codes.size(1) % kBlock == 0 &&
+         group_of(*codes) % kBlock == 0 && codes->codes.numel() > 0;
 }
 
 std::shared_ptr<const QuantizedCodes> QuantizedCodes::pack(

@@ -68,6 +68,7 @@ class QuantizedLinearFunction : public Function<QuantizedLinearFunction> {
     context->saved_data["bits"] = scheme.bits;
     context->saved_data["group_size"] = scheme.group_size;
     context->saved_data["zero_point"] = static_cast<std::int64_t>(scheme.zero_point);
+    context->saved_data["block"] = static_cast<std::int64_t>(scheme.block);
     context->saved_data["bias"] = bias.has_value();
     const QuantizedWeight weight{scheme, codes, scale, zero ? *zero : at::Tensor()};
     return linear_with_gradient(rows, dense(Weight(weight)), bias ? *bias : at::Tensor());
@@ -80,6 +81,7 @@ class QuantizedLinearFunction : public Function<QuantizedLinearFunction> {
     scheme.bits = static_cast<int>(context->saved_data["bits"].toInt());
     scheme.group_size = context->saved_data["group_size"].toInt();
     scheme.zero_point = static_cast<ZeroPoint>(context->saved_data["zero_point"].toInt());
+    scheme.block = static_cast<BlockGrid>(context->saved_data["block"].toInt());
     const QuantizedWeight weight{scheme, saved[3], saved[1], saved[2]};
     const at::Tensor& x = saved[0];
     const at::Tensor back = gradients[0].contiguous().flatten(0, -2);
@@ -111,6 +113,8 @@ GridGradient grid_gradient(const at::Tensor& weight, const QuantizedWeight& quan
               weight.scalar_type() == at::kFloat,
           "grid_gradient", "the gradient must be float32 [", rows, ", ", columns, "], got ",
           weight.sizes());
+  require(!quantized.scheme.floating(), "grid_gradient", "scales of ",
+          to_string(quantized.scheme.block), " do not learn");
   const ZeroPoint kind = quantized.scheme.zero_point;
   const at::Tensor from = weight.contiguous(), codes = quantized.codes.contiguous();
   const at::Tensor zero = kind == ZeroPoint::kInteger ? quantized.zero.contiguous() : at::Tensor();

@@ -9,7 +9,10 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+
 #include "compress/core/errors.h"
+#include "compress/core/levels.h"
 
 namespace attar {
 namespace {
@@ -23,9 +26,24 @@ struct Overloaded : Cases... {
 template <class... Cases>
 Overloaded(Cases...) -> Overloaded<Cases...>;
 
+// The level of every code, [O, I] float32.
+at::Tensor levels(const at::Tensor& codes, const Levels& levels) {
+  const at::Tensor plain = codes.contiguous();
+  at::Tensor values = at::empty(codes.sizes(), at::kFloat);
+  const auto* code = plain.const_data_ptr<std::uint8_t>();
+  auto* value = values.mutable_data_ptr<float>();
+  std::transform(code, code + plain.numel(), value,
+                 [&](std::uint8_t c) { return levels.value(c); });
+  return values;
+}
+
 at::Tensor dense(const QuantizedWeight& w) {
   const std::int64_t rows = w.codes.size(0), columns = w.codes.size(1);
   const std::int64_t groups = w.scale.size(1);
+  if (const Levels* table = levels_of(w.scheme.block)) {
+    const at::Tensor grouped = levels(w.codes, *table).reshape({rows, groups, columns / groups});
+    return (grouped * w.scale.unsqueeze(2)).reshape({rows, columns});
+  }
   const at::Tensor codes = w.codes.to(at::kFloat).reshape({rows, groups, columns / groups});
   const at::Tensor scale = w.scale.unsqueeze(2);
   at::Tensor values;
@@ -127,6 +145,8 @@ void check(const QuantizedWeight& w, std::string_view where) {
           where, "zero must have the shape of scale");
   require(w.codes.numel() == 0 || w.codes.max().item<int>() < w.scheme.levels(), where,
           "a code exceeds the grid of ", w.scheme.levels(), " levels");
+  require(w.scheme.block != BlockGrid::kFp8 || !dense(w).isnan().any().item<bool>(), where,
+          "a code of FP8 is not a number");
 }
 
 void check(const SparseWeight& w, std::string_view where) {
@@ -187,6 +207,9 @@ constexpr BlockGridRow kBlockGrids[] = {
     {"Q6_K", 6, 16, ZeroPoint::kSymmetric, at::kFloat, 6.5625},
     {"IQ4_NL", 8, 32, ZeroPoint::kSymmetric, at::kHalf, 4.5},
     {"IQ4_XS", 8, 32, ZeroPoint::kSymmetric, at::kFloat, 4.25},
+    {"FP8", 8, 0, ZeroPoint::kSymmetric, at::kFloat, 8},
+    {"MXFP4", 4, 32, ZeroPoint::kSymmetric, at::kFloat, 4.25},
+    {"NF4", 4, 64, ZeroPoint::kSymmetric, at::kHalf, 4.25},
 };
 
 const BlockGridRow& row_of(BlockGrid grid) { return kBlockGrids[static_cast<std::size_t>(grid)]; }
@@ -195,13 +218,20 @@ const BlockGridRow& row_of(BlockGrid grid) { return kBlockGrids[static_cast<std:
 
 std::string_view to_string(BlockGrid grid) { return row_of(grid).name; }
 
+BlockGrid block_grid_named(std::string_view name) {
+  for (std::size_t i = 0; i < std::size(kBlockGrids); ++i) {
+    if (kBlockGrids[i].name == name) return static_cast<BlockGrid>(i);
+  }
+  return BlockGrid::kNone;
+}
+
 QuantScheme block_scheme(BlockGrid grid) {
   const BlockGridRow& row = row_of(grid);
   return {row.bits, row.group, row.zero_point, row.scale_type, grid};
 }
 
 double QuantScheme::bits_per_weight(std::int64_t columns) const {
-  if (block != BlockGrid::kNone) return row_of(block).bits_per_weight;
+  if (block != BlockGrid::kNone && group_size != 0) return row_of(block).bits_per_weight;
   const double zero_bits = zero_point == ZeroPoint::kSymmetric ? 0
                            : zero_point == ZeroPoint::kInteger ? bits
                                                                : 16;

@@ -31,8 +31,26 @@ std::string_view to_string(ZeroPoint zero_point);
 //   k-quants, IQ4_XS  a super-block of 256 columns shares float16 numbers d (and m); the scale of a
 //                     group is d a, its minimum -m b, with small integers a and b
 //   IQ4_NL, IQ4_XS    of the 256 codes of 8 bits only 16 are used: 128 + kernels::kTable16
-enum class BlockGrid : std::uint8_t { kNone, kQ2K, kQ3K, kQ4K, kQ5K, kQ6K, kIq4Nl, kIq4Xs };
-std::string_view to_string(BlockGrid grid);  // "", "Q2_K", ...
+// And number grids whose levels are not evenly spaced (levels.h): value = scale * level of the
+// code.
+//   FP8               E4M3, a float32 scale a row
+//   MXFP4             E2M1, a power of two a group of 32
+//   NF4               quantiles of a normal distribution, a float16 scale a group of 64
+enum class BlockGrid : std::uint8_t {
+  kNone,
+  kQ2K,
+  kQ3K,
+  kQ4K,
+  kQ5K,
+  kQ6K,
+  kIq4Nl,
+  kIq4Xs,
+  kFp8,
+  kMxfp4,
+  kNf4,
+};
+std::string_view to_string(BlockGrid grid);         // "", "Q2_K", ...
+BlockGrid block_grid_named(std::string_view name);  // kNone where there is none
 
 // The grid of a quantized weight: what the recipe asks for and what the file must be able to hold.
 struct QuantScheme {
@@ -50,9 +68,11 @@ struct QuantScheme {
     return group_size == 0 ? 1 : (columns + group_size - 1) / group_size;
   }
   bool table() const { return block == BlockGrid::kIq4Nl || block == BlockGrid::kIq4Xs; }
+  // Whether the levels are those of a number format (levels.h).
+  bool floating() const { return block >= BlockGrid::kFp8; }
   // Columns that must go together: the group, or the super-block.
   std::int64_t block_columns() const {
-    return block == BlockGrid::kNone || block == BlockGrid::kIq4Nl ? group_size : 256;
+    return block == BlockGrid::kNone || block == BlockGrid::kIq4Nl || floating() ? group_size : 256;
   }
   // Codes, scales and stored zeros of an [O, I] weight, in bits a weight. An integer zero costs
   // `bits`, a minimum costs 16; of a block grid the bits of its blocks.

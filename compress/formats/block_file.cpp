@@ -47,10 +47,8 @@ QuantScheme scheme_from_json(const nlohmann::json& json, std::string_view where)
   scheme.scale_type = dense_type_from(json.at("scale_type").get<std::string>());
   scheme.activation_bits = json.value("activation_bits", 0);
   const auto block = json.value("block", std::string());
-  while (to_string(scheme.block) != block) {
-    require(scheme.block != BlockGrid::kIq4Xs, where, "block grid '", block, "' is unknown");
-    scheme.block = static_cast<BlockGrid>(static_cast<int>(scheme.block) + 1);
-  }
+  scheme.block = block_grid_named(block);
+  require(to_string(scheme.block) == block, where, "block grid '", block, "' is unknown");
   return scheme;
 }
 

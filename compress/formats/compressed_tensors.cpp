@@ -62,6 +62,11 @@ bool is(const at::Tensor& tensor, at::IntArrayRef shape) {
 std::optional<std::string> compressed_tensors_misfit(const QuantScheme& scheme,
                                                      const WeightShape& shape, bool two_bits) {
   std::ostringstream why;
+  if (scheme.block == BlockGrid::kFp8 || scheme.block == BlockGrid::kMxfp4) return std::nullopt;
+  if (scheme.block == BlockGrid::kNf4) {
+    return "compressed-tensors has no NF4; export as huggingface, which holds its values as plain "
+           "numbers, or use type: MXFP4";
+  }
   if (scheme.bits == 2 && !two_bits) {
     why << "2 bits are read by few programs; set two_bits: true if yours does, or use 4";
   } else if (scheme.bits != 2 && scheme.bits != 4 && scheme.bits != 8) {

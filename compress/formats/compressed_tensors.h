@@ -12,6 +12,8 @@
 //
 //   X.weight             I8 [O, I]                codes, signed
 //   X.weight_scale       F16 | BF16 | F32 [O, 1]
+//
+// FP8 and MXFP4: compressed_floats.h.
 #pragma once
 
 #include <functional>
@@ -50,6 +52,7 @@ QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
                        std::string_view where);
 
 bool any_asymmetric(const std::map<std::string, QuantScheme>& layers);
+bool any_mxfp4(const std::map<std::string, QuantScheme>& layers);
 
 // quantization_config of config.json: one group with target "Linear" when all schemes are equal,
 // else a group a scheme with its modules named. `layers` maps module paths to schemes, `dense` are

@@ -12,7 +12,7 @@ namespace {
 // Every key of the library's own schema: it refuses unknown ones and fills in missing ones.
 nlohmann::ordered_json weights_of(const QuantScheme& scheme) {
   nlohmann::ordered_json weights = {{"num_bits", scheme.bits},
-                                    {"type", "int"},
+                                    {"type", scheme.floating() ? "float" : "int"},
                                     {"symmetric", scheme.zero_point == ZeroPoint::kSymmetric},
                                     {"strategy", scheme.group_size == 0 ? "channel" : "group"},
                                     {"group_size", nullptr},
@@ -22,6 +22,7 @@ nlohmann::ordered_json weights_of(const QuantScheme& scheme) {
                                     {"observer", "minmax"},
                                     {"observer_kwargs", nlohmann::ordered_json::object()}};
   if (scheme.group_size != 0) weights["group_size"] = scheme.group_size;
+  if (scheme.block == BlockGrid::kMxfp4) weights["scale_dtype"] = "torch.uint8";
   return weights;
 }
 
@@ -41,6 +42,8 @@ nlohmann::ordered_json activations_of(const QuantScheme& scheme) {
 }
 
 std::string format_of(const QuantScheme& scheme) {
+  if (scheme.block == BlockGrid::kFp8) return "float-quantized";
+  if (scheme.block == BlockGrid::kMxfp4) return "mxfp4-pack-quantized";
   return scheme.activation_bits != 0 ? "int-quantized" : "pack-quantized";
 }
 
@@ -63,7 +66,32 @@ int activation_bits_from(const JsonKeys& args) {
   return 8;
 }
 
+// Weights of type "float", or a refusal of what is not read.
+QuantScheme number_format_from(const JsonKeys& group, const JsonKeys& weights) {
+  require(!group.has("input_activations") && !group.has("output_activations"), group.where(),
+          "activations beside weights of type float are not supported; supported: weights alone");
+  const std::int64_t bits = weights.integer("num_bits");
+  const std::string strategy = weights.string("strategy");
+  const bool symmetric = weights.boolean_or("symmetric", true);
+  const std::string format = group.has("format") ? group.string("format") : "float-quantized";
+  if (bits == 8 && symmetric && strategy == "channel") {
+    require(format == "float-quantized" || format == "naive-quantized", group.where(), "format '",
+            format, "' is not supported for 8 bits; supported: float-quantized");
+    return block_scheme(BlockGrid::kFp8);
+  }
+  require(bits == 4 && symmetric && strategy == "group" && weights.integer("group_size") == 32 &&
+              format == "mxfp4-pack-quantized",
+          weights.where(),
+          "weights of type float are supported as 8 bits, symmetric, channel (float-quantized) and "
+          "as 4 bits, symmetric, group 32 (mxfp4-pack-quantized)");
+  return block_scheme(BlockGrid::kMxfp4);
+}
+
 QuantScheme scheme_from(const JsonKeys& group) {
+  if (const JsonKeys weights = group.below("weights");
+      weights.has("type") && weights.string("type") == "float") {
+    return number_format_from(group, weights);
+  }
   const bool rounds = group.has("input_activations");
   const std::string format = group.has("format") ? group.string("format")
                              : rounds            ? "int-quantized"
@@ -77,7 +105,8 @@ QuantScheme scheme_from(const JsonKeys& group) {
           "quantized output activations are not supported, only those that layers read");
   const JsonKeys weights = group.below("weights");
   const std::string type = weights.has("type") ? weights.string("type") : "int";
-  require(type == "int", weights.where(), "type '", type, "' is not supported; supported: int");
+  require(type == "int", weights.where(), "type '", type,
+          "' is not supported; supported: int, float");
   QuantScheme scheme;
   scheme.bits = static_cast<int>(weights.integer("num_bits"));
   require(scheme.bits == 2 || scheme.bits == 4 || scheme.bits == 8, weights.where(),
@@ -121,7 +150,8 @@ std::optional<at::ScalarType> type_of_widened_scales(
     const std::map<std::string, QuantScheme>& layers) {
   std::set<at::ScalarType> types;
   for (const auto& [name, scheme] : layers) {
-    if (stored_scale_type(scheme) == at::kFloat) types.insert(scheme.scale_type);
+    if (!scheme.floating() && stored_scale_type(scheme) == at::kFloat)
+      types.insert(scheme.scale_type);
   }
   if (types.size() != 1 || *types.begin() == at::kFloat) return std::nullopt;
   return *types.begin();
@@ -143,6 +173,11 @@ bool any_asymmetric(const std::map<std::string, QuantScheme>& layers) {
   return std::any_of(layers.begin(), layers.end(), [](const auto& layer) {
     return layer.second.zero_point == ZeroPoint::kInteger;
   });
+}
+
+bool any_mxfp4(const std::map<std::string, QuantScheme>& layers) {
+  return std::any_of(layers.begin(), layers.end(),
+                     [](const auto& layer) { return layer.second.block == BlockGrid::kMxfp4; });
 }
 
 nlohmann::ordered_json quantization_config(const std::map<std::string, QuantScheme>& layers,
@@ -179,8 +214,9 @@ nlohmann::ordered_json quantization_config(const std::map<std::string, QuantSche
       {"config_groups", config_groups}};
   // transformers 5 with compressed-tensors up to 0.20 keeps asymmetric layers compressed by a path
   // that expects their zero points unpacked, and fails; told so, it dequantizes while loading, but
-  // with one scheme for all layers. Other programs ignore the key.
-  if (!mixed && any_asymmetric(layers)) config["dequantize"] = true;
+  // with one scheme for all layers. MXFP4 it would give bfloat16 weights in a model of any type.
+  // Other programs ignore the key.
+  if (!mixed && (any_asymmetric(layers) || any_mxfp4(layers))) config["dequantize"] = true;
   if (const auto type = type_of_widened_scales(layers)) config["scale_type"] = long_name(*type);
   return config;
 }
@@ -202,7 +238,7 @@ SchemeOf schemes_from_config(const nlohmann::json& config, std::string_view wher
   for (const auto& [name, value] : groups.object().items()) {
     const JsonKeys group = groups.below(name);
     QuantScheme scheme = scheme_from(group);
-    scheme.scale_type = scale_type;
+    if (!scheme.floating()) scheme.scale_type = scale_type;
     for (std::string& target : names_below(group, "targets")) {
       if (target == "Linear") {
         every_linear = scheme;

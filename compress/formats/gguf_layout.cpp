@@ -175,6 +175,12 @@ class Builder {
              "or "
              "set activations: 0";
     }
+    if (scheme.floating()) {
+      return "attar's GGUF files hold no " + std::string(to_string(scheme.block)) + "; export as " +
+             (scheme.block == BlockGrid::kNf4 ? "huggingface, which holds its values"
+                                              : "compressed-tensors") +
+             ", or quantize with a type of GGUF (IQ4_NL)";
+    }
     const std::int64_t group = scheme.group_size == 0 ? state.shape.in : scheme.group_size;
     if (group % 32 != 0) {
       return "its blocks are 32 columns and groups of " + std::to_string(group) +

@@ -4,7 +4,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/families/model_config.h"
-#include "compress/formats/compressed_tensors.h"
+#include "compress/formats/compressed_floats.h"
 #include "compress/formats/gguf_model.h"
 #include "compress/formats/huggingface.h"
 #include "compress/formats/huggingface_layout.h"
@@ -115,7 +115,7 @@ class WeightWriter {
   }
 
   void packed(const ExportedPart& part, const QuantizedWeight& weight) {
-    const PackedWeight packed = pack(weight);
+    const PackedWeight packed = weight.scheme.floating() ? pack_floats(weight) : pack(weight);
     const at::Tensor* tensors[] = {&packed.packed, &packed.scale, &packed.shape,
                                    &packed.zero_point};
     for (std::size_t i = 0; i < part.tensors.size(); ++i) {

@@ -4,7 +4,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/families/family.h"
-#include "compress/formats/compressed_tensors.h"
+#include "compress/formats/compressed_floats.h"
 #include "compress/formats/tensor_view.h"
 
 namespace attar {
@@ -101,6 +101,15 @@ class Builder {
     ExportedPart part;
     part.layer = state.layer;
     part.scheme = scheme;
+    if (scheme.floating()) {
+      for (FloatPart& stored : float_parts(scheme, state.shape)) {
+        part.tensors.push_back(
+            {module + std::string(stored.name), stored.type, std::move(stored.shape)});
+      }
+      layout_.packed.emplace(module, scheme);
+      layout_.units.back().parts.push_back(std::move(part));
+      return;
+    }
     if (scheme.activation_bits != 0) {
       part.tensors.push_back({module + ".weight", io::ElementType::i8, {out, in}});
       part.tensors.push_back(
@@ -155,6 +164,11 @@ class Builder {
       layout_.notes.push_back(
           "several grids, some asymmetric: transformers 5.23 with compressed-tensors 0.20 cannot "
           "load this mixture; one grid for all layers, or symmetric ones, it can");
+    }
+    if (grids() > 1 && any_mxfp4(layout_.packed)) {
+      layout_.notes.push_back(
+          "MXFP4 among other grids: transformers 5.23 makes its weights bfloat16, so it runs this "
+          "folder with dtype bfloat16 alone; MXFP4 for all layers it runs in any type");
     }
     if (regrided_ > 0) {
       layout_.notes.push_back(std::to_string(regrided_) +

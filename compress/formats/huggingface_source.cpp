@@ -5,7 +5,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/families/model_config.h"
-#include "compress/formats/compressed_tensors.h"
+#include "compress/formats/compressed_floats.h"
 #include "compress/formats/huggingface.h"
 #include "compress/formats/tensor_view.h"
 #include "compress/io/hash.h"
@@ -18,7 +18,7 @@ namespace {
 constexpr std::array<std::string_view, 4> kPackedParts = {".weight_packed", ".weight_scale",
                                                           ".weight_shape", ".weight_zero_point"};
 
-constexpr std::array<std::string_view, 2> kSignedParts = {".weight", ".weight_scale"};
+constexpr std::array<std::string_view, 2> kByteParts = {".weight", ".weight_scale"};
 
 class Source final : public HuggingFaceSource {
  public:
@@ -48,7 +48,7 @@ class Source final : public HuggingFaceSource {
     block.mlp_norm = plain(fill(family_.huggingface.mlp_norm, index)).to(at::kFloat);
     for (const Role role : kRoles) {
       const std::string module = fill(family_.huggingface.of(role), index);
-      block[role].weight = weight(module);
+      block[role].weight = weight(module, shape_of(config_, role));
       if (biases_[index_of(role)]) block[role].bias = view(module + ".bias").to(at::kFloat);
     }
     return block;
@@ -60,7 +60,9 @@ class Source final : public HuggingFaceSource {
     return plain(std::string(family_.huggingface.final_norm)).to(at::kFloat);
   }
   Weight read_head() const override {
-    return config_.tied_head ? read_embedding() : weight(std::string(family_.huggingface.head));
+    return config_.tied_head ? read_embedding()
+                             : weight(std::string(family_.huggingface.head),
+                                      {config_.vocabulary, config_.hidden});
   }
 
   void done_with_block(std::int64_t index) const override {
@@ -120,16 +122,34 @@ class Source final : public HuggingFaceSource {
   std::optional<QuantScheme> scheme_of(const std::string& module) const {
     if (!schemes_ || module == family_.huggingface.embedding) return std::nullopt;
     std::optional<QuantScheme> scheme = schemes_(module);
-    if (!scheme) return std::nullopt;
+    if (!scheme || scheme->floating()) return scheme;
     const io::TensorView& scale = tensors_.at(module + ".weight_scale");
     const at::ScalarType type = scalar_type_of(scale.type, folder_.string() + ": " + scale.name);
     if (type != at::kFloat) scheme->scale_type = type;
     return scheme;
   }
 
-  Weight weight(const std::string& module) const {
+  // As bytes, if it is of the type that its format asks for.
+  at::Tensor bytes_of_part(const std::string& module, const FloatPart& part) const {
+    const io::TensorView& tensor = tensors_.at(module + std::string(part.name));
+    require(tensor.type == part.type, folder_.string() + ": " + tensor.name, "must be ",
+            io::safetensors_name(part.type), ", got ", io::safetensors_name(tensor.type));
+    return view_bytes(tensor.bytes, tensor.shape, at::kByte, tensor.file);
+  }
+
+  Weight floats(const std::string& module, const QuantScheme& scheme,
+                const WeightShape& shape) const {
+    const std::vector<FloatPart> parts = float_parts(scheme, shape);
+    const at::Tensor scale = scheme.block == BlockGrid::kFp8 ? view(module + ".weight_scale")
+                                                             : bytes_of_part(module, parts[1]);
+    return unpack_floats({bytes_of_part(module, parts[0]), scale, {}, {}}, scheme, shape,
+                         folder_.string() + ": " + module);
+  }
+
+  Weight weight(const std::string& module, const LinearShape& shape) const {
     const std::optional<QuantScheme> scheme = scheme_of(module);
     if (!scheme) return DenseWeight{plain(module)};
+    if (scheme->floating()) return floats(module, *scheme, {shape.out, shape.in});
     if (scheme->activation_bits != 0) {
       return unpack({plain(module), view(module + ".weight_scale"), {}, {}}, *scheme,
                     folder_.string() + ": " + module);
@@ -155,7 +175,7 @@ class Source final : public HuggingFaceSource {
       stored.bytes = static_cast<std::int64_t>(tensor.bytes.size());
       return stored;
     }
-    stored.tensor = module + (stored.scheme->activation_bits != 0 ? ".weight" : ".weight_packed");
+    stored.tensor = module + std::string(parts_of(*stored.scheme).front());
     stored.type = describe(*stored.scheme);
     for (const std::string_view part : parts_of(*stored.scheme)) {
       const io::TensorView* tensor = tensors_.find(module + std::string(part));
@@ -209,7 +229,8 @@ class Source final : public HuggingFaceSource {
     return schemes_(module);
   }
   static std::span<const std::string_view> parts_of(const QuantScheme& scheme) {
-    if (scheme.activation_bits != 0) return kSignedParts;
+    if (scheme.activation_bits != 0 || scheme.block == BlockGrid::kFp8) return kByteParts;
+    if (scheme.block == BlockGrid::kMxfp4) return std::span(kPackedParts).first(2);
     return kPackedParts;
   }
 

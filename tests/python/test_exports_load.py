@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import attar
+from attar_program import attar as program
 from attar_program import succeed
 from exports_tools import (SHARED, SOURCE, divergence, llama_cpp, load, logits_of, needed,
                            relative_difference)
@@ -202,6 +203,78 @@ def test_w8a8_of_smollm2_loads_in_transformers(tmp_path):
                for a, b in zip(theirs, ours)) / len(ids)
     print(f"SmolLM2 W8A8: {found:.2e} of the largest logit, mean KL {mean:.2e}")
     assert mean < 0.02
+
+
+# --- number formats ---------------------------------------------------------------------------
+
+
+def number_format(model, out, kind, method="rtn", form="compressed-tensors", layers="*"):
+    """An exported folder whose linear layers are FP8, MXFP4 or NF4."""
+    recipe = {"version": 1, "seed": 7, "model": str(model),
+              "calibration": {"text": str(SOURCE / "recipes/calibration.txt"),
+                              "sequences": 8, "length": 64},
+              "passes": [{f"quantize.{method}": {"type": kind, "layers": layers}}],
+              "export": [{"format": form, "path": "hf"}]}
+    (out.parent / f"{kind}.yaml").write_text(json.dumps(recipe))
+    succeed("run", out.parent / f"{kind}.yaml", "--out", out, timeout=3000)
+    return out / "hf"
+
+
+FORMATS = {"FP8": "float-quantized", "MXFP4": "mxfp4-pack-quantized"}
+
+
+@pytest.mark.parametrize("method", ["rtn", "gptq"])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_number_formats_load_in_transformers(kind, method, tmp_path):
+    pytest.importorskip("compressed_tensors")
+    model = make_tiny(tmp_path / "tiny")
+    folder = number_format(model, tmp_path / "out", kind, method)
+    stored = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert stored["format"] == FORMATS[kind]
+    assert stored.get("dequantize", False) == (kind == "MXFP4")
+    ours, theirs = attar.open(folder).logits(IDS), logits_of(load(folder), IDS)
+    found = relative_difference(ours, theirs)
+    moved = relative_difference(ours, attar.open(model).logits(IDS))
+    print(f"{kind} {method}: {found:.2e} of the largest logit; rounding moved it by {moved:.2e}")
+    assert found < 1e-4 < moved
+
+
+@real
+@pytest.mark.parametrize("kind", FORMATS)
+def test_number_formats_of_smollm2_load_in_transformers(kind, tmp_path):
+    pytest.importorskip("compressed_tensors")
+    folder, ids = number_format(smollm2("folder"), tmp_path / "out", kind), wikitext_ids(128)
+    found = relative_difference(attar.open(folder).logits(ids), logits_of(load(folder), ids))
+    print(f"SmolLM2 {kind}: {found:.2e} of the largest logit")
+    assert found < 1e-4
+
+
+# As codes no file holds the embedding: it stays, where a type of GGUF rounds it too.
+def test_the_short_form_of_a_number_format_leaves_the_embedding(tmp_path):
+    model = make_tiny(tmp_path / "tiny")
+    printed = succeed("quantize", model, "--method", "rtn", "--grid", "FP8", "--format",
+                      "compressed-tensors", "--print-recipe").stdout
+    assert printed.count("FP8") == 1 and "quantize.embedding" not in printed
+
+
+# NF4's sixteen levels in a plain folder: every group holds no other value than scale * level.
+def test_nf4_goes_into_a_plain_folder_and_no_other(tmp_path):
+    from safetensors.torch import load_file
+
+    model = make_tiny(tmp_path / "tiny")
+    folder = number_format(model, tmp_path / "out", "NF4", "gptq", "huggingface")
+    values = load_file(folder / "model.safetensors")["model.layers.0.mlp.down_proj.weight"]
+    groups = values.float().reshape(-1, 64)
+    assert max(len(group.unique()) for group in groups) <= 16
+    assert relative_difference(attar.open(folder).logits(IDS), logits_of(load(folder), IDS)) < 1e-4
+    recipe = tmp_path / "NF4.yaml"
+    for form, text in [("compressed-tensors", "no NF4; export as huggingface"),
+                       ("gguf", "hold no NF4; export as huggingface")]:
+        bad = json.loads(recipe.read_text())
+        bad["export"] = [{"format": form, "path": "m.gguf" if form == "gguf" else "other"}]
+        (tmp_path / "bad.yaml").write_text(json.dumps(bad))
+        refused = program("plan", tmp_path / "bad.yaml")
+        assert refused.returncode == 4 and text in refused.stderr
 
 
 # --- GGUF in llama.cpp ------------------------------------------------------------------------
