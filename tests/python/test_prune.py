@@ -132,13 +132,6 @@ def test_the_plan_says_when_a_later_pass_loses_the_mask(tmp_path):
     assert "zeros are lost" not in said
 
 
-def test_half_a_block_is_refused_plainly(tmp_path):
-    recipe = {"version": 1, "model": str(make_stories(tmp_path / "model")),
-              "passes": [{"prune.depth": {"part": "attention"}}]}
-    done = program("plan", write_recipe(tmp_path / "r.yaml", recipe))
-    assert done.returncode == 2 and "whole blocks" in done.stderr
-
-
 # --- exports ----------------------------------------------------------------------------------
 
 PASSES = {"sparse": sparse("sparsegpt"),
