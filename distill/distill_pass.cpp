@@ -43,7 +43,14 @@ DistillPass::DistillPass(DistillConfig config)
       losses_(read_losses(config_.loss, std::string(kName) + ".loss")),
       learning_(learning_from(config_.learn, kName)) {
   require<UsageError>(!config_.text.empty(), kName, "text is missing; name a file to learn from");
+  require<UsageError>(config_.on_policy > 0 || (config_.prompt == 0 && config_.temperature == 1),
+                      kName, "prompt and temperature say how the student writes; set on_policy");
   if (config_.on_policy > 0) {
+    require<UsageError>(config_.prompt < config_.length, kName, "prompt must be below length ",
+                        config_.length, ", got ", config_.prompt);
+    require<UsageError>(losses_.relations.empty(), kName,
+                        "relation compares whole windows, prompts of the text included; leave it "
+                        "or on_policy out");
     require<UsageError>(config_.cache.empty(), kName,
                         "what the student will write is not known beforehand, so a cache cannot "
                         "hold it; leave cache or on_policy out");

@@ -87,7 +87,16 @@ TEST(OnPolicy, RefusesWhatItCannotLearnFrom) {
   EXPECT_NO_THROW(DistillPass{config});
   config.loss = "cross_entropy";
   EXPECT_THROW(DistillPass{config}, UsageError);
+  config.loss = "relation";
+  EXPECT_THROW(DistillPass{config}, UsageError);
   config.loss = "forward_kl";
+  config.prompt = config.length;
+  EXPECT_THROW(DistillPass{config}, UsageError);
+  config.prompt = 8;
+  EXPECT_NO_THROW(DistillPass{config});
+  config.on_policy = 0;
+  EXPECT_THROW(DistillPass{config}, UsageError);
+  config.on_policy = 0.5;
   config.cache = "cache";
   EXPECT_THROW(DistillPass{config}, UsageError);
 }
