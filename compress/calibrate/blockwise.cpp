@@ -9,11 +9,11 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
   for (std::int64_t index = 0; index < model.config().layers; ++index) {
     context.check_stop();
     // Before restore: the overlay shows a restored block from then on.
-    Block original = model.block(index);
+    const Block start = model.block(index);
     std::optional<BlockOutcome> outcome = restore(index);
     if (!outcome) {
       outcome.emplace();
-      outcome->block = original;
+      Block original = outcome->block = start;
       check_finite(outcome->block, index);
       for (const BlockwisePass* pass : passes) {
         const ModelConfig config =
@@ -31,7 +31,8 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
       finished(index, *outcome);
     }
     model.put_block(index, outcome->block);
-    if (stream) stream->advance(outcome->block, original);
+    // As it came: of a restored block nobody knows how its passes scaled the unchanged one.
+    if (stream) stream->advance(outcome->block, start);
     model.done_with_block(index);
   }
 }

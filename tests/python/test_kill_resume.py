@@ -15,6 +15,7 @@ import pytest
 from attar_program import (PROGRAM, SMOLLM2, SOURCE, make_stories, make_text, recipe_for, succeed,
                            write_recipe)
 from test_cli_run import hashes
+from test_tune import ends_alike_when_killed
 
 REAL = os.environ.get("ATTAR_REAL") == "1"
 KILLS = int(os.environ.get("ATTAR_KILLS", 8))
@@ -125,6 +126,19 @@ def test_random_kills_end_in_the_same_bytes(tmp_path):
     assert hit.total() == KILLS
     if KILLS >= 28:
         assert {"passes", "measure", "export", "verify"} <= set(hit)
+
+
+# AWQ scales the unchanged block as well, and the stream of GPTQ's targets runs on it.
+def test_a_kill_between_blocks_of_awq_and_gptq_ends_in_the_same_bytes(tmp_path):
+    make_stories(tmp_path / "model")
+    make_text(tmp_path / "text.txt", 400)
+    grid = {"bits": 3, "group_size": 4}
+    recipe = recipe_for(tmp_path) | {
+        "calibration": {"text": str(tmp_path / "text.txt"), "sequences": 128, "length": 128},
+        "passes": [{"quantize.awq": grid}, {"quantize.gptq": grid}],
+        "export": [{"format": "huggingface", "path": "hf"}]}
+    ends_alike_when_killed(tmp_path, write_recipe(tmp_path / "r.yaml", recipe),
+                           "block-00002-*.json")
 
 
 @pytest.mark.skipif(not REAL, reason="needs ATTAR_REAL=1: takes minutes")
