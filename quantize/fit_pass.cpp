@@ -5,10 +5,12 @@
 #include <sstream>
 
 #include "compress/core/errors.h"
+#include "compress/formats/block_file.h"
 #include "compress/formats/gguf_blocks.h"
 #include "compress/io/ggml_type.h"
 #include "compress/io/json.h"
 #include "compress/train/teachers.h"
+#include "quantize/autoround_pass.h"
 #include "quantize/embedding_pass.h"
 #include "quantize/passes.h"
 #include "quantize/tune.h"
@@ -157,6 +159,11 @@ std::string FitPass::goal() const {
   return goal.str();
 }
 
+double FitPass::learning_tokens(std::int64_t length) const {
+  const bool learns = config_.method.ends_with("autoround");
+  return learns ? AutoroundPass(AutoroundConfig{}).learning_tokens(length) : 0;
+}
+
 std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
   return plan_layers(config_, config, kName, goal());
 }
@@ -223,12 +230,14 @@ Formats FitPass::choose(ModelWork& work) const {
 }
 
 void FitPass::round(ModelWork& work, const Formats& formats) const {
+  const auto has = [&](const char* part) { return config_.method.find(part) != std::string::npos; };
   std::vector<std::unique_ptr<Pass>> passes;
   if (config_.method == "rtn") {
     passes.push_back(rounding<RtnPass>(formats, {{"search", true}}));
   } else {
-    if (config_.method == "awq+gptq") passes.push_back(rounding<AwqPass>(formats, json::object()));
+    if (has("awq")) passes.push_back(rounding<AwqPass>(formats, json::object()));
     passes.push_back(rounding<GptqPass>(formats, json::object()));
+    if (has("autoround")) passes.push_back(std::make_unique<AutoroundPass>(AutoroundConfig{}));
   }
   plan_passes(passes, work.input.config());
   std::vector<const BlockwisePass*> blockwise;
@@ -241,18 +250,34 @@ void FitPass::round(ModelWork& work, const Formats& formats) const {
     stream = std::make_unique<BlockStream>(work.input, *work.calibration,
                                            StreamOptions{.dense_stream = aims});
   }
+  FolderModelStore kept(work.state);
+  const auto reports_of = [&](std::int64_t index) {
+    return work.state / ("reports-" + std::to_string(index) + ".json");
+  };
+  const auto take = [&](std::int64_t index, const BlockOutcome& outcome) {
+    const auto append = [](auto& to, const auto& from) {
+      to.insert(to.end(), from.begin(), from.end());
+    };
+    for (const PassReport& report : outcome.reports) {
+      append(work.report.changed, report.changed);
+      append(work.report.skipped, report.skipped);
+      append(work.report.events, report.events);
+    }
+    work.context.progress("block " + std::to_string(index));
+  };
   run_blockwise(
-      blockwise, work.output, stream.get(), work.context, [](std::int64_t) { return std::nullopt; },
+      blockwise, work.output, stream.get(), work.context,
+      [&](std::int64_t index) -> std::optional<BlockOutcome> {
+        if (!std::filesystem::exists(reports_of(index))) return std::nullopt;
+        BlockOutcome done{*kept.read(index),
+                          io::load_json(reports_of(index)).get<std::vector<PassReport>>()};
+        take(index, done);
+        return done;
+      },
       [&](std::int64_t index, const BlockOutcome& outcome) {
-        for (const PassReport& report : outcome.reports) {
-          const auto append = [](auto& to, const auto& from) {
-            to.insert(to.end(), from.begin(), from.end());
-          };
-          append(work.report.changed, report.changed);
-          append(work.report.skipped, report.skipped);
-          append(work.report.events, report.events);
-        }
-        work.context.progress("block " + std::to_string(index));
+        kept.write(index, outcome.block);
+        io::write_json(reports_of(index), outcome.reports);
+        take(index, outcome);
       });
   if (!config_.embedding) return;
   // What was rounded just now is what the head's states come from.

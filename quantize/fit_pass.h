@@ -47,7 +47,7 @@ struct FitConfig : LayerChoiceConfig {
     visit("embedding", &C::embedding, Any{},
           "Embedding and head are chosen for as well. compressed-tensors files hold no codes of "
           "an embedding: false for them.");
-    visit("method", &C::method, OneOf{{"rtn", "gptq", "awq+gptq"}},
+    visit("method", &C::method, OneOf{{"rtn", "gptq", "awq+gptq", "awq+gptq+autoround"}},
           "What rounds the layers once their formats are chosen.");
     visit("windows", &C::windows, Range<std::int64_t>{1, 1 << 20},
           "Calibration windows that sensitivities are measured on, at most.");
@@ -71,6 +71,7 @@ class FitPass final : public ModelPass {
   Needs needs() const override {
     return {.calibration = true, .teacher = true, .statistics = config_.method != "rtn"};
   }
+  double learning_tokens(std::int64_t length) const override;
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   PlannedRows plan_rows(const ModelConfig& config) const override;

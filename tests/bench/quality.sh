@@ -8,8 +8,9 @@
 # top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS. WEIGHTS: what calibration
 # tokens count (calibration.token_weights); DENSE: towards_dense of quantize.gptq. METHOD: rtn gptq awq awq_gptq
 # awq_gptq_autoround, each also with _tune behind it (quantize.tune on the same windows); fit_rtn
-# fit_gptq fit_awq_gptq (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and 192), also
-# with _tune; fit_file: the same by awq+gptq with embedding and head, BITS in the mean over the whole file.
+# fit_gptq fit_awq_gptq fit_awq_gptq_autoround (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and
+# 192), also with _tune; fit_file, fit_file_autoround: the latter two with embedding and head, BITS in the mean
+# over the whole file.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 model=$1 calibration=$2 text=$3 threads=${4:-1}
@@ -32,7 +33,9 @@ declare -A passes=(
   [fit_rtn]="$fit, embedding: false, method: rtn}"
   [fit_gptq]="$fit, embedding: false, method: gptq}"
   [fit_awq_gptq]="$fit, embedding: false, method: awq+gptq}"
+  [fit_awq_gptq_autoround]="$fit, embedding: false, method: awq+gptq+autoround}"
   [fit_file]="$fit, method: awq+gptq}"
+  [fit_file_autoround]="$fit, method: awq+gptq+autoround}"
 )
 for method in "${!passes[@]}"; do passes[${method}_tune]="${passes[$method]}$tune"; done
 echo "| method | bits a weight | KL | share of RTN's | top-1 | perplexity | pass seconds, $threads thread(s) | pass peak MB |"

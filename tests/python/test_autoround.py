@@ -33,6 +33,24 @@ def test_kills_and_threads_end_in_the_same_bytes(folder):
     ends_alike_when_killed(folder, recipe, "block-00002-*.json")
 
 
+def fit(**options):
+    return {"quantize.fit": {"bits": 3.5, "group_sizes": [4, 16, 32, 43], "embedding": False,
+                             "method": "awq+gptq+autoround", **options}}
+
+
+def test_it_also_learns_where_the_formats_were_chosen(folder):
+    before, after = run(folder, "fit", fit(method="awq+gptq")), run(folder, "fit_learnt", fit())
+    print(f"KL behind fit {before:.4f}, learnt {after:.4f}")
+    assert after < 0.97 * before
+    assert len(notes(folder / "fit_learnt", "autorounded")) == 5
+
+
+def test_a_fit_killed_between_blocks_ends_in_the_same_bytes(folder):
+    (folder / "killing").mkdir()
+    recipe = recipe_for(folder, fit(), eval=None, export=[{"format": "huggingface", "path": "hf"}])
+    ends_alike_when_killed(folder / "killing", recipe, "reports-2.json")
+
+
 def test_it_stands_behind_a_pass_that_rounds(folder):
     done = program("run", recipe_for(folder, autoround()), "--out", folder / "first")
     assert done.returncode == 2 and "no layer of the first block is in codes" in done.stderr
