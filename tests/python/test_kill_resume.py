@@ -128,15 +128,23 @@ def test_random_kills_end_in_the_same_bytes(tmp_path):
         assert {"passes", "measure", "export", "verify"} <= set(hit)
 
 
-# AWQ scales the unchanged block as well, and the stream of GPTQ's targets runs on it.
-def test_a_kill_between_blocks_of_awq_and_gptq_ends_in_the_same_bytes(tmp_path):
+GRID = {"bits": 3, "group_size": 4}
+
+
+# AWQ and SmoothQuant scale the unchanged block as well, and the stream of the targets runs on it.
+@pytest.mark.parametrize("passes", [
+    [{"quantize.awq": GRID}, {"quantize.gptq": GRID}, {"lowrank.correct": {"rank": 4}}],
+    [{"quantize.smooth": {}}, {"quantize.gptq": {"bits": 8, "group_size": 0, "symmetric": True,
+                                               "activations": 8}}],
+    [{"prune.sparse": {"pattern": "2:4"}}, {"quantize.awq": GRID}, {"quantize.gptq": GRID}],
+], ids=lambda passes: " ".join(key.split(".")[1] for one in passes for key in one))
+def test_a_kill_between_blocks_ends_in_the_same_bytes(passes, tmp_path):
     make_stories(tmp_path / "model")
     make_text(tmp_path / "text.txt", 400)
-    grid = {"bits": 3, "group_size": 4}
     recipe = recipe_for(tmp_path) | {
         "calibration": {"text": str(tmp_path / "text.txt"), "sequences": 128, "length": 128},
-        "passes": [{"quantize.awq": grid}, {"quantize.gptq": grid}],
-        "export": [{"format": "huggingface", "path": "hf"}]}
+        "passes": passes, "export": [{"format": "compressed-tensors" if "quantize.smooth" in passes[0] else
+                    "huggingface", "path": "hf"}]}
     ends_alike_when_killed(tmp_path, write_recipe(tmp_path / "r.yaml", recipe),
                            "block-00002-*.json")
 
