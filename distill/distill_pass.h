@@ -42,7 +42,7 @@ struct DistillConfig : TrainConfig {
     visit("cache_count", &C::cache_count, Range<std::int64_t>{1, 255}, "Ids kept, or draws.");
     visit("on_policy", &C::on_policy, Range{0.0, 1.0},
           "Share of the windows whose end the student writes itself, to be judged by the teacher "
-          "there (GKD); slow: token after token.");
+          "there (GKD), past an end of text as well; slow: token after token.");
     visit("prompt", &C::prompt, Range<std::int64_t>{0, 1 << 17},
           "on_policy: tokens of the text that stay in front; 0: half of the window.");
     visit("temperature", &C::temperature, Range{0.01, 100.0}, "on_policy: of the student's draws.");

@@ -46,6 +46,8 @@ def test_the_default_loss_halves_it(model, share, pruned, tmp_path):
 
 
 def test_windows_that_the_student_writes_teach_it_too(pruned, tmp_path):
+    (tmp_path / "text").mkdir()
+    text = distilled("tinyworld", tmp_path / "text", loss="reverse_kl")
     own = distilled("tinyworld", tmp_path, on_policy=0.5, loss="reverse_kl")
-    print(f"KL {pruned('tinyworld'):.4f}, half of the windows its own {own:.4f}")
-    assert own < 0.9 * pruned("tinyworld")
+    print(f"KL {pruned('tinyworld'):.4f}, by the text {text:.4f}, half of the windows its own {own:.4f}")
+    assert own < min(text, 0.9 * pruned("tinyworld"))

@@ -42,7 +42,7 @@ def events(out):
 
 
 def test_random_kills_end_in_the_same_bytes(tmp_path):
-    recipe = write_recipe(tmp_path / "r.yaml", learning(tmp_path))
+    recipe = write_recipe(tmp_path / "r.yaml", learning(tmp_path, on_policy=0.25))
     started = time.monotonic()
     succeed("run", recipe, "--out", tmp_path / "straight", "--threads", 2)
     whole = time.monotonic() - started
