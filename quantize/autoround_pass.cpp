@@ -65,10 +65,6 @@ void AutoroundPass::run_block(BlockWork& work) const {
   const BlockRounding found =
       learn_rounding(work.config, work.block, work.original, ends, config_, work.context);
   const std::string block = "model.layers." + std::to_string(work.index);
-  for (const Role role : found.held) {
-    record_event(work, layer_name(work.index, role), "rounding_held",
-                 "codes of a table of values: they stay as they are", /*fallback=*/false);
-  }
   if (found.nonfinite_steps > 0) {
     record_event(work, block, "nonfinite_steps",
                  std::to_string(found.nonfinite_steps) +

@@ -14,6 +14,7 @@
 
 #include "compress/core/forward.h"
 #include "compress/core/group_search.h"
+#include "compress/core/levels.h"
 #include "compress/core/quantized_linear.h"
 #include "compress/core/random.h"
 #include "compress/train/adamw.h"
@@ -39,6 +40,34 @@ void for_groups(const QuantizedWeight& weight, const Body& body) {
   });
 }
 
+// What the codes of a grid stand for, in the order of their values.
+struct CodeRow {
+  std::vector<float> level;        // ascending; empty: evenly spaced, the number is the code
+  std::vector<std::uint8_t> code;  // of each level
+  std::vector<int> number;         // [256]: of each code
+
+  int count(const QuantScheme& scheme) const {
+    return level.empty() ? scheme.levels() : static_cast<int>(level.size());
+  }
+  void add(float value, int coded) {
+    level.push_back(value);
+    code.push_back(static_cast<std::uint8_t>(coded));
+  }
+};
+
+CodeRow code_row(const QuantScheme& scheme) {
+  CodeRow row;
+  if (scheme.table()) {
+    for (const std::int8_t value : kernels::kTable16) row.add(value, 128 + value);
+  } else if (const Levels* levels = levels_of(scheme.block)) {
+    levels->for_ascending([&](float value, std::uint8_t code) { row.add(value, code); });
+  }
+  if (row.level.empty()) return row;
+  row.number.resize(256);
+  for (std::size_t i = 0; i < row.code.size(); ++i) row.number[row.code[i]] = static_cast<int>(i);
+  return row;
+}
+
 // A layer whose rounding learns: parameters by their numbers, and what a step makes of them.
 class LearningLayer {
  public:
@@ -46,8 +75,11 @@ class LearningLayer {
                 std::vector<Parameter>& parameters)
       : role_(role),
         codes_(start),
+        row_(code_row(start.scheme)),
+        top_(static_cast<float>(row_.count(start.scheme) - 1)),
         kept_(kept_positions(plain)),
-        free_scale_(scales && start.scheme.block == BlockGrid::kNone) {
+        free_scale_(scales && (start.scheme.block == BlockGrid::kNone ||
+                               start.scheme.block == BlockGrid::kIq4Nl)) {
     codes_.codes = start.codes.clone();
     if (kept_.defined()) kept_ = kept_.to(at::kByte).contiguous();
     values_ = at::empty(start.codes.sizes(), at::kFloat).requires_grad_(true);
@@ -71,15 +103,20 @@ class LearningLayer {
     const float* scale = floats(codes_.scale);
     const float* zero = floats(codes_.zero);
     const ZeroPoint kind = codes_.scheme.zero_point;
-    const auto top = static_cast<float>(codes_.scheme.levels() - 1);
     auto* codes = codes_.codes.mutable_data_ptr<std::uint8_t>();
     auto* values = values_.mutable_data_ptr<float>();
     for_groups(codes_, [&](std::int64_t g, std::int64_t first, std::int64_t count) {
-      const GroupGrid grid{scale[g], zero != nullptr ? zero[g] : (top + 1) / 2};
+      const GroupGrid grid{scale[g], zero != nullptr ? zero[g] : (top_ + 1) / 2};
       for (std::int64_t i = first; i < first + count; ++i) {
-        const float code = round_even(clamped(place[i], 0.0f, top));
-        codes[i] = static_cast<std::uint8_t>(code);
-        values[i] = value_of(code, grid, kind);
+        const float number = round_even(clamped(place[i], 0.0f, top_));
+        if (row_.level.empty()) {
+          codes[i] = static_cast<std::uint8_t>(number);
+          values[i] = value_of(number, grid, kind);
+        } else {
+          const auto at = static_cast<std::size_t>(number);
+          codes[i] = row_.code[at];
+          values[i] = scale[g] * row_.level[at];
+        }
       }
     });
   }
@@ -97,12 +134,12 @@ class LearningLayer {
     const float* scale = floats(codes_.scale);
     const float* from = floats(gradient);
     float* to = parameters[place_].gradient.mutable_data_ptr<float>();
-    const auto top = static_cast<float>(codes_.scheme.levels() - 1);
+    const auto* codes = codes_.codes.const_data_ptr<std::uint8_t>();
     for_groups(codes_, [&](std::int64_t g, std::int64_t first, std::int64_t count) {
       for (std::int64_t i = first; i < first + count; ++i) {
         // Beyond the last code there is nothing to be had further out.
-        const bool inside = place[i] > -0.5f && place[i] < top + 0.5f;
-        to[i] += inside ? from[i] * scale[g] : 0.0f;
+        const bool inside = place[i] > -0.5f && place[i] < top_ + 0.5f;
+        to[i] += inside ? from[i] * scale[g] * step_at(codes[i]) : 0.0f;
       }
     });
   }
@@ -123,8 +160,24 @@ class LearningLayer {
     return parameters.size() - 1;
   }
 
+  // How far apart levels are around a code, in scales.
+  float step_at(std::uint8_t code) const {
+    if (row_.level.empty()) return 1;
+    const auto at = static_cast<std::size_t>(row_.number[code]);
+    const std::size_t low = at == 0 ? 0 : at - 1, high = std::min(at + 1, row_.level.size() - 1);
+    return (row_.level[high] - row_.level[low]) / static_cast<float>(high - low);
+  }
+
+  // Between the numbers of the levels on both sides of x scales, further on beyond the last.
+  float place_in_row(float x) const {
+    const auto& level = row_.level;
+    const auto above = std::upper_bound(level.begin() + 1, level.end() - 1, x);
+    const float high = *above, low = *(above - 1);
+    return static_cast<float>(above - level.begin() - 1) + (x - low) / (high - low);
+  }
+
   // Where the plain weight lies between the codes, but within the reach of its code.
-  static at::Tensor place_of(const QuantizedWeight& weight, const at::Tensor& plain) {
+  at::Tensor place_of(const QuantizedWeight& weight, const at::Tensor& plain) const {
     constexpr float kReach = 0.49f;
     const at::Tensor values = plain.contiguous();
     at::Tensor place = at::empty(values.sizes(), at::kFloat);
@@ -132,15 +185,17 @@ class LearningLayer {
     const float* scale = floats(weight.scale);
     const float* zero = floats(weight.zero);
     const auto* codes = weight.codes.const_data_ptr<std::uint8_t>();
-    const float middle = static_cast<float>(weight.scheme.levels()) / 2;
+    const bool even = row_.level.empty();
     const bool minimum = weight.scheme.zero_point == ZeroPoint::kMinimum;
     float* to = place.mutable_data_ptr<float>();
     for_groups(weight, [&](std::int64_t g, std::int64_t first, std::int64_t count) {
-      const float offset = zero != nullptr ? zero[g] : middle;
+      const float offset = zero != nullptr ? zero[g] : (top_ + 1) / 2;
       for (std::int64_t i = first; i < first + count; ++i) {
-        const auto code = static_cast<float>(codes[i]);
-        const float wish = minimum ? (from[i] - offset) / scale[g] : from[i] / scale[g] + offset;
-        to[i] = std::isfinite(wish) ? code + clamped(wish - code, -kReach, kReach) : code;
+        const auto number = static_cast<float>(even ? codes[i] : row_.number[codes[i]]);
+        const float wish = !even     ? place_in_row(from[i] / scale[g])
+                           : minimum ? (from[i] - offset) / scale[g]
+                                     : from[i] / scale[g] + offset;
+        to[i] = std::isfinite(wish) ? number + clamped(wish - number, -kReach, kReach) : number;
       }
     });
     return place;
@@ -157,7 +212,9 @@ class LearningLayer {
 
   Role role_;
   QuantizedWeight codes_;  // as they are
-  at::Tensor kept_;        // [O, I] uint8: of a mask; undefined: all
+  CodeRow row_;
+  float top_;        // the number of the last level
+  at::Tensor kept_;  // [O, I] uint8: of a mask; undefined: all
   bool free_scale_;
   at::Tensor values_;  // [O, I], a leaf
   std::size_t place_ = kNone, scale_ = kNone, minimum_ = kNone;
@@ -256,10 +313,6 @@ BlockRounding learn_rounding(const ModelConfig& config, const Block& rounded, co
   for (const Role role : kRoles) {
     const auto* codes = std::get_if<QuantizedWeight>(&rounded[role].weight);
     if (codes == nullptr) continue;
-    if (codes->scheme.table() || codes->scheme.floating()) {
-      result.held.push_back(role);
-      continue;
-    }
     LearningLayer& layer =
         layers.emplace_back(role, *codes, plain[role].weight, options.scales, parameters);
     block[role].weight = DenseWeight{layer.values()};

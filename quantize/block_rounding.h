@@ -1,7 +1,8 @@
 // Learns how the weights of one block are rounded, by gradients of the block's own outputs
 // (SignRound, Cheng et al. 2023, arXiv:2309.05516; BRECQ, Li et al. 2021, arXiv:2102.05426).
 //
-// A weight keeps a place u between the codes, and is the value of the nearest code; gradients pass
+// A weight keeps a place u between the codes (of a table or a number format: between the numbers of
+// its levels in their order), and is the value of the nearest code; gradients pass
 // through the rounding as if it were not there. u begins at the code that an earlier pass chose, as
 // near to the plain weight as that code allows, so that the start is that pass's block, bit by bit.
 //
@@ -30,7 +31,6 @@ struct BlockRoundingOptions {
 struct BlockRounding {
   Block block;
   std::vector<Role> learnt;          // layers whose rounding did
-  std::vector<Role> held;            // layers in codes of a table (IQ4_NL, FP8, ...): they stay
   std::int64_t codes = 0;            // of the layers that learnt
   std::int64_t changed = 0;          // codes that are others
   std::int64_t nonfinite_steps = 0;  // left out
@@ -40,7 +40,8 @@ struct BlockRounding {
 };
 
 // `rounded` has layers in codes, `plain` is the block before it was rounded (of the same widths;
-// weights that are 0 in a mask stay 0). Zeros of integer grids and scales of super-blocks stay.
+// weights that are 0 in a mask stay 0). Zeros of integer grids and scales of super-blocks
+// and number formats stay.
 // The same bits for any number of threads. Memory: values, gradients and moments of the block, 6 x
 // 4 bytes a weight, and the activations of 1024 tokens or a window with their graph.
 BlockRounding learn_rounding(const ModelConfig& config, const Block& rounded, const Block& plain,

@@ -23,6 +23,12 @@ class Levels {
   // The code of the nearest level, at a tie the even one; the outermost beyond them. Never -0.
   std::uint8_t nearest(float x) const;
 
+  // body(value, code) of every level but -0, in the order of the values.
+  template <class Body>
+  void for_ascending(const Body& body) const {
+    for (int i = 0; i < count_; ++i) body(sorted_[i].value, sorted_[i].code);
+  }
+
  private:
   friend Levels make_levels(BlockGrid grid);
   struct Level {

@@ -2,7 +2,9 @@
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/isin.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <gtest/gtest.h>
 
@@ -178,19 +180,26 @@ TEST_F(BlockRoundingTest, ZerosOfAMaskStay) {
   }
 }
 
-TEST_F(BlockRoundingTest, CodesOfTablesStay) {
-  Block start = plain_;
-  const QuantScheme table = block_scheme(BlockGrid::kIq4Nl);
-  for (const Role role : {Role::kDown, Role::kUp}) {
-    start[role].weight = rtn_quantize(dense(plain_[role].weight), table).weight;
+TEST_F(BlockRoundingTest, CodesOfTablesAndNumberFormatsLearnToo) {
+  for (const BlockGrid grid : {BlockGrid::kIq4Nl, BlockGrid::kMxfp4, BlockGrid::kFp8}) {
+    const QuantScheme scheme = block_scheme(grid);
+    const Block start = rounded(scheme, plain_);
+    const BlockRounding found = learn(start);
+    EXPECT_FALSE(found.kept_start);
+    EXPECT_EQ(found.learnt.size(), kRoles.size());
+    EXPECT_LT(error(found.block), 0.5 * error(start)) << to_string(grid);
+    for (const Role role : kRoles) {
+      EXPECT_NO_THROW(check(found.block[role].weight, "learnt"));
+      const auto& weight = std::get<QuantizedWeight>(found.block[role].weight);
+      const auto& old = std::get<QuantizedWeight>(start[role].weight);
+      EXPECT_EQ(at::equal(weight.scale, old.scale), grid != BlockGrid::kIq4Nl);
+      if (scheme.table()) {
+        const at::Tensor codes =
+            at::tensor({1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241});
+        EXPECT_TRUE(at::isin(weight.codes, codes).all().item<bool>());
+      }
+    }
   }
-  QuantScheme scheme;
-  scheme.group_size = 32;
-  start[Role::kGate].weight = rtn_quantize(dense(plain_[Role::kGate].weight), scheme).weight;
-  const BlockRounding found = learn(start);
-  EXPECT_EQ(found.held, (std::vector<Role>{Role::kUp, Role::kDown}));
-  EXPECT_EQ(found.learnt, std::vector<Role>{Role::kGate});
-  EXPECT_TRUE(at::equal(dense(found.block[Role::kUp].weight), dense(start[Role::kUp].weight)));
 }
 
 TEST_F(BlockRoundingTest, ScalesOfSuperBlocksStay) {
