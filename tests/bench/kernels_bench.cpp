@@ -10,6 +10,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "compress/kernels/causal_attention/causal_attention.h"
 #include "compress/kernels/convert/convert.h"
 #include "compress/kernels/dequantize_affine/dequantize_affine.h"
@@ -17,6 +21,7 @@
 #include "compress/kernels/ggml_blocks/ggml_blocks.h"
 #include "compress/kernels/log_softmax/log_softmax.h"
 #include "compress/kernels/packed_product/packed_product.h"
+#include "compress/kernels/quantized_product/quantized_product.h"
 #include "compress/kernels/rms_norm/rms_norm.h"
 #include "compress/kernels/rotate/rotate.h"
 
@@ -79,6 +84,50 @@ void product(State& state, const Variant& variant, std::int64_t rows, std::int64
   for (auto _ : state) packed_product(call, variant);
   count_rate(state, "FLOP/s", 2 * rows * inner * columns);
 }
+
+// x W^T with W in Q4_0's codes (groups of 32) and x rounded to 8 bits.
+void quantized(State& state, const Variant& variant, std::int64_t rows, std::int64_t inner,
+               std::int64_t columns) {
+  const auto x = noise(rows * inner, 1);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(columns * inner));
+  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i * 7 % 16);
+  std::vector<float> scale(codes.size() / 32, 0.5f), out(static_cast<std::size_t>(rows * columns));
+  const GridRows grid = {codes.data(), scale.data(), nullptr, columns,
+                         inner,        32,           4,       SecondParameter::none};
+  const QuantizedFormat format = format_for(grid);
+  const auto aligned = [](std::vector<std::uint8_t>& memory, std::int64_t bytes) {
+    memory.resize(static_cast<std::size_t>(bytes) + 64);
+    return memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64);
+  };
+  std::vector<std::uint8_t> packed, rounded;
+  auto* weights = aligned(packed, quantized_bytes(columns, inner, format));
+  quantized_pack(grid, format, weights);
+  const RoundedRows in = rounded_rows(aligned(rounded, rounded_bytes(rows, inner)), rows, inner);
+  round_rows({x.data(), inner, in}, variant);
+  const QuantizedProduct call = {
+      in, {weights, inner, columns, format}, nullptr, nullptr, out.data(), columns};
+  for (auto _ : state) quantized_product(call, variant);
+  count_rate(state, "OP/s", 2 * rows * inner * columns);
+  count_rate(state, "weights B/s", quantized_bytes(columns, inner, format));
+}
+
+#if defined(__x86_64__)
+// What one thread can do at most: 16 independent chains of vpdpbusd on registers.
+__attribute__((target("avx512f,avx512vnni"))) void integer_peak(State& state) {
+  constexpr int kChains = 16, kRounds = 1 << 12;
+  __m512i sums[kChains] = {};
+  const __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(2);
+  for (auto _ : state) {
+    for (int round = 0; round < kRounds; ++round) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kChains; ++i) sums[i] = _mm512_dpbusd_epi32(sums[i], a, b);
+#pragma GCC unroll 16
+      for (int i = 0; i < kChains; ++i) asm volatile("" : "+v"(sums[i]));
+    }
+  }
+  count_rate(state, "OP/s", 2LL * 64 * kChains * kRounds);
+}
+#endif
 
 constexpr std::int64_t kRows = 256;
 constexpr std::int64_t kHidden = 1536;
@@ -195,6 +244,9 @@ void register_variant(const Variant& v) {
   add("attention_decode_9x3_1024x64", [&v](State& s) { attention(s, v, 9, 3, 1, 1024, 64); });
   add("product_512x576x1536", [&v](State& s) { product(s, v, 512, 576, 1536); });
   add("product_512x1536x576", [&v](State& s) { product(s, v, 512, 1536, 576); });
+  add("quantized_512x2048x5632", [&v](State& s) { quantized(s, v, 512, 2048, 5632); });
+  add("quantized_512x576x1536", [&v](State& s) { quantized(s, v, 512, 576, 1536); });
+  add("quantized_1x4096x32768", [&v](State& s) { quantized(s, v, 1, 4096, 32768); });
   add("rms_norm", [&v](State& s) { norm(s, v); });
   add("rotate", [&v](State& s) { rotation(s, v); });
   add("silu", [&v](State& s) { gate(s, v, Activation::silu); });
@@ -213,6 +265,11 @@ void register_all() {
   for (const Variant& variant : variants()) {
     if (variant.supported()) register_variant(variant);
   }
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512vnni")) {
+    benchmark::RegisterBenchmark("integer_peak_of_a_thread", integer_peak)->UseRealTime();
+  }
+#endif
   for (const int bits : {3, 4, 8}) {
     const std::string name = "_codes_" + std::to_string(bits);
     benchmark::RegisterBenchmark(("pack" + name).c_str(),

@@ -30,32 +30,46 @@ struct GroupParameters {
   }
 };
 
-// Integer sums of one block for kTokens tokens.
-template <class V, int kBits, bool kOffset, int kTokens>
-ATTAR_INLINE void sum_block(const std::uint8_t* codes, const std::int8_t* x,
-                            const std::int32_t* offsets, typename V::Ints (&sums)[kTokens]) {
+// Integer sums of one block of kSlices slices for kTokens tokens, who read what they share once.
+template <class V, int kBits, bool kOffset, int kSlices, int kTokens>
+ATTAR_INLINE void sum_block(const std::uint8_t* const (&codes)[kSlices], const std::int8_t* x,
+                            const std::int32_t* offsets,
+                            typename V::Ints (&sums)[kSlices][kTokens]) {
 #pragma GCC unroll 16
-  for (int t = 0; t < kTokens; ++t) sums[t] = V::template start<kBits, kOffset>(offsets + t);
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (int s = 0; s < kSlices; ++s) {
+      sums[s][t] = V::template start<kBits, kOffset>(offsets + t);
+    }
+  }
 #pragma GCC unroll 8
   for (int q = 0; q < kBits; ++q) {
-    const auto line = V::load_codes(codes + q * kLine);
-    if constexpr (kBits == 4) {
-      const auto low = V::low_half(line), high = V::high_half(line);
+    decltype(V::load_codes(codes[0])) line[kSlices], high[kSlices];
+#pragma GCC unroll 2
+    for (int s = 0; s < kSlices; ++s) {
+      line[s] = V::load_codes(codes[s] + q * kLine);
+      if constexpr (kBits == 4) high[s] = V::high_half(line[s]), line[s] = V::low_half(line[s]);
+    }
 #pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) {
-        sums[t] = V::dot4(sums[t], low, x + t * kBlockInputs + 4 * q);
-        sums[t] = V::dot4(sums[t], high, x + t * kBlockInputs + 16 + 4 * q);
-      }
-    } else {
-#pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) {
-        sums[t] = V::dot8(sums[t], line, x + t * kBlockInputs + 4 * q);
+    for (int t = 0; t < kTokens; ++t) {
+      const std::int8_t* from = x + t * kBlockInputs + 4 * q;
+#pragma GCC unroll 2
+      for (int s = 0; s < kSlices; ++s) {
+        if constexpr (kBits == 4) {
+          sums[s][t] = V::dot4(sums[s][t], line[s], from);
+          sums[s][t] = V::dot4(sums[s][t], high[s], from + 16);
+        } else {
+          sums[s][t] = V::dot8(sums[s][t], line[s], from);
+        }
       }
     }
   }
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
-    sums[t] = V::template finish<kBits, kOffset>(sums[t], offsets + t);
+#pragma GCC unroll 2
+    for (int s = 0; s < kSlices; ++s) {
+      sums[s][t] = V::template finish<kBits, kOffset>(sums[s][t], offsets + t);
+    }
   }
 }
 
@@ -70,10 +84,11 @@ ATTAR_INLINE void write_slice(const QuantizedProduct& call, std::int64_t token, 
   V::store_first(call.out + at, sums, left);
 }
 
-// A slice of a panel for the tokens [token, token + kTokens) of one tile.
-template <class V, int kBits, SecondParameter kSecond, bool kHalf, int kTokens>
-ATTAR_INLINE void multiply_slice(const QuantizedProduct& call, const PanelSlice& slice,
-                                 std::int64_t token) {
+// kSlices slices, at the same place of panels that lie `panel` bytes apart, for the tokens
+// [token, token + kTokens) of one tile.
+template <class V, int kBits, SecondParameter kSecond, bool kHalf, int kSlices, int kTokens>
+ATTAR_INLINE void multiply_slices(const QuantizedProduct& call, const PanelSlice& slice,
+                                  std::int64_t panel, std::int64_t token) {
   constexpr std::int64_t kCodes = block_code_bytes(kBits);
   constexpr bool kOffset = kSecond == SecondParameter::none || kBits == 8;
   const RoundedRows& x = call.x;
@@ -85,64 +100,99 @@ ATTAR_INLINE void multiply_slice(const QuantizedProduct& call, const PanelSlice&
   const float* token_sums = x.sums + first;
   const std::int32_t* offsets = x.offsets + first;
 
-  typename V::Floats sums[kTokens];
+  typename V::Floats sums[kSlices][kTokens];
+  const std::uint8_t* codes[kSlices];
+#pragma GCC unroll 2
+  for (int s = 0; s < kSlices; ++s) {
+    codes[s] = slice.codes + s * panel + lane * 4;
 #pragma GCC unroll 16
-  for (int t = 0; t < kTokens; ++t) sums[t] = V::zeros();
+    for (int t = 0; t < kTokens; ++t) sums[s][t] = V::zeros();
+  }
   const std::uint8_t* at = slice.parameters;
-  const std::uint8_t* codes = slice.codes + lane * 4;
   // One token waits for memory: what comes later is asked for in time, parameters too.
   constexpr std::int64_t kParameters = group_parameter_bytes({kBits, kSecond, kHalf, kBlockInputs});
   const std::uint8_t* ahead = slice.parameters + V::kAhead;
   const std::int64_t step = panel_bytes(x.inner, call.layer.format) / blocks;
   for (std::int64_t b = 0; b < blocks; at += kParameters) {
-    const auto group = GroupParameters<V, kSecond, kHalf>::load(at, lane);
+    GroupParameters<V, kSecond, kHalf> group[kSlices];
+#pragma GCC unroll 2
+    for (int s = 0; s < kSlices; ++s) {
+      group[s] = GroupParameters<V, kSecond, kHalf>::load(at + s * panel, lane);
+    }
     const std::int64_t end = b + group_blocks < blocks ? b + group_blocks : blocks;
     for (; b < end; ++b) {
       if constexpr (kTokens == 1) V::prefetch(ahead, kCodes + kParameters);
       ahead += step;
-      typename V::Ints whole[kTokens];
-      sum_block<V, kBits, kOffset>(codes, values, offsets, whole);
+      typename V::Ints whole[kSlices][kTokens];
+      sum_block<V, kBits, kOffset, kSlices, kTokens>(codes, values, offsets, whole);
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
-        sums[t] = V::fused(V::mul(group.scale, V::broadcast(scales + t)), V::to_floats(whole[t]),
-                           sums[t]);
-        if constexpr (kSecond == SecondParameter::minimum) {
-          sums[t] = V::fused(group.second, V::broadcast(token_sums + t), sums[t]);
-        }
-        if constexpr (kSecond == SecondParameter::zero) {
-          sums[t] = V::fused_negated(group.second, V::broadcast(token_sums + t), sums[t]);
+#pragma GCC unroll 2
+        for (int s = 0; s < kSlices; ++s) {
+          sums[s][t] = V::fused(V::mul(group[s].scale, V::broadcast(scales + t)),
+                                V::to_floats(whole[s][t]), sums[s][t]);
+          if constexpr (kSecond == SecondParameter::minimum) {
+            sums[s][t] = V::fused(group[s].second, V::broadcast(token_sums + t), sums[s][t]);
+          }
+          if constexpr (kSecond == SecondParameter::zero) {
+            sums[s][t] =
+                V::fused_negated(group[s].second, V::broadcast(token_sums + t), sums[s][t]);
+          }
         }
       }
-      codes += kCodes;
+#pragma GCC unroll 2
+      for (int s = 0; s < kSlices; ++s) codes[s] += kCodes;
       values += x.tile * kBlockInputs;
       scales += x.tile;
       token_sums += x.tile;
       offsets += x.tile;
     }
   }
+#pragma GCC unroll 2
+  for (int s = 0; s < kSlices; ++s) {
 #pragma GCC unroll 16
-  for (int t = 0; t < kTokens; ++t) write_slice<V>(call, token + t, slice.output, sums[t]);
+    for (int t = 0; t < kTokens; ++t) {
+      write_slice<V>(call, token + t, slice.output + s * kPanelOutputs, sums[s][t]);
+    }
+  }
 }
 
 template <class V, int kBits, SecondParameter kSecond, bool kHalf>
 void multiply_task(const QuantizedProduct& call, const QuantizedTask& task) {
   const std::int64_t inner = call.layer.inner, whole = panel_bytes(inner, call.layer.format);
   const std::int64_t header = panel_parameter_bytes(inner, call.layer.format);
-  for (std::int64_t panel = task.panel_begin; panel < task.panel_end; ++panel) {
+  const std::int64_t begin = task.tile_begin * call.x.tile;
+  const std::int64_t last = task.tile_end * call.x.tile;
+  const std::int64_t end = last < call.x.rows ? last : call.x.rows;
+  for (std::int64_t panel = task.panel_begin; panel < task.panel_end;) {
     const auto* at = static_cast<const std::uint8_t*>(call.layer.weights) + panel * whole;
+    std::int64_t together = 1;
+    if constexpr (V::kPairTokens > 0) {
+      const bool pair = panel + 1 < task.panel_end && end - begin >= V::kPairTokens;
+      together = pair ? 2 : 1;
+    }
     for (std::int64_t lane = 0; lane < kPanelOutputs; lane += V::kLanes) {
       const PanelSlice slice{at, at + header, panel * kPanelOutputs + lane};
-      std::int64_t token = task.tile_begin * call.x.tile, end = task.tile_end * call.x.tile;
-      if (end > call.x.rows) end = call.x.rows;
+      std::int64_t token = begin;
+      if constexpr (V::kPairTokens > 0) {
+        for (; together == 2 && token + V::kPairTokens <= end; token += V::kPairTokens) {
+          multiply_slices<V, kBits, kSecond, kHalf, 2, V::kPairTokens>(call, slice, whole, token);
+        }
+      }
       if constexpr (V::kTokens > 1) {
-        for (; token + V::kTokens <= end; token += V::kTokens) {
-          multiply_slice<V, kBits, kSecond, kHalf, V::kTokens>(call, slice, token);
+        for (; together == 1 && token + V::kTokens <= end; token += V::kTokens) {
+          multiply_slices<V, kBits, kSecond, kHalf, 1, V::kTokens>(call, slice, whole, token);
         }
       }
       for (; token < end; ++token) {
-        multiply_slice<V, kBits, kSecond, kHalf, 1>(call, slice, token);
+        for (std::int64_t s = 0; s < together; ++s) {
+          const PanelSlice one{slice.parameters + s * whole, slice.codes + s * whole,
+                               slice.output + s * kPanelOutputs};
+          multiply_slices<V, kBits, kSecond, kHalf, 1, 1>(call, one, whole, token);
+        }
       }
     }
+    panel += together;
   }
 }
 

@@ -8,6 +8,7 @@ namespace {
 struct VectorsPortable {
   static constexpr int kLanes = 16;
   static constexpr int kTokens = 1;
+  static constexpr int kPairTokens = 0;
   static constexpr std::int64_t kAhead = 0;
   struct Floats {
     float lane[kLanes];

@@ -14,6 +14,7 @@ struct Vectors256 {
   typedef __m256i Ints;
   static constexpr int kLanes = 8;
   static constexpr int kTokens = 4;
+  static constexpr int kPairTokens = 0;  // of two panels side by side; 0: never
   static constexpr std::int64_t kAhead = 8192;
 
   ATTAR_INLINE void prefetch(const std::uint8_t* from, std::int64_t bytes) {

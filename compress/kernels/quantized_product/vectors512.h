@@ -13,6 +13,7 @@ struct Vectors512 {
   typedef __m512i Ints;
   static constexpr int kLanes = 16;
   static constexpr int kTokens = 8;
+  static constexpr int kPairTokens = 4;  // of two panels side by side; 0: never
   static constexpr std::int64_t kAhead = 8192;
 
   ATTAR_INLINE void prefetch(const std::uint8_t* from, std::int64_t bytes) {

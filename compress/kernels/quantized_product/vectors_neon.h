@@ -21,6 +21,7 @@ struct VectorsNeon {
   };
   static constexpr int kLanes = 16;
   static constexpr int kTokens = 4;
+  static constexpr int kPairTokens = 0;  // of two panels side by side; 0: never
   static constexpr std::int64_t kAhead = 1024;
 
   ATTAR_INLINE void prefetch(const std::uint8_t* from, std::int64_t bytes) {
