@@ -118,6 +118,22 @@ void clear_leftovers(const fs::path& work) {
   throw;
 }
 
+// Codes, scales and zeros of the linear layers, in bits a weight. Some passes choose the grid
+// themselves, so the plan does not know.
+double bits_of(const Model& model) {
+  double bits = 0, weights = 0;
+  for (std::int64_t i = 0; i < model.config().layers; ++i) {
+    const Block block = model.block(i);
+    for (const Role role : kRoles) {
+      const WeightShape shape = shape_of(block[role].weight);
+      bits += 8 * static_cast<double>(stored_bytes(block[role].weight));
+      weights += static_cast<double>(shape.out * shape.in);
+    }
+    model.done_with_block(i);
+  }
+  return bits / weights;
+}
+
 void write_files(RunRecord& record, const fs::path& work, RunResult& result) {
   for (const ExportStep& step : record.recipe.exports) {
     if (step.options.format == ExportFormat::kGguf) continue;
@@ -171,6 +187,7 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
     phases.start(folder.resumed());
     const Model model = phases.run_passes(Model(source), pass_phases);
     passes_done = true;
+    record.bits_per_weight = bits_of(model);
     phases.measure(model);
     phases.export_and_verify(model);
     record.peak_rss_bytes = io::peak_rss_bytes();

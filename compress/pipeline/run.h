@@ -36,6 +36,7 @@ struct RunRecord {
   std::int64_t model_bytes = 0;
   Plan plan;
   std::vector<std::vector<PassReport>> reports;  // [pass][block]
+  double bits_per_weight = 0;                    // of the linear layers, as the passes left them
   Measurements measured;
   std::optional<GateVerdict> gate;
   std::vector<ExportReport> exports;

@@ -160,7 +160,7 @@ ordered_json results_of(const RunRecord& record) {
     results["results"][text.step.name] = entry;
   }
   ordered_json own = {{"texts", texts_of(record.measured.texts)},
-                      {"bits_per_weight", record.plan.bits_per_weight},
+                      {"bits_per_weight", record.bits_per_weight},
                       {"source_bytes", record.model_bytes},
                       {"exports", exports_of(record)},
                       {"passes", passes_of(record)}};

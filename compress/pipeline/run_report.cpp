@@ -32,7 +32,7 @@ void add_sizes(const RunRecord& record, Rows& rows) {
                     readable_bytes(record.exports[index].bytes), "", ""});
   }
   rows.push_back(
-      {"bits a weight in the blocks", "", number(record.plan.bits_per_weight, "%.3f"), "", ""});
+      {"bits a weight in the blocks", "", number(record.bits_per_weight, "%.3f"), "", ""});
 }
 
 void add_texts(const RunRecord& record, Rows& rows) {

@@ -1,5 +1,7 @@
 """quantize.autoround on a model that knows something: stories260K at three bits."""
 
+import json
+
 import pytest
 
 from attar_program import attar as program
@@ -43,6 +45,8 @@ def test_it_also_learns_where_the_formats_were_chosen(folder):
     print(f"KL behind fit {before:.4f}, learnt {after:.4f}")
     assert after < 0.97 * before
     assert len(notes(folder / "fit_learnt", "autorounded")) == 5
+    results = json.loads((folder / "fit_learnt/results.json").read_text())
+    assert 3.2 < results["attar"]["bits_per_weight"] <= 3.5  # the plan did not know
 
 
 def test_a_fit_killed_between_blocks_ends_in_the_same_bytes(folder):
