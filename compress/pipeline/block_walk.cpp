@@ -101,17 +101,14 @@ BlockWalk::BlockWalk(const Model& model, const at::Tensor& ids, CacheType cache)
 
 void BlockWalk::step() {
   if (next_ == model_.config().layers) return;
-  const Block block = model_.block(next_);
-  if (runner_) {
-    runner_->take(block);
-  } else {
-    runner_.emplace(model_.config(), block, rope_, std::make_shared<ForwardMemory>(),
-                    Arithmetic::kExact, cache_);
+  {
+    // Not kept for the next block: of two models that walk side by side one at a time is ready.
+    BlockRunner runner(model_.config(), model_.block(next_), rope_,
+                       std::make_shared<ForwardMemory>(), Arithmetic::kExact, cache_);
+    for (std::int64_t window = 0; window < hidden_.size(0); ++window) {
+      runner.advance(hidden_.narrow(0, window, 1));
+    }
   }
-  for (std::int64_t window = 0; window < hidden_.size(0); ++window) {
-    runner_->advance(hidden_.narrow(0, window, 1));
-  }
-  if (next_ + 1 == model_.config().layers) runner_.reset();
   model_.done_with_block(next_++);
 }
 

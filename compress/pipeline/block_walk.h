@@ -33,7 +33,6 @@ class BlockWalk {
   RopeTable rope_;
   at::Tensor hidden_;  // [N, T, hidden]
   std::int64_t next_ = 0;
-  std::optional<BlockRunner> runner_;  // of one block after the other
 };
 
 // Windows of text, and which tokens of them are to be foretold.

@@ -85,8 +85,10 @@ std::int64_t weighting_peak_bytes(const ModelConfig& config, std::int64_t length
 std::int64_t divergence_peak_bytes(const ModelConfig& config, std::int64_t tokens,
                                    std::int64_t length, std::int64_t heads) {
   const std::int64_t hidden = 2 * tokens * config.hidden * kFloat;
-  const std::int64_t block =
-      block_parameters(config) * (kFloat + 2) + forward_bytes(config, length);
+  // One block made ready, as the file has it, and gate and up on their way from one to the other.
+  const std::int64_t block = block_parameters(config) * (kFloat + 2) +
+                             2 * config.hidden * config.ffn * kFloat +
+                             forward_bytes(config, length);
   const std::int64_t head = heads * config.vocabulary * config.hidden * kFloat;
   const std::int64_t logits =
       2 * heads * std::min<std::int64_t>(tokens, 256) * config.vocabulary * kFloat;

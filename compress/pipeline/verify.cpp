@@ -59,8 +59,9 @@ LogitAgreement compare_logits(const Model& a, const Model& b, const at::Tensor& 
     second.step();
   }
   const std::int64_t rows = ids.numel();
-  return agreement(linalg::product(first.normed(0, rows), dense(a.head())),
-                   linalg::product(second.normed(0, rows), dense(b.head())));
+  // One head after the other is in memory.
+  const at::Tensor logits = linalg::product(first.normed(0, rows), dense(a.head()));
+  return agreement(logits, linalg::product(second.normed(0, rows), dense(b.head())));
 }
 
 VerifyReport verify_export(const Model& model, const ExportReport& exported,
