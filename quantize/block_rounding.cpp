@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "compress/core/allocator.h"
 #include "compress/core/forward.h"
 #include "compress/core/group_search.h"
 #include "compress/core/levels.h"
@@ -304,6 +305,7 @@ class Learner {
 BlockRounding learn_rounding(const ModelConfig& config, const Block& rounded, const Block& plain,
                              const BlockEnds& ends, const BlockRoundingOptions& options,
                              const RunContext& context) {
+  const KeepLargeBlocks kept;
   BlockRounding result;
   result.block = rounded;
   std::vector<Parameter> parameters;

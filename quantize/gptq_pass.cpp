@@ -1,10 +1,12 @@
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "compress/calibrate/layer_walk.h"
-#include "compress/linalg/corrected_target.h"
+#include "compress/linalg/decomposition.h"
 #include "quantize/gptq.h"
 #include "quantize/passes.h"
 
@@ -46,9 +48,14 @@ std::int64_t GptqPass::working_bytes(const ModelConfig& config) const {
     const LinearShape shape = shape_of(config, role);
     const std::int64_t square = shape.in * shape.in, weight = shape.out * shape.in;
     most = std::max({most, 20 * square + 4 * weight, 12 * square + 5 * 4 * weight});
-    // H, the cross products, a damped copy and its factor; weight, target and change in float64.
+    // H, the cross products, the inverse factor and what it was worked out with; the weight, its
+    // change and their sum, strips of them in float64. Then what is above, the cross products
+    // beside it while other layers of the input wait.
     if (config_.towards_dense > 0) {
-      most = std::max({most, 32 * square + 28 * weight, 28 * square + 8 * weight});
+      constexpr std::int64_t kStrips = 4 * 8 * 512;
+      const std::int64_t waiting = role == Role::kDown || role == Role::kOutput ? 0 : 8 * square;
+      most = std::max({most, 26 * square + 12 * weight + kStrips * shape.in,
+                       20 * square + 12 * weight + waiting, 12 * square + 24 * weight + waiting});
     }
   }
   return most;
@@ -57,21 +64,32 @@ std::int64_t GptqPass::working_bytes(const ModelConfig& config) const {
 at::Tensor GptqPass::aim(const at::Tensor& weight, const at::Tensor& gram,
                          const linalg::CrossGram* cross) const {
   if (cross == nullptr) return weight;
-  const at::Tensor values = weight.to(at::kDouble);
-  const at::Tensor whole =
-      linalg::corrected_target(values, values.mm(cross->gram), gram, config_.damping);
-  if (!whole.defined()) return weight;
+  // linalg::corrected_target, but a strip of rows at a time in float64.
+  const double lambda = config_.damping * gram.diagonal().mean().item<double>();
+  at::Tensor damped = gram.clone(at::MemoryFormat::Contiguous);
+  damped.diagonal().add_(lambda);
+  const linalg::RightSolver solver(std::move(damped));
+  if (!solver.ok()) return weight;
+  constexpr std::int64_t kRows = 512;
+  at::Tensor change = at::empty(weight.sizes(), at::kFloat);
+  double moved = 0, size = 0;
+  for (std::int64_t row = 0; row < weight.size(0); row += kRows) {
+    const std::int64_t count = std::min(kRows, weight.size(0) - row);
+    const at::Tensor values = weight.narrow(0, row, count).to(at::kDouble);
+    const at::Tensor step = solver.solve(values.mm(cross->gram) + lambda * values) - values;
+    moved += step.square().sum(1).sum().item<double>();
+    size += values.square().sum(1).sum().item<double>();
+    change.narrow(0, row, count).copy_(step);
+  }
   // Far from the weight is where little text says much.
   constexpr double kFar = 0.3;
-  const at::Tensor change = whole - values;
-  const double far = change.norm().item<double>() / values.norm().item<double>();
-  const double share = std::min(config_.towards_dense, kFar / far);
-  return share > 0 ? (values + share * change).to(at::kFloat) : weight;
+  const double share = std::min(config_.towards_dense, kFar / std::sqrt(moved / size));
+  return share > 0 ? weight + share * change : weight;
 }
 
 void GptqPass::run_block(BlockWork& work) const {
   const auto change = [&](Site site, const linalg::GramStatistics& statistics,
-                          const linalg::CrossGram* cross) {
+                          linalg::CrossGram* cross) {
     record_dropped(work, site, statistics);
     for (const Role role : kRoles) {
       if (site_of(role) != site) continue;
@@ -86,6 +104,9 @@ void GptqPass::run_block(BlockWork& work) const {
       GptqOptions options = options_of(config_, work.context.strict);
       options.keep = kept_positions(work.block[role].weight);
       at::Tensor target = aim(dense(work.block[role].weight), statistics.gram, cross);
+      if (cross != nullptr && (role == Role::kOutput || role == Role::kDown)) {
+        cross->gram.reset();  // n^2 doubles, which nobody else reads
+      }
       if (options.keep.defined()) target = target * options.keep;
       GptqResult result = gptq_quantize(target, statistics.gram, *decision.scheme, options, layer);
       if (!result.dead_columns.empty()) {
@@ -111,11 +132,9 @@ void GptqPass::run_block(BlockWork& work) const {
                             });
     return;
   }
-  work.stream->sequential(
-      work.block, work.original, work.context,
-      [&](Site site, const linalg::GramStatistics& statistics, const linalg::CrossGram& cross) {
-        change(site, statistics, &cross);
-      });
+  work.stream->sequential(work.block, work.original, work.context,
+                          [&](Site site, const linalg::GramStatistics& statistics,
+                              linalg::CrossGram& cross) { change(site, statistics, &cross); });
 }
 
 }  // namespace attar

@@ -234,7 +234,7 @@ void BlockStream::sequential(
     const Block& block, const RunContext& context,
     const std::function<void(Site, const linalg::GramStatistics&)>& change) {
   visit(block, nullptr, context,
-        [&](Site site, const linalg::GramStatistics& statistics, const linalg::CrossGram*) {
+        [&](Site site, const linalg::GramStatistics& statistics, linalg::CrossGram*) {
           change(site, statistics);
         });
 }
@@ -244,7 +244,7 @@ void BlockStream::sequential(const Block& block, const Block& original, const Ru
   require<std::logic_error>(state_->dense.has_value(), "calibration",
                             "no dense stream: ask for it by Needs::dense_stream");
   visit(block, &original, context,
-        [&](Site site, const linalg::GramStatistics& statistics, const linalg::CrossGram* cross) {
+        [&](Site site, const linalg::GramStatistics& statistics, linalg::CrossGram* cross) {
           change(site, statistics, *cross);
         });
 }
@@ -299,6 +299,8 @@ void BlockStream::visit(const Block& block, const Block* original, const RunCont
     std::optional<linalg::CrossGram> crossed;
     if (cross) crossed = cross->finish();
     if (residual) crossed->residual = residual->finish().gram;
+    cross.reset();  // the float32 sums of a finished one are n^2 as well
+    residual.reset();
     if (site == Site::kDownInput) {
       // The last statistics are mostly the widest: weights and rows of the forward pass, which
       // nobody needs any more, do not stay beside what the change works with.

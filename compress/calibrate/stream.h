@@ -78,9 +78,9 @@ class BlockStream {
   // The same with StreamOptions::dense_stream. `original` is the block that the unchanged model has
   // here; `cross` is X_dense X^T, its inputs at the site against those that `block` sees, for
   // refits whose target is the dense output (ALGOS 1.3). Rows of `cross` are the original's input
-  // columns, of which there may be more.
-  using DenseChange = std::function<void(Site, const linalg::GramStatistics& statistics,
-                                         const linalg::CrossGram& cross)>;
+  // columns, of which there may be more. It is the caller's, who may give its memory back.
+  using DenseChange =
+      std::function<void(Site, const linalg::GramStatistics& statistics, linalg::CrossGram& cross)>;
   void sequential(const Block& block, const Block& original, const RunContext& context,
                   const DenseChange& change);
 
@@ -97,7 +97,7 @@ class BlockStream {
 
  private:
   struct State;
-  using Visit = std::function<void(Site, const linalg::GramStatistics&, const linalg::CrossGram*)>;
+  using Visit = std::function<void(Site, const linalg::GramStatistics&, linalg::CrossGram*)>;
   void visit(const Block& block, const Block* original, const RunContext& context,
              const Visit& change);
 

@@ -9,9 +9,10 @@ namespace attar::linalg {
 at::Tensor corrected_target(const at::Tensor& weight, const at::Tensor& target,
                             const at::Tensor& gram, double damping) {
   const double lambda = damping * gram.diagonal().mean().item<double>();
-  const at::Tensor damped = gram.clone();
+  at::Tensor damped = gram.clone(at::MemoryFormat::Contiguous);
   damped.diagonal().add_(lambda);
-  return solve_right(target + lambda * weight, damped);
+  const RightSolver solver(std::move(damped));
+  return solver.ok() ? solver.solve(target + lambda * weight) : at::Tensor();
 }
 
 }  // namespace attar::linalg

@@ -73,11 +73,18 @@ at::Tensor square_root(const at::Tensor& matrix) {
   return eigen.vectors.narrow(1, 0, rank) * eigen.values.narrow(0, 0, rank).sqrt();
 }
 
+RightSolver::RightSolver(at::Tensor matrix) {
+  TriangularFactor lower = linalg::cholesky(std::move(matrix));
+  if (lower.ok()) inverse_ = invert_lower(std::move(lower.factor));
+}
+
+at::Tensor RightSolver::solve(const at::Tensor& right) const {
+  return right.mm(inverse_.t()).mm(inverse_);
+}
+
 at::Tensor solve_right(const at::Tensor& right, const at::Tensor& matrix) {
-  const TriangularFactor lower = linalg::cholesky(matrix.clone(at::MemoryFormat::Contiguous));
-  if (!lower.ok()) return {};
-  const at::Tensor inverse = invert_lower(lower.factor);  // A^-1 = inverse^T inverse
-  return right.mm(inverse.t()).mm(inverse);
+  const RightSolver solver(matrix.clone(at::MemoryFormat::Contiguous));
+  return solver.ok() ? solver.solve(right) : at::Tensor();
 }
 
 }  // namespace attar::linalg

@@ -35,9 +35,21 @@ ThinSvd thin_svd(const at::Tensor& matrix);
 //   matrix  [n, n] double, symmetric; returns [n, rank] double
 at::Tensor square_root(const at::Tensor& matrix);
 
-// X = right A^-1 for a symmetric positive definite A: two triangular products.
-//   matrix  [n, n] double, right [m, n] double
-// Undefined when the matrix is not positive definite: callers climb a ladder of damping.
+// X = right A^-1 for a symmetric positive definite A and one right side after the other: two
+// triangular products each.
+class RightSolver {
+ public:
+  // [n, n] double, contiguous, taken over: its memory becomes that of the inverse factor.
+  explicit RightSolver(at::Tensor matrix);
+  // False when the matrix is not positive definite: callers climb a ladder of damping.
+  bool ok() const { return inverse_.defined(); }
+  at::Tensor solve(const at::Tensor& right) const;  // [m, n] double
+
+ private:
+  at::Tensor inverse_;  // of the lower factor: A^-1 = inverse^T inverse
+};
+
+// The same for one right side. Undefined when the matrix is not positive definite.
 at::Tensor solve_right(const at::Tensor& right, const at::Tensor& matrix);
 
 }  // namespace attar::linalg
