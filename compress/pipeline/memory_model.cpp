@@ -29,6 +29,11 @@ std::int64_t embedding_bytes(const ModelConfig& config) {
   return config.vocabulary * config.hidden * 2;
 }
 
+// And a head of its own, which weights of tokens are worked out with.
+std::int64_t head_bytes(const ModelConfig& config) {
+  return config.tied_head ? 0 : embedding_bytes(config);
+}
+
 // Rows of one batch that a prepared block holds on to (ForwardMemory).
 std::int64_t forward_bytes(const ModelConfig& config, std::int64_t rows) {
   const std::int64_t width =
@@ -65,7 +70,7 @@ std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationSh
   const std::int64_t activations = lanes * tokens * (config.hidden + widest) * kFloat + targets;
   const std::int64_t codes = block_parameters(config) * 9 / 8;  // of layers that are done
   const std::int64_t always = program_bytes(config) + activations + source_bytes + codes +
-                              (tokens > 0 ? embedding_bytes(config) : 0);
+                              (tokens > 0 ? embedding_bytes(config) + head_bytes(config) : 0);
   if (tokens == 0) return always + working_bytes;
   // While the widest statistics are summed up: sums in float64, the newest tokens in float32,
   // and those packed for their product.
