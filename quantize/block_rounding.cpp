@@ -64,7 +64,9 @@ CodeRow code_row(const QuantScheme& scheme) {
     levels->for_ascending([&](float value, std::uint8_t code) { row.add(value, code); });
   }
   if (row.level.empty()) return row;
-  row.number.resize(256);
+  // -0 is no level of its own.
+  const auto zero = std::find(row.level.begin(), row.level.end(), 0.0f) - row.level.begin();
+  row.number.assign(256, scheme.table() ? 0 : static_cast<int>(zero));
   for (std::size_t i = 0; i < row.code.size(); ++i) row.number[row.code[i]] = static_cast<int>(i);
   return row;
 }
