@@ -36,8 +36,8 @@ void check_input(const at::Tensor& weight, const at::Tensor& hessian,
   require<UsageError>(options.damping >= 0 && options.damping <= 1, where,
                       "damping must be in [0, 1], got ", options.damping);
   require<UsageError>(
-      !options.scheme || options.scheme->zero_point != ZeroPoint::kMinimum, where,
-      "a grid of real minima need not hold 0; use a symmetric one or integer zeros");
+      !options.scheme || options.scheme->holds_zero(), where,
+      "a grid of real minima or of a table need not hold 0; use a symmetric one or integer zeros");
   check_pattern(pattern, n, where);
   if (options.scheme) check_scheme(*options.scheme, n);
   check_finite(weight, where);

@@ -44,21 +44,23 @@ std::int64_t AutoroundPass::working_bytes(const ModelConfig& config) const {
 
 void AutoroundPass::run_block(BlockWork& work) const {
   const auto since = std::chrono::steady_clock::now();
-  bool any = false, before_codes = false;
+  bool learns = false, in_codes_before = false;
   for (const Role role : kRoles) {
     if (!in_codes(work.block[role].weight)) {
       record_skipped(work, role, "not in codes");
-      continue;
+    } else if (in_codes(work.original[role].weight)) {
+      record_skipped(work, role, "in codes before, so its plain weights are gone");
+      in_codes_before = true;
+    } else {
+      learns = true;
     }
-    any = true;
-    before_codes = before_codes || in_codes(work.original[role].weight);
   }
-  require<UsageError>(any || work.index > 0, kName,
-                      "no layer of the first block is in codes; put it behind a pass that rounds");
-  require<UsageError>(!before_codes, kName,
+  require<UsageError>(learns || !alone_ || !in_codes_before, kName,
                       "the weights before rounding are gone: it must follow the pass that rounds, "
                       "with block-wise passes alone between them");
-  if (!any) return;
+  require<UsageError>(learns || !alone_ || work.index > 0, kName,
+                      "no layer of the first block is in codes; put it behind a pass that rounds");
+  if (!learns) return;
 
   const BlockEnds ends =
       work.stream->ends(work.block, work.original, config_.towards_dense, work.context);

@@ -35,7 +35,10 @@ class AutoroundPass final : public BlockwisePass {
       "Behind a pass that rounds: learns, block by block, which way each weight goes (SignRound, "
       "Cheng et al. 2023, arXiv:2309.05516, from GPTQ's codes).";
 
-  explicit AutoroundPass(AutoroundConfig config) : config_(config) {}
+  // Not `alone`: part of a pass that knows which layers it rounds, so a block without any is no
+  // mistake.
+  explicit AutoroundPass(AutoroundConfig config, bool alone = true)
+      : config_(config), alone_(alone) {}
   std::string_view name() const override { return kName; }
   Needs needs() const override {
     return {.calibration = true, .dense_stream = true, .block_outputs = true};
@@ -50,6 +53,7 @@ class AutoroundPass final : public BlockwisePass {
 
  private:
   AutoroundConfig config_;
+  bool alone_;
 };
 
 }  // namespace attar

@@ -80,7 +80,7 @@ class LearningLayer {
         codes_(start),
         row_(code_row(start.scheme)),
         top_(static_cast<float>(row_.count(start.scheme) - 1)),
-        kept_(kept_positions(plain)),
+        kept_(start.scheme.holds_zero() ? kept_positions(plain) : at::Tensor()),
         free_scale_(scales && (start.scheme.block == BlockGrid::kNone ||
                                start.scheme.block == BlockGrid::kIq4Nl)) {
     codes_.codes = start.codes.clone();
@@ -208,7 +208,7 @@ class LearningLayer {
     at::Tensor result = values.clone();
     auto* out = result.mutable_data_ptr<float>();
     for (std::int64_t i = 0; i < result.numel(); ++i) {
-      out[i] = round(out[i], codes_.scheme.scale_type);
+      if (out[i] != 0) out[i] = round(out[i], codes_.scheme.scale_type);
     }
     return result;
   }
@@ -316,7 +316,7 @@ BlockRounding learn_rounding(const ModelConfig& config, const Block& rounded, co
   std::vector<at::Tensor> values;
   for (const Role role : kRoles) {
     const auto* codes = std::get_if<QuantizedWeight>(&rounded[role].weight);
-    if (codes == nullptr) continue;
+    if (codes == nullptr || std::holds_alternative<QuantizedWeight>(plain[role].weight)) continue;
     LearningLayer& layer =
         layers.emplace_back(role, *codes, plain[role].weight, options.scales, parameters);
     block[role].weight = DenseWeight{layer.values()};

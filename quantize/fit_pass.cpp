@@ -104,6 +104,21 @@ std::unique_ptr<Pass> rounding(const Formats& formats, const json& options) {
   return std::make_unique<RoundingPass>(std::move(config));
 }
 
+// What an interrupted run left of a block; nothing where it is not there or damaged.
+std::optional<BlockOutcome> finished_block(const FolderModelStore& kept, std::int64_t index,
+                                           const std::filesystem::path& reports) {
+  if (!std::filesystem::exists(reports)) return std::nullopt;
+  try {
+    std::optional<Block> block = kept.read(index);
+    if (!block) return std::nullopt;
+    return BlockOutcome{*block, io::load_json(reports).get<std::vector<PassReport>>()};
+  } catch (const BadInput&) {
+    return std::nullopt;
+  } catch (const json::exception&) {
+    return std::nullopt;
+  }
+}
+
 // Holds a choice against held-out text.
 class Judge {
  public:
@@ -237,7 +252,9 @@ void FitPass::round(ModelWork& work, const Formats& formats) const {
   } else {
     if (has("awq")) passes.push_back(rounding<AwqPass>(formats, json::object()));
     passes.push_back(rounding<GptqPass>(formats, json::object()));
-    if (has("autoround")) passes.push_back(std::make_unique<AutoroundPass>(AutoroundConfig{}));
+    if (has("autoround")) {
+      passes.push_back(std::make_unique<AutoroundPass>(AutoroundConfig{}, /*alone=*/false));
+    }
   }
   plan_passes(passes, work.input.config());
   std::vector<const BlockwisePass*> blockwise;
@@ -268,10 +285,8 @@ void FitPass::round(ModelWork& work, const Formats& formats) const {
   run_blockwise(
       blockwise, work.output, stream.get(), work.context,
       [&](std::int64_t index) -> std::optional<BlockOutcome> {
-        if (!std::filesystem::exists(reports_of(index))) return std::nullopt;
-        BlockOutcome done{*kept.read(index),
-                          io::load_json(reports_of(index)).get<std::vector<PassReport>>()};
-        take(index, done);
+        std::optional<BlockOutcome> done = finished_block(kept, index, reports_of(index));
+        if (done) take(index, *done);
         return done;
       },
       [&](std::int64_t index, const BlockOutcome& outcome) {

@@ -69,7 +69,11 @@ class FitPass final : public ModelPass {
   explicit FitPass(FitConfig config);
   std::string_view name() const override { return kName; }
   Needs needs() const override {
-    return {.calibration = true, .teacher = true, .statistics = config_.method != "rtn"};
+    return {.calibration = true,
+            .teacher = true,
+            .dense_stream = config_.method != "rtn",
+            .block_outputs = config_.method.ends_with("autoround"),
+            .statistics = config_.method != "rtn"};
   }
   double learning_tokens(std::int64_t length) const override;
   nlohmann::json options() const override { return write_fields(config_); }

@@ -121,7 +121,8 @@ GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
   const std::vector<double> diagonal = linalg::diagonal_of(h);
   const double mean_diagonal = linalg::mean_of(diagonal);
   SweepPlan plan{{}, processing_order(diagonal, options.act_order), options.block_size};
-  if (options.keep.defined()) plan.keep = options.keep.to(at::kByte).contiguous();
+  if (options.keep.defined() && scheme.holds_zero())
+    plan.keep = options.keep.to(at::kByte).contiguous();
   linalg::DampedInverse inverse = linalg::damped_inverse(h, plan.order, options.damping);
   plan.upper = std::move(inverse.upper);
   result.damping = inverse.damping;

@@ -25,7 +25,8 @@ struct GptqOptions {
   // Left out where float32 does not hold the products of these numbers.
   int refits = 0;
   int descents = 0;
-  // Weights that are 0 stay 0 (a mask of an earlier pass): [O, I] bool, or undefined.
+  // Weights that are 0 stay 0 (a mask of an earlier pass) on grids that hold it: [O, I] bool, or
+  // undefined.
   at::Tensor keep = {};
   // What to do when no damping makes H positive definite: round plainly, or throw NumericRefusal.
   bool round_plainly_on_failure = true;

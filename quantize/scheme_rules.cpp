@@ -179,9 +179,7 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
                             ", input features=", in, " (layer '", layer_name(block, role),
                             "', decided by ", decision.rule, "); choose ",
                             fitting_groups(group, in));
-        // Where the grid holds 0, a mask is respected.
-        layer.keeps_zeros =
-            decision.scheme->zero_point != ZeroPoint::kMinimum && !decision.scheme->table();
+        layer.keeps_zeros = decision.scheme->holds_zero();
         layer.action = std::string(method) + " " + describe_scheme(*decision.scheme);
       }
       planned.push_back(std::move(layer));

@@ -68,6 +68,8 @@ struct QuantScheme {
     return group_size == 0 ? 1 : (columns + group_size - 1) / group_size;
   }
   bool table() const { return block == BlockGrid::kIq4Nl || block == BlockGrid::kIq4Xs; }
+  // Whether every group can hold 0 exactly; a mask of an earlier pass stays there alone.
+  bool holds_zero() const { return zero_point != ZeroPoint::kMinimum && !table(); }
   // Whether the levels are those of a number format (levels.h).
   bool floating() const { return block >= BlockGrid::kFp8; }
   // Columns that must go together: the group, or the super-block.

@@ -118,8 +118,8 @@ void clear_leftovers(const fs::path& work) {
   throw;
 }
 
-// Codes, scales and zeros of the linear layers, in bits a weight. Some passes choose the grid
-// themselves, so the plan does not know.
+// What the linear layers take as they are held, in bits a weight: codes, scales and zeros, and the
+// values of those not in codes. Some passes choose the grid themselves, so the plan does not know.
 double bits_of(const Model& model) {
   double bits = 0, weights = 0;
   for (std::int64_t i = 0; i < model.config().layers; ++i) {

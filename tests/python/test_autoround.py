@@ -55,6 +55,19 @@ def test_a_fit_killed_between_blocks_ends_in_the_same_bytes(folder):
     ends_alike_when_killed(folder / "killing", recipe, "reports-2.json")
 
 
+def test_a_fit_leaves_what_it_is_told_to_and_reads_nothing_damaged(folder):
+    """The first block plain; a block's file cut short is made again."""
+    (folder / "damaged").mkdir()
+    recipe = recipe_for(folder, fit(skip=["model.layers.0.*"]), eval=None,
+                        export=[{"format": "huggingface", "path": "hf"}])
+
+    def cut(state):
+        path = next(state.rglob("block-00001.safetensors"))
+        path.write_bytes(path.read_bytes()[:1000])
+
+    ends_alike_when_killed(folder / "damaged", recipe, "reports-2.json", damage=cut)
+
+
 def test_it_stands_behind_a_pass_that_rounds(folder):
     done = program("run", recipe_for(folder, autoround()), "--out", folder / "first")
     assert done.returncode == 2 and "no layer of the first block is in codes" in done.stderr

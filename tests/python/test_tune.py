@@ -49,8 +49,9 @@ def notes(out, kind):
     return [line["text"] for line in lines if line.get("kind") == kind]
 
 
-def ends_alike_when_killed(folder, recipe, file):
-    """Two threads at one go, and one thread killed when a file is there and started again."""
+def ends_alike_when_killed(folder, recipe, file, damage=lambda state: None):
+    """Two threads at one go, and one thread killed when a file is there and started again, its state
+    damaged in between."""
     succeed("run", recipe, "--out", folder / "straight", "--threads", 2)
     expected = hashes(folder / "straight")
     assert expected
@@ -60,6 +61,7 @@ def ends_alike_when_killed(folder, recipe, file):
         pass
     process.kill()
     assert process.wait() == -signal.SIGKILL
+    damage(next(folder.glob("killed.partial-*")))
     succeed("run", recipe, "--out", folder / "killed", "--threads", 1)
     assert hashes(folder / "killed") == expected
 

@@ -14,6 +14,7 @@
 #include "compress/linalg/quadratic_loss.h"
 #include "quantize/gptq_refine.h"
 #include "quantize/rtn.h"
+#include "quantize/scheme_rules.h"
 #include "tests/quantize/matrices.h"
 
 namespace attar {
@@ -279,6 +280,33 @@ TEST(GptqOnAMask, KeepsZerosAndStillMovesErrors) {
     const at::Tensor plain = values_of(rtn_quantize(weight, scheme_of(4, 32)).weight);
     EXPECT_LT(result.loss, 0.8 * result.rtn_loss);
     EXPECT_EQ(plain.masked_select(keep.logical_not()).abs().max().item<float>(), 0.0f);
+  }
+}
+
+// A grid of minima or of a table has no 0 to keep: such weights are rounded like the others, to
+// codes that the file has.
+TEST(GptqOnAMask, RoundsItLikeTheRestWhereTheGridHoldsNoZero) {
+  const at::Tensor hessian = correlated_hessian(256, 3);
+  const at::Tensor weight = normal(24, 256, 4) * normal(24, 256, 5).gt(0);
+  QuantScheme minima = scheme_of(4, 32);
+  minima.zero_point = ZeroPoint::kMinimum;
+  for (const QuantScheme& scheme :
+       {minima, block_scheme(BlockGrid::kIq4Nl), block_scheme(BlockGrid::kIq4Xs),
+        block_scheme(BlockGrid::kQ4K)}) {
+    ASSERT_FALSE(scheme.holds_zero());
+    GptqOptions options;
+    const GptqResult free = gptq_quantize(weight, hessian, scheme, options);
+    options.keep = weight.ne(0);
+    const GptqResult masked = gptq_quantize(weight, hessian, scheme, options);
+    EXPECT_TRUE(at::equal(masked.weight.codes, free.weight.codes)) << describe_scheme(scheme);
+  }
+  for (const BlockGrid grid :
+       {BlockGrid::kQ3K, BlockGrid::kQ6K, BlockGrid::kFp8, BlockGrid::kMxfp4, BlockGrid::kNf4}) {
+    GptqOptions options;
+    options.keep = weight.ne(0);
+    const GptqResult masked = gptq_quantize(weight, hessian, block_scheme(grid), options);
+    EXPECT_EQ(values_of(masked.weight).masked_select(weight.eq(0)).abs().max().item<float>(), 0.0f)
+        << to_string(grid);
   }
 }
 
