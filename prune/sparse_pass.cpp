@@ -103,7 +103,7 @@ void SparsePass::see_later(std::span<const PassPlan> plans) {
   filled_.clear();
   for (const PassPlan& plan : plans) {
     for (const PlannedLayer& layer : plan.layers) {
-      if (layer.changes && !layer.keeps_zeros) {
+      if ((layer.changes || layer.recodes) && !layer.keeps_zeros) {
         filled_.try_emplace({layer.block, layer.role}, layer.action);
       }
     }

@@ -44,8 +44,8 @@ struct GptqConfig : SchemeConfig {
   bool act_order = true;
   bool static_groups = true;
   bool search = true;
-  // 0.01, which the paper uses, gave SmolLM2 0.0896 where this gives 0.0857 (W4 g64 behind AWQ, 128 x
-  // 512 tokens of C4, 24 x 1024 of WikiText-2; 0.0529 and 0.0530 on TinyStories).
+  // 0.01, which the paper uses, gave SmolLM2 0.0896 where this gives 0.0857 (W4 g64 behind AWQ, 128
+  // x 512 tokens of C4, 24 x 1024 of WikiText-2; 0.0529 and 0.0530 on TinyStories).
   double damping = 0.03;
   int refits = 0;
   int descents = 0;

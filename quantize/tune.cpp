@@ -77,7 +77,7 @@ std::vector<ObjectiveTerm> TeacherLoss::add_gradient(Student& student, const Bat
 
 void use_own_sizes(Student& student) {
   for (Parameter& p : student.parameters()) {
-    if (p.decays || p.unit.defined()) continue;
+    if (p.decays || p.unit.defined() || p.name.ends_with(".codes")) continue;
     const double size = p.value.detach().abs().mean(at::kDouble).item<double>();
     p.unit = at::full_like(p.value.detach(), size > 0 ? size : 1.0);
   }

@@ -46,7 +46,8 @@ class TeacherLoss final : public Objective {
   std::int64_t next_row_ = 0;  // of the batch
 };
 
-// Norms and biases learn in shares of their mean magnitude, as scales do in shares of their own.
+// Norms and biases learn in shares of their mean magnitude, as scales do in shares of their own,
+// and codes in steps from one to the next.
 void use_own_sizes(Student& student);
 
 // How far grids moved.

@@ -39,7 +39,8 @@ std::string describe(const GridMoves& moves) {
 }  // namespace
 
 TunePass::TunePass(TuneConfig config)
-    : config_(std::move(config)), learning_(learning_from(config_.learn, kName)) {
+    : config_(std::move(config)),
+      learning_(learning_from(config_.learn, kName, config_.code_rate)) {
   require<UsageError>(!learning_.weights, kName,
                       "learn: weights stay as they are here; known: scales, norms, corrections, "
                       "embedding; distill trains plain weights, before they are rounded");
@@ -48,9 +49,14 @@ TunePass::TunePass(TuneConfig config)
 }
 
 std::vector<PlannedLayer> TunePass::plan(const ModelConfig& config) const {
-  std::vector<PlannedLayer> planned = plan_every_layer(config, "scales tuned, codes stay");
-  // The layer keeps its grid, its codes and its bytes.
-  for (PlannedLayer& layer : planned) layer.changes = false, layer.keeps_zeros = true;
+  std::vector<PlannedLayer> planned =
+      plan_every_layer(config, learning_.codes ? "tuned, same grid" : "scales tuned, codes stay");
+  // The layer keeps its grid and its bytes.
+  for (PlannedLayer& layer : planned) {
+    layer.changes = false;
+    layer.recodes = learning_.codes;
+    layer.keeps_zeros = !learning_.codes;
+  }
   return planned;
 }
 
@@ -62,8 +68,10 @@ std::int64_t TunePass::working_bytes(const ModelConfig& config) const {
       weights += shape.out * shape.in;
     }
   }
-  // Codes; values, gradients, moments and units of groups of 64; the dense head twice.
-  return weights + weights / 64 * 4 * 5 + 8 * config.vocabulary * config.hidden;
+  // Codes; values, gradients, moments and units of groups of 64; the dense head twice. Of codes
+  // that learn values, places, gradients, moments and the average.
+  const std::int64_t codes = learning_.codes ? 4 * (config_.average > 0 ? 6 : 5) * weights : 0;
+  return codes + weights + weights / 64 * 4 * 5 + 8 * config.vocabulary * config.hidden;
 }
 
 void TunePass::run(ModelWork& work) const {
@@ -74,6 +82,7 @@ void TunePass::run(ModelWork& work) const {
                                 work.context.seed, /*shift=*/false);
   TrainConfig training = config_;
   training.length = windows.length();
+  if (learning_.codes) training.epsilon = 1e-12;  // a single weight's gradient is tiny
   training.steps =
       std::max<std::int64_t>(1, std::llround(config_.epochs * static_cast<double>(windows.count()) /
                                              static_cast<double>(config_.batch)));
@@ -98,21 +107,25 @@ void TunePass::run(ModelWork& work) const {
                                       *teachers.live, work.report, work.context);
     teachers.live.reset();
   }
-  Student student(work.input, learning_);
+  Learning learning = learning_;
+  learning.seed = work.context.seed;
+  Student student(work.input, learning);
   use_own_sizes(student);
-  const auto learning =
-      std::count_if(student.parameters().begin(), student.parameters().end(),
-                    [](const Parameter& p) { return p.name.ends_with(".scale"); });
-  const std::int64_t held = layers_in_codes(work.input) - learning;
+  const auto grids = std::count_if(student.parameters().begin(), student.parameters().end(),
+                                   [](const Parameter& p) { return p.name.ends_with(".scale"); });
+  const std::int64_t held = layers_in_codes(work.input) - grids;
   if (learning_.scales && held > 0) {
     work.report.events.push_back({"model", "scales_held",
                                   std::to_string(held) +
                                       " layers are on grids of super-blocks, whose scales share a "
                                       "number: they stay, what stands beside them learns"});
   }
-  const nlohmann::json decides = {config_.loss, config_.learn,
+  const nlohmann::json decides = {config_.loss,
+                                  config_.learn,
+                                  config_.code_rate,
                                   config_.cache.empty() ? "" : config_.cache_kind,
-                                  config_.cache.empty() ? 0 : config_.cache_count, open.identity};
+                                  config_.cache.empty() ? 0 : config_.cache_count,
+                                  open.identity};
   TeacherLoss objective(std::move(teachers), config_.loss, common, config_.recompute,
                         decides.dump());
   const TrainOutcome outcome = train(student, objective, windows, training, identity_of(work.input),

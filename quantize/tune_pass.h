@@ -1,4 +1,5 @@
-// quantize.tune: codes stay, the grid and what is cheap beside it learn the teacher's distribution.
+// quantize.tune: codes stay or learn as well, the grid and what is cheap beside it learn the
+// teacher's distribution.
 #pragma once
 
 #include "compress/calibrate/model_pass.h"
@@ -22,6 +23,7 @@ struct TuneConfig : TrainConfig {
   std::int64_t held_out = 8;
   std::string loss = "forward_kl";
   std::vector<std::string> learn = {"scales", "norms", "corrections"};
+  double code_rate = 0.7;
   std::string teacher = "original";
   std::string cache;
   std::string cache_kind = "top_k";
@@ -45,7 +47,10 @@ struct TuneConfig : TrainConfig {
     visit("loss", &C::loss, OneOf{{"forward_kl", "reverse_kl"}},
           "KL to the teacher, or of the model to it.");
     visit("learn", &C::learn, Any{},
-          "What changes: scales (and real minima), norms (and biases), corrections, embedding.");
+          "What changes: scales (and real minima), norms (and biases), corrections, embedding; "
+          "and codes of the blocks' layers.");
+    visit("code_rate", &C::code_rate, Range{0.0, 1e4},
+          "Of codes, where they learn: times the learning rate, in steps from one to the next.");
     visit("teacher", &C::teacher, Any{},
           "original: what the recipe started from; or a folder or file with another model of the "
           "same tokenizer.");
@@ -74,8 +79,8 @@ class TunePass final : public ModelPass {
   using Config = TuneConfig;
   static constexpr std::string_view kName = "quantize.tune";
   static constexpr std::string_view kSummary =
-      "Codes stay; scales, real minima, norms and corrections learn the teacher's distribution "
-      "(EfficientQAT's second phase, Chen et al. 2024, arXiv:2407.11062, with KL).";
+      "Scales, real minima, norms and corrections learn the teacher's distribution, codes as well "
+      "where asked (EfficientQAT's second phase, Chen et al. 2024, arXiv:2407.11062, with KL).";
 
   explicit TunePass(TuneConfig config);
   std::string_view name() const override { return kName; }

@@ -39,6 +39,7 @@ struct PlannedLayer {
   std::string action;                 // "gptq W4 g64 asymmetric", "unchanged"
   std::optional<QuantScheme> scheme;  // of the layer after this pass, when it rounds
   bool compensates = false;  // rounding errors are moved onto columns still free, as GPTQ does
+  bool recodes = false;      // other codes on the grid that it has
   bool keeps_zeros = false;  // what an earlier pass has set to 0 stays 0
   bool adds = false;         // a term beside what is there, whose codes and zeros stay
   double parameters = 1;     // share of the layer's parameters that factors leave

@@ -29,19 +29,23 @@ std::string course_of(const TrainOutcome& outcome) {
 
 }  // namespace
 
-Learning learning_from(const std::vector<std::string>& names, std::string_view where) {
-  Learning learning{false, false, false, false};
+Learning learning_from(const std::vector<std::string>& names, std::string_view where,
+                       std::optional<double> code_rate) {
+  Learning learning{false, false, false, false, false, false};
   for (const std::string& name : names) {
-    bool* part = name == "weights"       ? &learning.weights
-                 : name == "scales"      ? &learning.scales
-                 : name == "norms"       ? &learning.norms
-                 : name == "embedding"   ? &learning.embedding
-                 : name == "corrections" ? &learning.corrections
-                                         : nullptr;
+    bool* part = name == "weights"              ? &learning.weights
+                 : name == "scales"             ? &learning.scales
+                 : name == "norms"              ? &learning.norms
+                 : name == "embedding"          ? &learning.embedding
+                 : name == "corrections"        ? &learning.corrections
+                 : name == "codes" && code_rate ? &learning.codes
+                                                : nullptr;
     require<UsageError>(part != nullptr, where, "learn: unknown part '", name,
-                        "'; known: weights, scales, norms, embedding, corrections");
+                        "'; known: weights, scales, norms, embedding, corrections",
+                        code_rate ? ", codes" : "");
     *part = true;
   }
+  learning.code_rate = code_rate.value_or(1);
   return learning;
 }
 

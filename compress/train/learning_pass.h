@@ -2,13 +2,17 @@
 // a trained student to the model in work and the report.
 #pragma once
 
+#include <optional>
+
 #include "compress/core/pass.h"
 #include "compress/train/trainer.h"
 
 namespace attar {
 
-// What of the model learns: "weights", "scales", "norms", "embedding", "corrections".
-Learning learning_from(const std::vector<std::string>& names, std::string_view where);
+// What of the model learns: "weights", "scales", "norms", "embedding", "corrections", and "codes"
+// of a pass that has a `code_rate` for them.
+Learning learning_from(const std::vector<std::string>& names, std::string_view where,
+                       std::optional<double> code_rate = std::nullopt);
 
 // Bytes that training takes beside activations: values, gradients and moments in float32.
 std::int64_t training_bytes(const ModelConfig& config, bool averaged);

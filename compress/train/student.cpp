@@ -55,9 +55,7 @@ std::size_t Student::learn(std::string name, at::Tensor& value, bool decays) {
 
 void Student::learn_grid(const std::string& name, QuantizedWeight& weight,
                          std::vector<std::size_t>& members) {
-  // Scales of a super-block are small integers times a number that they share: they stay.
-  const BlockGrid block = weight.scheme.block;
-  if (block != BlockGrid::kNone && block != BlockGrid::kIq4Nl) return;
+  if (!scales_learn(weight.scheme)) return;
   const at::Tensor unit = weight.scale.detach().abs().clone();
   members.push_back(learn(name + ".scale", weight.scale, false));
   parameters_.back().unit = unit;
@@ -124,15 +122,25 @@ Student::Student(const Model& model, const Learning& learning)
       members.push_back(learn(name + "input_layernorm.weight", block.attention_norm, false));
       members.push_back(learn(name + "post_attention_layernorm.weight", block.mlp_norm, false));
     }
+    std::vector<LearntLayer> learnt;
     for (const Role role : kRoles) {
       const std::string layer = name + std::string(short_name(role));
-      learn(layer + ".weight", block[role].weight, learning, members);
+      Weight& weight = block[role].weight;
+      if (const auto* codes = std::get_if<QuantizedWeight>(&weight);
+          codes != nullptr && learning.codes) {
+        learnt.push_back({role, LearntCodes(*codes, learning.scales, parameters_, layer + ".weight",
+                                            learning.code_rate, learning.seed)});
+        weight = DenseWeight{learnt.back().codes.values()};
+      } else {
+        learn(layer + ".weight", weight, learning, members);
+      }
       if (learning.norms && block[role].bias.defined()) {
         members.push_back(learn(layer + ".bias", block[role].bias, false));
       }
     }
     blocks_.push_back(std::move(block));
     members_.push_back(std::move(members));
+    learnt_.push_back(std::move(learnt));
     model.done_with_block(i);
   }
   if (learning.norms) norm_index_ = learn("model.norm.weight", final_norm_, false);
@@ -146,9 +154,17 @@ Student::Student(const Model& model, const Learning& learning)
     head_grid_ = learn_outer("lm_head.weight", head_);
   }
   head_values_ = dense(head_).detach();
+  follow_parameters();
   require<UsageError>(!parameters_.empty(), "train",
                       "nothing of this model learns: its weights are quantized and norms and "
                       "embedding are held; add a correction first (lowrank.correct, train.lora)");
+}
+
+void Student::follow_parameters() {
+  const at::NoGradGuard none;
+  for (std::vector<LearntLayer>& layers : learnt_) {
+    for (LearntLayer& layer : layers) layer.codes.write(parameters_);
+  }
 }
 
 const RopeTable& Student::rope(std::int64_t length) const {
@@ -210,6 +226,9 @@ std::vector<at::Tensor> Student::block_leaves(std::int64_t index) const {
   for (const std::size_t member : members_[static_cast<std::size_t>(index)]) {
     leaves.push_back(parameters_[member].value);
   }
+  for (const LearntLayer& layer : learnt_[static_cast<std::size_t>(index)]) {
+    leaves.push_back(layer.codes.values());
+  }
   return leaves;
 }
 
@@ -218,6 +237,11 @@ void Student::add_block_gradients(std::int64_t index, const std::vector<at::Tens
   const auto& members = members_[static_cast<std::size_t>(index)];
   for (std::size_t i = 0; i < members.size(); ++i) {
     if (gradients[i].defined()) add_gradient(members[i], gradients[i]);
+  }
+  const auto& layers = learnt_[static_cast<std::size_t>(index)];
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const at::Tensor& gradient = gradients[members.size() + i];
+    if (gradient.defined()) layers[i].codes.add_gradient(gradient, parameters_);
   }
 }
 
@@ -316,6 +340,9 @@ Block Student::block(std::int64_t index, bool averaged) const {
   for (const Role role : kRoles) {
     block[role].weight = settled(block[role].weight, averaged);
     block[role].bias = settled(block[role].bias, averaged);
+  }
+  for (const LearntLayer& layer : learnt_[static_cast<std::size_t>(index)]) {
+    block[layer.role].weight = layer.codes.settled(parameters_, averaged);
   }
   return block;
 }

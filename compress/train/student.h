@@ -12,16 +12,20 @@
 #include "compress/core/forward.h"
 #include "compress/core/model.h"
 #include "compress/train/adamw.h"
+#include "compress/train/learnt_codes.h"
 
 namespace attar {
 
-// What of a model learns. Codes and integer zeros of quantized weights never do.
+// What of a model learns. Integer zeros of quantized weights never do.
 struct Learning {
   bool weights = true;  // linear layers: dense values, kept values of sparse ones, low-rank factors
   bool corrections = true;  // the low-rank part of corrected weights (LoRA); their base never
   bool norms = true;        // and biases
   bool embedding = true;    // and a head of its own
   bool scales = false;      // of quantized weights, with real minima; in units of the scale
+  bool codes = false;       // of quantized linear layers without a correction
+  double code_rate = 1;     // times the learning rate: of their places between codes
+  std::uint64_t seed = 0;   // of where these begin
 };
 
 // What one pass of a micro-batch leaves for its gradient.
@@ -38,6 +42,8 @@ class Student {
 
   const ModelConfig& config() const { return config_; }
   std::vector<Parameter>& parameters() { return parameters_; }
+  // Makes values of codes that learn. To be called when parameters have moved.
+  void follow_parameters();
 
   // With `recompute`, blocks are run again for their gradient instead of keeping what they made:
   // the same bits, less memory, a third more time.
@@ -59,7 +65,7 @@ class Student {
     return blocks_[static_cast<std::size_t>(index)];
   }
   const RopeTable& rope(std::int64_t length) const;
-  // Adds gradients of parameters, in the order of `block_leaves(index)`; undefined ones are zero.
+  // Adds gradients of leaves, in the order of `block_leaves(index)`; undefined ones are zero.
   std::vector<at::Tensor> block_leaves(std::int64_t index) const;
   void add_block_gradients(std::int64_t index, const std::vector<at::Tensor>& gradients);
 
@@ -79,6 +85,12 @@ class Student {
     at::Tensor sum;  // [vocabulary, hidden]: of one micro-batch, the dense values' gradient
   };
 
+  // A layer whose codes learn; in its block stand their values.
+  struct LearntLayer {
+    Role role;
+    LearntCodes codes;
+  };
+
   std::size_t learn(std::string name, at::Tensor& value, bool decays);
   void learn_grid(const std::string& name, QuantizedWeight& weight,
                   std::vector<std::size_t>& members);
@@ -95,6 +107,7 @@ class Student {
   std::vector<Parameter> parameters_;
   std::vector<Block> blocks_;
   std::vector<std::vector<std::size_t>> members_;  // [layers]: parameters of each block
+  std::vector<std::vector<LearntLayer>> learnt_;   // [layers]
   Weight embedding_, head_;
   OuterGrid embedding_grid_, head_grid_;  // of a tied head: the embedding's
   at::Tensor final_norm_, head_values_;

@@ -58,6 +58,7 @@ std::string fingerprint_of(const TrainConfig& config, const Objective& objective
                     config.floor,
                     config.weight_decay,
                     config.clip,
+                    config.epsilon,
                     config.average,
                     config.shift,
                     objective.fingerprint(),
@@ -110,6 +111,7 @@ class Loop {
   void restore() {
     const auto state = read_train_state(file_, fingerprint_, student_.parameters(), outcome_.note);
     if (!state) return;
+    student_.follow_parameters();
     step_ = outcome_.resumed_at = state->step;
     objective_.restore(state->objective);
     outcome_.history = history_from(state->history);
@@ -136,6 +138,7 @@ class Loop {
     }
     for (ObjectiveTerm& term : done.means) term.sum *= scale;
     done.gradient_norm = adamw_step(student_.parameters(), config_.optimizer(), rate, step_);
+    student_.follow_parameters();
     const double mean = done.means.front().sum;
     check_finite(done);
     objective_.finished_step(step_, config_.steps, mean);
@@ -191,6 +194,7 @@ AdamWConfig TrainConfig::optimizer() const {
   AdamWConfig optimizer;
   optimizer.weight_decay = weight_decay;
   optimizer.clip = clip;
+  optimizer.epsilon = epsilon;
   optimizer.average = average;
   return optimizer;
 }

@@ -27,6 +27,7 @@ struct TrainConfig {
   double floor = 0.1;
   double weight_decay = 0.1;
   double clip = 1.0;
+  double epsilon = 1e-8;  // AdamW's, against the size of gradients
   double average = 0.0;
   bool recompute = false;
   bool shift = true;

@@ -92,6 +92,19 @@ def test_it_also_helps_after_gptq(rounded):
     assert after < 0.93 * before < rtn
 
 
+def test_codes_learn_where_there_is_text_enough(rounded):
+    """What scales alone cannot: measured 0.144 and 0.114 behind GPTQ's 0.219."""
+    folder, _ = rounded
+    gptq = {"quantize.gptq": ROUNDING}
+    (folder / "long.txt").write_text(LEARNT.read_text()[:800_000])
+    options = {"text": str(folder / "long.txt"), "length": 128, "epochs": 1, "learning_rate": 4e-3}
+    scales = run(folder, "long_scales", gptq, tune(**options))
+    codes = run(folder, "long_codes", gptq, tune(**options, learn=["scales", "norms", "codes"]))
+    print(f"KL behind GPTQ, scales learnt {scales:.4f}, codes as well {codes:.4f}")
+    assert codes < 0.85 * scales
+    assert "of which 0 changed" not in notes(folder / "long_codes", "tuned_scales")[0]
+
+
 def test_without_a_learning_rate_the_start_is_kept(rounded):
     folder, before = rounded
     after = run(folder, "still", {"quantize.rtn": ROUNDING}, tune(learning_rate=0, epochs=0.1))
@@ -115,7 +128,7 @@ def test_kills_threads_and_batches_of_the_forward_end_in_the_same_bytes(rounded)
     folder, _ = rounded
     recipe = recipe_for(folder, {"quantize.rtn": {**ROUNDING, "bits": 4, "group_size": 32,
                                                   "symmetric": True, "skip": ["down"], "rules": []}},
-                        tune(save_seconds=0.05), eval=None,
+                        tune(save_seconds=0.05, learn=["scales", "norms", "codes"]), eval=None,
                         export=[{"format": "compressed-tensors", "path": "hf"}])
     ends_alike_when_killed(folder, recipe, "train.safetensors")
 

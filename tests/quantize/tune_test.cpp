@@ -273,6 +273,35 @@ TEST_F(Tuning, LowersTheDivergenceOfHeldOutTextAndMovesNoCode) {
               ::testing::HasSubstr("21 layers in codes, of which 0"));
 }
 
+// Codes alone lower it too, on grids that stay.
+TEST_F(Tuning, CodesLearnWhenTheyAreTold) {
+  const Tuned tuned = tune({{"learn", {"codes"}}}, "codes");
+  const auto [before, after] = divergences(tuned);
+  EXPECT_LT(after, 0.95 * before);
+  std::int64_t changed = 0;
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const Block old_block = tuned.input.block(i), new_block = tuned.output.block(i);
+    for (const Role role : kRoles) {
+      const auto& x = std::get<QuantizedWeight>(old_block[role].weight);
+      const auto& y = std::get<QuantizedWeight>(new_block[role].weight);
+      check(Weight(y), "tuned");
+      EXPECT_EQ(x.scheme, y.scheme);
+      EXPECT_TRUE(at::equal(x.scale, y.scale));
+      changed += y.codes.ne(x.codes).sum().item<std::int64_t>();
+    }
+  }
+  EXPECT_THAT(tuned.text_of("tuned_scales"),
+              ::testing::HasSubstr("of which " + std::to_string(changed) + " changed"));
+  EXPECT_GT(changed, 0);
+  const auto planned = [](const nlohmann::json& learn) {
+    return TunePass(read_fields<TuneConfig>({{"learn", learn}}, "tune"))
+        .plan(testing::small_config())
+        .front();
+  };
+  EXPECT_TRUE(planned({"codes"}).recodes && !planned({"codes"}).keeps_zeros);
+  EXPECT_TRUE(!planned({"scales"}).recodes && planned({"scales"}).keeps_zeros);
+}
+
 TEST_F(Tuning, KeepsTheStartWhenTheEndIsNotBetter) {
   const Tuned still = tune({{"learning_rate", 0.0}}, "still");
   const Tuned wild = tune({{"learning_rate", 1.0}}, "wild");
@@ -283,20 +312,24 @@ TEST_F(Tuning, KeepsTheStartWhenTheEndIsNotBetter) {
 }
 
 TEST_F(Tuning, ThreadsRecomputingAndInterruptionsChangeNoBit) {
-  set_threads(1);
-  const Tuned whole = tune({{"epochs", 1}}, "whole");
-  set_threads(2);
-  std::atomic<bool> stop = false;
-  RunContext context;
-  context.stop = &stop;
-  int steps = 0;
-  context.progress = [&](std::string_view) { stop = ++steps == 3; };
-  const nlohmann::json options = {{"epochs", 1}, {"recompute", false}};
-  EXPECT_THROW(tune(options, "two", context), Stopped);
-  const Tuned resumed = tune(options, "two");
-  EXPECT_THAT(whole.text_of("tuned"), ::testing::HasSubstr("after"));
-  EXPECT_EQ(whole.text_of("tuned"), resumed.text_of("tuned"));
-  expect_same(whole.output, resumed.output);
+  for (const std::string last : {"corrections", "codes"}) {
+    nlohmann::json options = {
+        {"epochs", 1}, {"average", 0.5}, {"learn", {"scales", "norms", last}}};
+    set_threads(1);
+    const Tuned whole = tune(options, "whole " + last);
+    set_threads(2);
+    std::atomic<bool> stop = false;
+    RunContext context;
+    context.stop = &stop;
+    int steps = 0;
+    context.progress = [&](std::string_view) { stop = ++steps == 3; };
+    options["recompute"] = false;
+    EXPECT_THROW(tune(options, "two " + last, context), Stopped);
+    const Tuned resumed = tune(options, "two " + last);
+    EXPECT_THAT(whole.text_of("tuned"), ::testing::HasSubstr("after"));
+    EXPECT_EQ(whole.text_of("tuned"), resumed.text_of("tuned"));
+    expect_same(whole.output, resumed.output);
+  }
 }
 
 TEST_F(Tuning, RefusesAModelWithoutCodesAndOptionsThatDoNotGoTogether) {

@@ -189,6 +189,45 @@ TEST(Student, LearnsTheGridOfAnEmbeddingThatIsTheHead) {
   EXPECT_TRUE(at::equal(std::get<QuantizedWeight>(after).codes, codes.codes));
 }
 
+// What a dense weight's gradient is, the places of its codes have times the scale; the start is the
+// model that came in.
+TEST(Student, LearnsCodesThroughTheirRounding) {
+  Model model = random_model();
+  QuantScheme scheme;
+  scheme.bits = 6;
+  scheme.group_size = 32;
+  for (std::int64_t i = 0; i < model.config().layers; ++i) {
+    Block block = model.block(i);
+    const at::Tensor values = dense(block[Role::kUp].weight);
+    block[Role::kUp].weight = quantize_to_grid(values, choose_grid(values, scheme));
+    model.put_block(i, block);
+  }
+  const Batch batch = some_batch(2, 20, model.config().vocabulary);
+  const auto want = plain_gradients(model, batch);
+  Student student(model, {.weights = false, .norms = false, .embedding = false, .codes = true});
+  prepare(student.parameters(), {});
+  NextToken(true).add_gradient(student, batch, 1.0 / static_cast<double>(batch.counted()));
+  ASSERT_EQ(student.parameters().size(), 3u);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const auto codes = std::get<QuantizedWeight>(model.block(i)[Role::kUp].weight);
+    const auto same = std::get<QuantizedWeight>(student.block(i, false)[Role::kUp].weight);
+    EXPECT_TRUE(at::equal(same.codes, codes.codes));
+    const Parameter& places = student.parameters()[static_cast<std::size_t>(i)];
+    const at::Tensor expected = want.at("model.layers." + std::to_string(i) + "." +
+                                        std::string(short_name(Role::kUp)) + ".weight")
+                                    .to(at::kFloat) *
+                                codes.scale.repeat_interleave(32, 1);
+    EXPECT_LE((places.gradient - expected).norm().item<double>(),
+              1e-5 * expected.norm().item<double>());
+  }
+  adamw_step(student.parameters(), {}, 1.0, 0);
+  student.follow_parameters();
+  const auto moved = std::get<QuantizedWeight>(student.block(0, false)[Role::kUp].weight);
+  EXPECT_TRUE(at::equal(dense(student.learning_block(0)[Role::kUp].weight).detach(), dense(moved)));
+  EXPECT_FALSE(
+      at::equal(moved.codes, std::get<QuantizedWeight>(model.block(0)[Role::kUp].weight).codes));
+}
+
 TEST(Student, HoldsWhatIsNotToLearn) {
   const auto learns = [](const Learning& learning) {
     Student student(random_model(), learning);
