@@ -111,14 +111,23 @@ void TunePass::run(ModelWork& work) const {
   learning.seed = work.context.seed;
   Student student(work.input, learning);
   use_own_sizes(student);
-  const auto grids = std::count_if(student.parameters().begin(), student.parameters().end(),
-                                   [](const Parameter& p) { return p.name.ends_with(".scale"); });
-  const std::int64_t held = layers_in_codes(work.input) - grids;
-  if (learning_.scales && held > 0) {
+  // Layers in codes of which a part does not learn that was to.
+  const auto held = [&](std::string_view part) {
+    return layers_in_codes(work.input) -
+           std::count_if(student.parameters().begin(), student.parameters().end(),
+                         [&](const Parameter& p) { return p.name.ends_with(part); });
+  };
+  if (const auto count = held(".scale"); learning.scales && count > 0) {
     work.report.events.push_back({"model", "scales_held",
-                                  std::to_string(held) +
+                                  std::to_string(count) +
                                       " layers are on grids of super-blocks, whose scales share a "
                                       "number: they stay, what stands beside them learns"});
+  }
+  if (const auto count = held(".codes"); learning.codes && count > 0) {
+    work.report.events.push_back({"model", "codes_held",
+                                  std::to_string(count) +
+                                      " layers keep their codes: embedding, head and layers with a "
+                                      "correction"});
   }
   const nlohmann::json decides = {config_.loss,
                                   config_.learn,

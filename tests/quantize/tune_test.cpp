@@ -293,6 +293,7 @@ TEST_F(Tuning, CodesLearnWhenTheyAreTold) {
   EXPECT_THAT(tuned.text_of("tuned_scales"),
               ::testing::HasSubstr("of which " + std::to_string(changed) + " changed"));
   EXPECT_GT(changed, 0);
+  EXPECT_EQ(tuned.text_of("codes_held"), "");  // the embedding is plain
   const auto planned = [](const nlohmann::json& learn) {
     return TunePass(read_fields<TuneConfig>({{"learn", learn}}, "tune"))
         .plan(testing::small_config())
