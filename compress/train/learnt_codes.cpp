@@ -44,20 +44,20 @@ const at::Tensor& of(const Parameter& parameter, bool averaged) {
   return averaged && parameter.average.defined() ? parameter.average : parameter.value;
 }
 
-at::Tensor rounded(const at::Tensor& values, at::ScalarType type,
-                   float (*round)(float, at::ScalarType)) {
-  at::Tensor result = values.clone();
+}  // namespace
+
+bool scales_learn(const QuantScheme& scheme) {
+  return scheme.block == BlockGrid::kNone || scheme.block == BlockGrid::kIq4Nl;
+}
+
+at::Tensor as_stored(const at::Tensor& values, at::ScalarType type,
+                     float (*round)(float, at::ScalarType)) {
+  at::Tensor result = values.detach().clone();
   auto* out = result.mutable_data_ptr<float>();
   for (std::int64_t i = 0; i < result.numel(); ++i) {
     if (out[i] != 0) out[i] = round(out[i], type);
   }
   return result;
-}
-
-}  // namespace
-
-bool scales_learn(const QuantScheme& scheme) {
-  return scheme.block == BlockGrid::kNone || scheme.block == BlockGrid::kIq4Nl;
 }
 
 LearntCodes::CodeRow LearntCodes::code_row(const QuantScheme& scheme) {
@@ -205,8 +205,8 @@ QuantizedWeight LearntCodes::settled(const std::vector<Parameter>& parameters,
   weight.codes = at::empty(codes_.codes.sizes(), at::kByte);
   encode(of(parameters[place_], averaged), weight, nullptr);
   const at::ScalarType type = weight.scheme.scale_type;
-  if (scale_ != kNone) weight.scale = rounded(weight.scale, type, round_scale);
-  if (minimum_ != kNone) weight.zero = rounded(weight.zero, type, round_to);
+  if (scale_ != kNone) weight.scale = as_stored(weight.scale, type, round_scale);
+  if (minimum_ != kNone) weight.zero = as_stored(weight.zero, type, round_to);
   return weight;
 }
 

@@ -19,6 +19,11 @@ namespace attar {
 // formats are powers of two or those of whole rows: they stay.
 bool scales_learn(const QuantScheme& scheme);
 
+// Scales (round_scale) or real minima (round_to) as a file of `type` will hold them, each rounded
+// by itself; 0 stays 0.
+at::Tensor as_stored(const at::Tensor& values, at::ScalarType type,
+                     float (*round)(float, at::ScalarType));
+
 // One weight matrix [O, I]. Its parameters stand in a list of the caller's, which is what an
 // optimizer moves.
 class LearntCodes {

@@ -36,15 +36,6 @@ at::Tensor leaf_of(const at::Tensor& value) {
       .requires_grad_(true);
 }
 
-// Scales, and real zeros, as the file will hold them.
-at::Tensor rounded(const at::Tensor& value, at::ScalarType type,
-                   float (*round)(float, at::ScalarType)) {
-  at::Tensor result = value.detach().clone();
-  auto* out = result.mutable_data_ptr<float>();
-  for (std::int64_t i = 0; i < result.numel(); ++i) out[i] = round(out[i], type);
-  return result;
-}
-
 }  // namespace
 
 std::size_t Student::learn(std::string name, at::Tensor& value, bool decays) {
@@ -301,10 +292,10 @@ QuantizedWeight Student::settled(const QuantizedWeight& weight, bool averaged) c
   QuantizedWeight result = weight;
   const at::ScalarType type = weight.scheme.scale_type;
   if (weight.scale.requires_grad()) {
-    result.scale = rounded(settled(weight.scale, averaged), type, round_scale);
+    result.scale = as_stored(settled(weight.scale, averaged), type, round_scale);
   }
   if (weight.zero.defined() && weight.zero.requires_grad()) {
-    result.zero = rounded(settled(weight.zero, averaged), type, round_to);
+    result.zero = as_stored(settled(weight.zero, averaged), type, round_to);
   }
   return result;
 }
