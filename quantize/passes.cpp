@@ -3,6 +3,7 @@
 #include "quantize/autoround_pass.h"
 #include "quantize/embedding_pass.h"
 #include "quantize/fit_pass.h"
+#include "quantize/rotate_pass.h"
 #include "quantize/smooth_pass.h"
 #include "quantize/tune_pass.h"
 
@@ -15,6 +16,7 @@ void register_quantize_passes(PassRegistry& registry) {
   registry.add<AutoroundPass>();
   registry.add<EmbeddingPass>();
   registry.add<SmoothPass>();
+  registry.add<RotatePass>();
   registry.add<FitPass>();
   registry.add<TunePass>();
 }

@@ -205,6 +205,31 @@ def test_w8a8_of_smollm2_loads_in_transformers(tmp_path):
     assert mean < 0.02
 
 
+# --- rotated models -----------------------------------------------------------------------------
+
+
+def rotated(model, out, *exports):
+    recipe = {"version": 1, "seed": 7, "model": str(model), "passes": [{"quantize.rotate": {}}],
+              "export": list(exports)}
+    (out.parent / "rotate.yaml").write_text(json.dumps(recipe))
+    succeed("run", out.parent / "rotate.yaml", "--out", out)
+
+
+# A tied head has become a matrix of its own, and what the files hold is another basis.
+def test_a_rotated_model_loads_in_transformers_with_the_logits_that_it_had(tmp_path):
+    import safetensors.torch
+
+    model, out = needed(SHARED / "data/models/stories260K"), tmp_path / "out"
+    rotated(model, out, {"format": "huggingface", "type": "F32", "path": "hf"},
+            {"format": "gguf", "type": "F32", "path": "m.gguf"})
+    before = attar.open(model).logits(IDS)
+    for found in (logits_of(load(out / "hf"), IDS), attar.open(out / "m.gguf").logits(IDS)):
+        assert relative_difference(before, found) < 1e-5
+    stored = safetensors.torch.load_file(out / "hf/model.safetensors")
+    assert (stored["model.layers.1.input_layernorm.weight"] == 1).all()
+    assert not torch.equal(stored["lm_head.weight"], stored["model.embed_tokens.weight"])
+
+
 # --- number formats ---------------------------------------------------------------------------
 
 
