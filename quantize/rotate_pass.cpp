@@ -39,7 +39,8 @@ std::vector<PlannedLayer> RotatePass::plan(const ModelConfig& config) const {
 
 PlannedRows RotatePass::plan_rows(const ModelConfig& config) const {
   if (!config_.stream) return {};
-  return {config.tied_head ? "rotated; the head becomes a matrix of its own" : "rotated"};
+  return {config.tied_head ? "rotated; the head becomes a matrix of its own" : "rotated",
+          /*fewer=*/false, std::nullopt, /*plain=*/true};
 }
 
 ModelConfig RotatePass::shape_after(const ModelConfig& config) const {
@@ -49,8 +50,8 @@ ModelConfig RotatePass::shape_after(const ModelConfig& config) const {
 }
 
 std::int64_t RotatePass::working_bytes(const ModelConfig& config) const {
-  // The weight at hand: plain, times its norm, turned; the first of embedding and head is kept.
-  const std::int64_t rows = config_.stream ? 4 * config.vocabulary : 0;
+  // Embedding and head; of a block the weight at hand, plain and turned, and the block that it was.
+  const std::int64_t rows = config_.stream ? 2 * config.vocabulary : 0;
   return 4 * config.hidden * std::max(rows, 3 * config.ffn);
 }
 

@@ -51,6 +51,7 @@ struct PlannedRows {
   std::string action = {};                           // in words; empty: nothing
   bool fewer = false;                                // some of them go
   std::optional<QuantScheme> scheme = std::nullopt;  // after this pass, when it rounds them
+  bool plain = false;                                // all are plain float32 after this pass
 };
 
 // What happened to one linear layer.

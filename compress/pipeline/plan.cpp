@@ -132,15 +132,22 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       planned.layers[tensor.name] = layer.scheme;
       enter_layer(layer, tensor);
     }
+    if (plans[pass].before.tied_head && !plans[pass].after.tied_head) {
+      PlannedTensor head = tensors.back();
+      head.name = "lm_head";
+      head.source_bytes = 0;  // the embedding's
+      tensors.push_back(std::move(head));
+    }
     const PlannedRows rows = passes[pass]->plan_rows(plans[pass].before);
     planned.rows_go = planned.rows_go || rows.fewer;
     for (PlannedTensor& tensor : tensors) {
       if (rows.action.empty() || tensor.name.starts_with("model.layers.")) continue;
       tensor.steps.push_back({std::string(passes[pass]->name()), "rows", rows.action});
-      if (!rows.scheme) continue;
+      if (!rows.scheme && !rows.plain) continue;
       planned.layers[tensor.name] = rows.scheme;
-      tensor.result_type = describe(rows.scheme, {});
-      tensor.result_bytes = bytes_on_grid(*rows.scheme, {tensor.out, tensor.in});
+      tensor.result_type = describe(rows.scheme, "F32");
+      tensor.result_bytes = rows.scheme ? bytes_on_grid(*rows.scheme, {tensor.out, tensor.in})
+                                        : 4 * tensor.out * tensor.in;
     }
     planned.config = plans[pass].after;
     follow_shape(planned.config, tensors, planned.layers);
@@ -194,7 +201,7 @@ std::uint64_t disk_of(const Plan& plan, bool has_passes) {
   for (const PlannedExport& planned : plan.exports) bytes += planned.bytes;
   if (!has_passes) return bytes;
   for (const PlannedTensor& tensor : plan.tensors) {
-    if (!tensor.name.starts_with("model.layers.")) continue;
+    if (!tensor.name.starts_with("model.layers.") && tensor.steps.empty()) continue;
     const bool plain = tensor.result_type.starts_with("F") || tensor.result_type == "BF16";
     bytes += static_cast<std::uint64_t>(tensor.out * tensor.in * (plain ? 4 : 1) * 9 / 8);
   }

@@ -4,6 +4,7 @@
 #include <ATen/ops/ones.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "compress/core/errors.h"
@@ -82,10 +83,16 @@ void add_measurements(const Recipe& recipe, const Plan& plan, std::vector<Planne
     text_tokens += static_cast<double>(windows * step.text.length);
   }
   const double flops = 2 * (forward_flops(plan.config, 512) + head_flops(plan.config));
+  // Both models use one head unless a pass changes it.
+  const bool head_changes =
+      std::any_of(plan.tensors.begin(), plan.tensors.end(), [](const PlannedTensor& tensor) {
+        return !tensor.name.starts_with("model.layers.") && !tensor.steps.empty();
+      });
   if (text_tokens > 0) {
-    phases.push_back({"measure texts",
-                      divergence_peak_bytes(plan.config, longest_text, longest_window, 1),
-                      seconds_of(text_tokens * flops, plan.gemm_flops)});
+    phases.push_back(
+        {"measure texts",
+         divergence_peak_bytes(plan.config, longest_text, longest_window, head_changes ? 2 : 1),
+         seconds_of(text_tokens * flops, plan.gemm_flops)});
   }
   if (task_tokens > 0) {
     phases.push_back({"measure tasks", tasks_peak_bytes(plan.config, 2048),

@@ -212,7 +212,9 @@ def rotated(model, out, *exports):
     recipe = {"version": 1, "seed": 7, "model": str(model), "passes": [{"quantize.rotate": {}}],
               "export": list(exports)}
     (out.parent / "rotate.yaml").write_text(json.dumps(recipe))
+    plan = json.loads(succeed("plan", out.parent / "rotate.yaml", "-o", "json").stdout)
     succeed("run", out.parent / "rotate.yaml", "--out", out)
+    return plan
 
 
 # A tied head has become a matrix of its own, and what the files hold is another basis.
@@ -220,8 +222,12 @@ def test_a_rotated_model_loads_in_transformers_with_the_logits_that_it_had(tmp_p
     import safetensors.torch
 
     model, out = needed(SHARED / "data/models/stories260K"), tmp_path / "out"
-    rotated(model, out, {"format": "huggingface", "type": "F32", "path": "hf"},
-            {"format": "gguf", "type": "F32", "path": "m.gguf"})
+    plan = rotated(model, out, {"format": "huggingface", "type": "F32", "path": "hf"},
+                   {"format": "gguf", "type": "F32", "path": "m.gguf"})
+    assert [t["name"] for t in plan["tensors"][-2:]] == ["model.embed_tokens", "lm_head"]
+    weights = {path.name: path.stat().st_size for path in out.rglob("*m*") if path.is_file()}
+    for export, file in zip(plan["exports"], ["model.safetensors", "m.gguf"]):
+        assert 0.98 < export["bytes"] / weights[file] < 1.02
     before = attar.open(model).logits(IDS)
     for found in (logits_of(load(out / "hf"), IDS), attar.open(out / "m.gguf").logits(IDS)):
         assert relative_difference(before, found) < 1e-5
