@@ -35,10 +35,22 @@ at::Tensor stored_values(const Weight& weight) {
   return (known ? plain->values : dense(weight)).contiguous();
 }
 
-kernels::PackSource source_of(at::ScalarType type) {
-  return type == at::kHalf       ? kernels::PackSource::f16
-         : type == at::kBFloat16 ? kernels::PackSource::bf16
-                                 : kernels::PackSource::f32;
+kernels::PackType pack_type(at::ScalarType type) {
+  return type == at::kHalf       ? kernels::PackType::f16
+         : type == at::kBFloat16 ? kernels::PackType::bf16
+                                 : kernels::PackType::f32;
+}
+
+// The type that all parts are stored in; float32 where they differ.
+kernels::PackType common_type(const std::vector<PreparedWeight::Part>& parts) {
+  const auto type_of = [](const PreparedWeight::Part& part) {
+    const auto* plain = std::get_if<DenseWeight>(part.weight);
+    return plain ? pack_type(plain->values.scalar_type()) : kernels::PackType::f32;
+  };
+  const kernels::PackType type = type_of(parts.front());
+  const bool all = std::all_of(parts.begin(), parts.end(),
+                               [&](const auto& part) { return type_of(part) == type; });
+  return all ? type : kernels::PackType::f32;
 }
 
 }  // namespace
@@ -73,9 +85,10 @@ void PreparedWeight::assign(const std::vector<Part>& parts, Arithmetic arithmeti
 // False if so many pieces do not hold the values exactly.
 bool PreparedWeight::pack(const std::vector<Part>& parts, int pieces) {
   constexpr std::int64_t kPanel = 32;
-  const std::int64_t bytes = kernels::packed_bytes(outputs_, inputs_, pieces);
+  held_ = kernels::type_to_hold(common_type(parts));
+  const std::int64_t bytes = kernels::packed_bytes(outputs_, inputs_, pieces, held_);
   const std::int64_t padded =
-      outputs_ % kPanel == 0 ? 0 : kernels::packed_bytes(1, inputs_, pieces);
+      outputs_ % kPanel == 0 ? 0 : kernels::packed_bytes(1, inputs_, pieces, held_);
   if (!values_.defined() || values_.numel() != bytes || values_.use_count() > 1) {
     values_ = at::Tensor();
     values_ = streamed_memory(bytes);
@@ -86,8 +99,14 @@ bool PreparedWeight::pack(const std::vector<Part>& parts, int pieces) {
   std::int64_t first = 0;
   for (const Part& part : parts) {
     const at::Tensor rows = stored_values(*part.weight);
-    const int needed = kernels::pack_matrix({rows.const_data_ptr(), source_of(rows.scalar_type()),
-                                             first, rows.size(0), inputs_, pieces, weights});
+    const int needed = kernels::pack_matrix({.values = rows.const_data_ptr(),
+                                             .type = pack_type(rows.scalar_type()),
+                                             .first = first,
+                                             .count = rows.size(0),
+                                             .inner = inputs_,
+                                             .pieces = pieces,
+                                             .weights = weights,
+                                             .held = held_});
     if (needed > pieces) return false;
     first += rows.size(0);
   }
@@ -104,7 +123,7 @@ const float* PreparedWeight::bias() const {
 }
 
 kernels::PackedLayer PreparedWeight::layer() const {
-  return {values_.const_data_ptr(), inputs_, outputs_, pieces_, bias()};
+  return {values_.const_data_ptr(), inputs_, outputs_, pieces_, bias(), held_};
 }
 
 at::Tensor PreparedWeight::multiply_into(at::Tensor out, const at::Tensor& x,

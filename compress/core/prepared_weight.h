@@ -63,6 +63,7 @@ class PreparedWeight {
   std::int64_t outputs_ = 0;
   std::int64_t inputs_ = 0;
   int pieces_ = 0;  // of a packed matrix; 0: there is none
+  kernels::PackType held_ = kernels::PackType::f32;
   bool rounds_tokens_ = false;
   at::Tensor values_;                            // packed bytes
   std::shared_ptr<const QuantizedCodes> codes_;  // in place of values_

@@ -216,6 +216,13 @@ constexpr Variant neon_dot() {
 }
 #endif
 
+constexpr Variant portable() {
+  Variant variant = variant_of<Portable>(
+      "portable", [] { return true; }, round_rows_portable, quantized_product_portable);
+  variant.widens_slowly = true;
+  return variant;
+}
+
 constexpr Variant kVariants[] = {
 #ifdef ATTAR_HAVE_AMX
     with_tiles(avx512_vnni()),
@@ -232,8 +239,7 @@ constexpr Variant kVariants[] = {
     neon_dot(),
     neon(),
 #endif
-    variant_of<Portable>(
-        "portable", [] { return true; }, round_rows_portable, quantized_product_portable),
+    portable(),
 };
 
 }  // namespace

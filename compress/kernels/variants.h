@@ -71,7 +71,8 @@ struct Variant {
   void (*packed_product)(const PackedProduct&, const PackedTask&);
   void (*packed_finish)(const PackedFinish&, const PackedTask&);
   void (*transpose)(const Transpose&);
-  bool splits = false;  // packed matrices hold pieces of floats, for tile instructions
+  bool splits = false;         // packed matrices hold pieces of floats, for tile instructions
+  bool widens_slowly = false;  // float16, in software
 };
 
 // All variants of this build, best first; the last one runs anywhere.

@@ -39,7 +39,7 @@ PackedMatrix::PackedMatrix(const float* values, std::int64_t outputs, std::int64
     std::memset(weights + bytes - last, 0, static_cast<std::size_t>(last));
   }
   kernels::pack_matrix(
-      {values, kernels::PackSource::f32, 0, outputs, inputs, kPieces, weights, turned, stride});
+      {values, kernels::PackType::f32, 0, outputs, inputs, kPieces, weights, turned, stride});
 }
 
 void PackedMatrix::multiply(const Rows& rows, std::int64_t first, const float* bias,

@@ -68,21 +68,34 @@ void attention(State& state, const Variant& variant, std::int64_t heads, std::in
   count_rate(state, "cache B/s", 8 * keys * kv_heads * head_dim);
 }
 
-// x W^T, both float32.
+// x W^T, x float32, W of `type` and held as it is.
 void product(State& state, const Variant& variant, std::int64_t rows, std::int64_t inner,
-             std::int64_t columns) {
+             std::int64_t columns, PackType type = PackType::f32) {
   constexpr int kPieces = 3;  // hold any float32
   const auto x = noise(rows * inner, 1), w = noise(columns * inner, 2);
   std::vector<float> out(static_cast<std::size_t>(rows * columns));
-  const auto bytes = static_cast<std::size_t>(packed_bytes(columns, inner, kPieces, variant));
+  std::vector<std::uint16_t> halves(w.size());
+  if (type == PackType::f16) f32_to_f16(w.data(), halves.data(), columns * inner, variant);
+  if (type == PackType::bf16) f32_to_bf16(w.data(), halves.data(), columns * inner, variant);
+  const auto bytes = static_cast<std::size_t>(packed_bytes(columns, inner, kPieces, type, variant));
   std::vector<std::uint8_t> memory(bytes + 64);
   auto* weights = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64);
-  pack_matrix({w.data(), PackSource::f32, 0, columns, inner, kPieces, weights}, variant);
+  const void* values = type == PackType::f32 ? static_cast<const void*>(w.data()) : halves.data();
+  pack_matrix({.values = values,
+               .type = type,
+               .first = 0,
+               .count = columns,
+               .inner = inner,
+               .pieces = kPieces,
+               .weights = weights,
+               .held = type},
+              variant);
   const PackedProduct call = {
-      x.data(), inner,      rows,   {weights, inner, columns, kPieces, nullptr},
+      x.data(), inner,      rows,   {weights, inner, columns, kPieces, nullptr, type},
       nullptr,  out.data(), columns};
   for (auto _ : state) packed_product(call, variant);
   count_rate(state, "FLOP/s", 2 * rows * inner * columns);
+  count_rate(state, "weights B/s", static_cast<std::int64_t>(bytes));
 }
 
 // x W^T with W in Q4_0's codes (groups of 32) and x rounded to 8 bits.
@@ -244,6 +257,14 @@ void register_variant(const Variant& v) {
   add("attention_decode_9x3_1024x64", [&v](State& s) { attention(s, v, 9, 3, 1, 1024, 64); });
   add("product_512x576x1536", [&v](State& s) { product(s, v, 512, 576, 1536); });
   add("product_512x1536x576", [&v](State& s) { product(s, v, 512, 1536, 576); });
+  for (const auto& [type, name] :
+       {std::pair{PackType::f32, "f32"}, {PackType::f16, "f16"}, {PackType::bf16, "bf16"}}) {
+    const std::string held = std::string("_") + name;
+    add("product_512x2048x5632" + held,
+        [&v, type](State& s) { product(s, v, 512, 2048, 5632, type); });
+    add("product_1x4096x32768" + held,
+        [&v, type](State& s) { product(s, v, 1, 4096, 32768, type); });
+  }
   add("quantized_512x2048x5632", [&v](State& s) { quantized(s, v, 512, 2048, 5632); });
   add("quantized_512x576x1536", [&v](State& s) { quantized(s, v, 512, 576, 1536); });
   add("quantized_1x4096x32768", [&v](State& s) { quantized(s, v, 1, 4096, 32768); });

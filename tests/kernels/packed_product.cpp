@@ -18,14 +18,15 @@ class PackedProductOf : public EachVariant {
   using Packed = std::unique_ptr<void, Free>;
 
   Packed blank(std::int64_t columns, std::int64_t inner, int pieces) const {
-    const auto bytes = static_cast<std::size_t>(packed_bytes(columns, inner, pieces, variant()));
+    const auto bytes =
+        static_cast<std::size_t>(packed_bytes(columns, inner, pieces, PackType::f32, variant()));
     Packed memory(std::aligned_alloc(64, bytes));
     std::memset(memory.get(), 0, bytes);
     return memory;
   }
   Packed packed(const Array<float>& w, std::int64_t columns, std::int64_t inner, int pieces) const {
     Packed memory = blank(columns, inner, pieces);
-    pack_matrix({w.data(), PackSource::f32, 0, columns, inner, pieces, memory.get()}, variant());
+    pack_matrix({w.data(), PackType::f32, 0, columns, inner, pieces, memory.get()}, variant());
     return memory;
   }
 };
@@ -147,7 +148,7 @@ TEST_P(PackedProductOf, Float16NeedsTwoPiecesAndBfloat16OneAndMoreChangeNoBit) {
     Array<float> expected(kRows * kColumns);
     for (int pieces = 3; pieces >= needed; --pieces) {
       const Packed weights = blank(kColumns, kInner, pieces);
-      EXPECT_EQ(pack_matrix({w.data(), PackSource::f32, 0, kColumns, kInner, pieces, weights.get()},
+      EXPECT_EQ(pack_matrix({w.data(), PackType::f32, 0, kColumns, kInner, pieces, weights.get()},
                             variant()),
                 variant().splits ? needed : 1);
       Array<float> out(kRows * kColumns);
@@ -171,12 +172,13 @@ TEST_P(PackedProductOf, PartsPackedOneAfterTheOtherAreTheWhole) {
   const Packed whole = packed(w, kColumns, kInner, 3), parts = blank(kColumns, kInner, 3);
   std::int64_t first = 0;
   for (const std::int64_t count : {5, 40, 1, 44}) {
-    pack_matrix({w.data() + first * kInner, PackSource::f32, first, count, kInner, 3, parts.get()},
+    pack_matrix({w.data() + first * kInner, PackType::f32, first, count, kInner, 3, parts.get()},
                 variant());
     first += count;
   }
   EXPECT_EQ(std::memcmp(whole.get(), parts.get(),
-                        static_cast<std::size_t>(packed_bytes(kColumns, kInner, 3, variant()))),
+                        static_cast<std::size_t>(
+                            packed_bytes(kColumns, kInner, 3, PackType::f32, variant()))),
             0);
 }
 
@@ -249,7 +251,7 @@ TEST_P(PackedProductOf, TurnedMatricesGiveTheSameBits) {
     return out;
   };
   const Packed weights = packed(w, kColumns, kInner, 3), again = blank(kColumns, kInner, 3);
-  pack_matrix({w_turned.data(), PackSource::f32, 0, kColumns, kInner, 3, again.get(),
+  pack_matrix({w_turned.data(), PackType::f32, 0, kColumns, kInner, 3, again.get(),
                /*turned=*/true, kColumns + kApart},
               variant());
   const Array<float> expected = multiply(x.data(), kInner, false, weights);
@@ -264,7 +266,7 @@ TEST_P(PackedProductOf, PacksHalvesAsTheFloatsThatTheyStandFor) {
   constexpr std::int64_t kInner = 70, kColumns = 33;
   const auto w = normal(kColumns * kInner, 1);
   const auto count = static_cast<std::size_t>(w.size());
-  const auto compare = [&](PackSource type, auto narrow, auto widen) {
+  const auto compare = [&](PackType type, auto narrow, auto widen) {
     std::vector<std::uint16_t> halves(count);
     narrow(w.data(), halves.data(), w.size());
     Array<float> floats(w.size());
@@ -272,11 +274,70 @@ TEST_P(PackedProductOf, PacksHalvesAsTheFloatsThatTheyStandFor) {
     const Packed expected = packed(floats, kColumns, kInner, 2), got = blank(kColumns, kInner, 2);
     pack_matrix({halves.data(), type, 0, kColumns, kInner, 2, got.get()}, variant());
     EXPECT_EQ(std::memcmp(expected.get(), got.get(),
-                          static_cast<std::size_t>(packed_bytes(kColumns, kInner, 2, variant()))),
+                          static_cast<std::size_t>(
+                              packed_bytes(kColumns, kInner, 2, PackType::f32, variant()))),
               0);
   };
-  compare(PackSource::f16, variant().f32_to_f16, variant().f16_to_f32);
-  compare(PackSource::bf16, variant().f32_to_bf16, variant().bf16_to_f32);
+  compare(PackType::f16, variant().f32_to_f16, variant().f16_to_f32);
+  compare(PackType::bf16, variant().f32_to_bf16, variant().bf16_to_f32);
+}
+
+// Panels that hold 16 bits are half as large, and what they multiply to is the same.
+TEST_P(PackedProductOf, HeldHalvesGiveTheBitsOfTheirFloats) {
+  constexpr std::int64_t kInner = 1100, kColumns = 70;
+  const auto w = normal(kColumns * kInner, 1), x = normal(40 * kInner, 2);
+  const auto count = static_cast<std::size_t>(w.size());
+  const auto compare = [&](PackType type, auto narrow, auto widen) {
+    std::vector<std::uint16_t> halves(count);
+    narrow(w.data(), halves.data(), w.size());
+    Array<float> floats(w.size());
+    widen(halves.data(), floats.data(), w.size());
+    const Packed plain = packed(floats, kColumns, kInner, 2);
+    const std::int64_t bytes = packed_bytes(kColumns, kInner, 2, type, variant());
+    EXPECT_EQ(bytes == packed_bytes(kColumns, kInner, 2, PackType::f32, variant()),
+              variant().splits);
+    const Packed held = blank(kColumns, kInner, 2);
+    for (const std::int64_t first : {0, 40}) {  // two layers, the second from within a panel
+      const std::int64_t rows = first == 0 ? 40 : kColumns - 40;
+      pack_matrix({.values = halves.data() + first * kInner,
+                   .type = type,
+                   .first = first,
+                   .count = rows,
+                   .inner = kInner,
+                   .pieces = 2,
+                   .weights = held.get(),
+                   .held = type},
+                  variant());
+    }
+    const auto multiply = [&](const Packed& weights, std::int64_t rows, PackType holds) {
+      Array<float> out(rows * kColumns);
+      packed_product({x.data(),
+                      kInner,
+                      rows,
+                      {weights.get(), kInner, kColumns, 2, nullptr, holds},
+                      nullptr,
+                      out.data(),
+                      kColumns},
+                     variant());
+      EXPECT_TRUE(out.guards_hold());
+      return out;
+    };
+    for (const std::int64_t rows : {1, 5, 40}) {
+      EXPECT_TRUE(multiply(held, rows, type).same_bits(multiply(plain, rows, PackType::f32)));
+    }
+  };
+  compare(PackType::f16, variant().f32_to_f16, variant().f16_to_f32);
+  compare(PackType::bf16, variant().f32_to_bf16, variant().bf16_to_f32);
+  EXPECT_EQ(type_to_hold(PackType::f32, variant()), PackType::f32);
+  EXPECT_EQ(type_to_hold(PackType::bf16, variant()), PackType::bf16);
+  EXPECT_EQ(type_to_hold(PackType::f16, variant()) == PackType::f16, !variant().widens_slowly);
+  const PackMatrix wrong{.values = w.data(),
+                         .type = PackType::f32,
+                         .count = 1,
+                         .inner = 1,
+                         .pieces = 1,
+                         .held = PackType::f16};
+  EXPECT_THROW(pack_matrix(wrong, variant()), std::invalid_argument);
 }
 
 TEST_P(PackedProductOf, WhatIsNotFiniteStaysInItsRow) {

@@ -42,13 +42,13 @@ ATTAR_INLINE void transpose(__m512i (&row)[16]) {
 
 // Up to 32 values from `at` on, zeros after them.
 ATTAR_INLINE Floats32 load_weights(const PackMatrix& call, std::int64_t at, std::int64_t count) {
-  if (call.type == PackSource::f32) {
+  if (call.type == PackType::f32) {
     return load32(static_cast<const float*>(call.values) + at, count);
   }
   const auto* from = static_cast<const std::uint16_t*>(call.values) + at;
   const __m256i low = _mm256_maskz_loadu_epi16(lanes_below(count), from);
   const __m256i high = _mm256_maskz_loadu_epi16(lanes_below(count - 16), from + 16);
-  if (call.type == PackSource::f16) return {_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)};
+  if (call.type == PackType::f16) return {_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)};
   const auto widened = [](__m256i half) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
   };

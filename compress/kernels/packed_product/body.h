@@ -1,8 +1,8 @@
 // Products on fused multiply-adds, once for every instruction set S.
 //
-// A packed matrix is [panel of 32 outputs][inner][32] float32. S::kTileRows rows by two vectors of
-// outputs are summed in registers over at most kChain inputs; the sums of such chains are added in
-// their order.
+// A packed matrix is [panel of 32 outputs][inner][32] float32, float16 or bfloat16. S::kTileRows
+// rows by two vectors of outputs are summed in registers over at most kChain inputs; the sums of
+// such chains are added in their order.
 #pragma once
 
 #include "compress/kernels/gated_activation/gated_activation.h"
@@ -20,15 +20,32 @@ void gated_activation_rows(const GatedActivation&, std::int64_t, std::int64_t);
 
 inline constexpr std::int64_t kChain = 1024;
 
+// Values of panels that hold this type.
+template <PackType held>
+struct Held {
+  std::uint16_t bits;
+};
+template <>
+struct Held<PackType::f32> {
+  float value;
+};
+
+template <class S, PackType held>
+ATTAR_INLINE typename S::Floats load_held(const Held<held>* from) {
+  if constexpr (held == PackType::f16) return S::from_f16(from);
+  if constexpr (held == PackType::bf16) return S::from_bf16(from);
+  if constexpr (held == PackType::f32) return S::load(&from->value);
+}
+
 // sums [rows, 32] = or += x [rows, count] w [count, 32], two vectors of the 32.
-template <class S, int rows>
-ATTAR_INLINE void multiply_tile(const float* x, std::int64_t stride, const float* w,
+template <class S, int rows, PackType held>
+ATTAR_INLINE void multiply_tile(const float* x, std::int64_t stride, const Held<held>* w,
                                 std::int64_t count, bool first, float* sums) {
   constexpr int W = S::kWidth;
   typename S::Floats low[rows], high[rows];
   for (int r = 0; r < rows; ++r) low[r] = high[r] = S::broadcast(0.0f);
   for (std::int64_t k = 0; k < count; ++k) {
-    const auto left = S::load(w + k * kPanel), right = S::load(w + k * kPanel + W);
+    const auto left = load_held<S>(w + k * kPanel), right = load_held<S>(w + k * kPanel + W);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
       const auto value = S::broadcast(x[r * stride + k]);
@@ -44,30 +61,83 @@ ATTAR_INLINE void multiply_tile(const float* x, std::int64_t stride, const float
 }
 
 // The same for `count` rows, at most `rows`.
-template <class S, int rows = S::kTileRows>
+template <class S, PackType held, int rows = S::kTileRows>
 ATTAR_INLINE void multiply_rows(std::int64_t count, const float* x, std::int64_t stride,
-                                const float* w, std::int64_t inputs, bool first, float* sums) {
+                                const Held<held>* w, std::int64_t inputs, bool first, float* sums) {
   if constexpr (rows > 1) {
-    if (count < rows) return multiply_rows<S, rows - 1>(count, x, stride, w, inputs, first, sums);
+    if (count < rows) {
+      return multiply_rows<S, held, rows - 1>(count, x, stride, w, inputs, first, sums);
+    }
   }
   multiply_tile<S, rows>(x, stride, w, inputs, first, sums);
 }
 
 // sums [rows, 32] of rows x with one panel [inner, 32].
-template <class S>
-__attribute__((noinline)) void multiply_panel(const float* x, std::int64_t stride,
-                                              std::int64_t rows, const float* panel,
-                                              std::int64_t inner, float* sums) {
+template <class S, PackType held>
+__attribute__((noinline)) void multiply_held(const float* x, std::int64_t stride, std::int64_t rows,
+                                             const Held<held>* panel, std::int64_t inner,
+                                             float* sums) {
   const std::int64_t tiles = (rows + S::kTileRows - 1) / S::kTileRows;
   for (std::int64_t k = 0; k == 0 || k < inner; k += kChain) {
     const std::int64_t count = inner - k < kChain ? inner - k : kChain;
     for (std::int64_t i = 0; i < tiles; ++i) {  // of about the same height
       const std::int64_t begin = rows * i / tiles, end = rows * (i + 1) / tiles;
       for (int part = 0; part < kPanel; part += 2 * S::kWidth) {
-        multiply_rows<S>(end - begin, x + begin * stride + k, stride, panel + k * kPanel + part,
-                         count, k == 0, sums + begin * kPanel + part);
+        multiply_rows<S, held>(end - begin, x + begin * stride + k, stride,
+                               panel + k * kPanel + part, count, k == 0,
+                               sums + begin * kPanel + part);
       }
     }
+  }
+}
+
+// sums [kTogether, 32] of one row with neighbouring panels: one alone has too few sums on their way
+// for the processor to hide how long an addition takes. The same bits.
+template <class S>
+inline constexpr std::int64_t kTogether = S::kWidth / 4;  // eight vectors of sums
+
+template <class S, PackType held>
+__attribute__((noinline)) void multiply_row(const float* x, const Held<held>* panels,
+                                            std::int64_t inner, float* sums) {
+  constexpr int W = S::kWidth, vectors = kPanel / W;
+  for (std::int64_t k = 0; k == 0 || k < inner; k += kChain) {
+    const std::int64_t end = inner - k < kChain ? inner : k + kChain;
+    typename S::Floats sum[kTogether<S> * vectors];
+    for (auto& s : sum) s = S::broadcast(0.0f);
+    for (std::int64_t i = k; i < end; ++i) {
+      const auto value = S::broadcast(x[i]);
+#pragma GCC unroll 16
+      for (int s = 0; s < kTogether<S> * vectors; ++s) {
+        const auto* w = panels + (s / vectors * inner + i) * kPanel + s % vectors * W;
+        sum[s] = S::mul_add(value, load_held<S>(w), sum[s]);
+      }
+    }
+    for (int s = 0; s < kTogether<S> * vectors; ++s) {
+      S::store(sums + s * W, k == 0 ? sum[s] : S::add(S::load(sums + s * W), sum[s]));
+    }
+  }
+}
+
+// Panels from `panel` on; `together`: kTogether of them, of one row.
+template <class S, bool together = false>
+ATTAR_INLINE void multiply_panel(const float* x, std::int64_t stride, std::int64_t rows,
+                                 const PackedLayer& layer, std::int64_t panel, float* sums) {
+  const auto held = [&]<PackType type>(Held<type>) {
+    const auto* weights =
+        static_cast<const Held<type>*>(layer.weights) + panel * layer.inner * kPanel;
+    if constexpr (together) {
+      multiply_row<S>(x, weights, layer.inner, sums);
+    } else {
+      multiply_held<S>(x, stride, rows, weights, layer.inner, sums);
+    }
+  };
+  switch (layer.held) {
+    case PackType::f32:
+      return held(Held<PackType::f32>{});
+    case PackType::f16:
+      return held(Held<PackType::f16>{});
+    case PackType::bf16:
+      return held(Held<PackType::bf16>{});
   }
 }
 
@@ -101,17 +171,20 @@ ATTAR_INLINE void write_sums(const PanelOutput& to, const float* sums, std::int6
   }
 }
 
-ATTAR_INLINE const float* panel_of(const PackedLayer& layer, std::int64_t panel) {
-  return static_cast<const float*>(layer.weights) + panel * layer.inner * kPanel;
-}
-
-// Panels [begin, end) of a layer; `sums` holds [rows, 32].
+// Panels [begin, end) of a layer; `sums` holds [rows, 32], and 32 rows at least.
 template <class S>
 ATTAR_INLINE void multiply_panels(const float* x, std::int64_t stride, std::int64_t rows,
                                   const PackedLayer& layer, std::int64_t begin, std::int64_t end,
                                   float* sums, const PanelOutput& to) {
-  for (std::int64_t panel = begin; panel < end; ++panel) {
-    multiply_panel<S>(x, stride, rows, panel_of(layer, panel), layer.inner, sums);
+  std::int64_t panel = begin;
+  for (; rows == 1 && panel + kTogether<S> <= end; panel += kTogether<S>) {
+    multiply_panel<S, true>(x, stride, rows, layer, panel, sums);
+    for (std::int64_t i = 0; i < kTogether<S>; ++i) {
+      write_sums<S>(to, sums + i * kPanel, rows, (panel + i) * kPanel);
+    }
+  }
+  for (; panel < end; ++panel) {
+    multiply_panel<S>(x, stride, rows, layer, panel, sums);
     write_sums<S>(to, sums, rows, panel * kPanel);
   }
 }
@@ -143,9 +216,8 @@ ATTAR_INLINE void multiply_and_gate(const PackedFinish& call, const float* norme
   const float* bias = call.gate_up.bias;
   for (std::int64_t panel = 0; panel < width / kPanel; ++panel) {
     const std::int64_t column = panel * kPanel;
-    multiply_panel<S>(normed, hidden, rows, panel_of(call.gate_up, panel), hidden, gate);
-    multiply_panel<S>(normed, hidden, rows, panel_of(call.gate_up, width / kPanel + panel), hidden,
-                      up);
+    multiply_panel<S>(normed, hidden, rows, call.gate_up, panel, gate);
+    multiply_panel<S>(normed, hidden, rows, call.gate_up, width / kPanel + panel, up);
     if (bias) {
       write_sums<S>({kPanel, bias + column, nullptr, gate, kPanel}, gate, rows, 0);
       write_sums<S>({kPanel, bias + width + column, nullptr, up, kPanel}, up, rows, 0);
@@ -198,14 +270,14 @@ template <class S>
 ATTAR_INLINE void read_row(const PackMatrix& call, std::int64_t at, std::int64_t count,
                            float* out) {
   constexpr int W = S::kWidth;
-  if (call.type == PackSource::f32) {
+  if (call.type == PackType::f32) {
     __builtin_memcpy(out, static_cast<const float*>(call.values) + at,
                      static_cast<std::size_t>(count) * 4);
     return;
   }
   const auto* from = static_cast<const std::uint16_t*>(call.values) + at;
   const auto widen = [&](const std::uint16_t* halves) {
-    return call.type == PackSource::f16 ? S::from_f16(halves) : S::from_bf16(halves);
+    return call.type == PackType::f16 ? S::from_f16(halves) : S::from_bf16(halves);
   };
   std::int64_t i = 0;
   for (; i + W <= count; i += W) S::store(out + i, widen(from + i));
@@ -215,12 +287,31 @@ ATTAR_INLINE void read_row(const PackMatrix& call, std::int64_t at, std::int64_t
   S::store_first(out + i, widen(rest), count - i);
 }
 
+// Outputs [begin, end) of a panel that holds values of 16 bits.
+inline void pack_halves(const PackMatrix& call, std::int64_t panel, std::int64_t begin,
+                        std::int64_t end) {
+  constexpr std::int64_t kPart = 64;  // inputs at a time
+  const auto* from =
+      static_cast<const std::uint16_t*>(call.values) + (panel * kPanel - call.first) * call.inner;
+  auto* to = static_cast<std::uint16_t*>(call.weights) + panel * call.inner * kPanel;
+  for (std::int64_t part = 0; part < call.inner; part += kPart) {
+    const std::int64_t stop = call.inner - part < kPart ? call.inner : part + kPart;
+    for (std::int64_t c = begin; c < end; ++c) {
+      for (std::int64_t k = part; k < stop; ++k) to[k * kPanel + c] = from[c * call.inner + k];
+    }
+  }
+}
+
 template <class S>
 int pack_panel_of(const PackMatrix& call, std::int64_t panel) {
   constexpr std::int64_t kPart = 64;                        // inputs at a time
   const std::int64_t column = panel * kPanel - call.first;  // of the first output of the panel
   const std::int64_t begin = column < 0 ? -column : 0;
   const std::int64_t end = call.count - column < kPanel ? call.count - column : kPanel;
+  if (call.held != PackType::f32) {
+    pack_halves(call, panel, begin, end);
+    return 1;
+  }
   float* to = static_cast<float*>(call.weights) + panel * call.inner * kPanel;
   if (call.turned) {
     const auto* from = static_cast<const float*>(call.values) + column;

@@ -44,16 +44,23 @@ std::int64_t rows_of_a_task(const Call& call) {
 
 }  // namespace
 
-std::int64_t packed_bytes(std::int64_t columns, std::int64_t inner, int pieces,
+PackType type_to_hold(PackType type, const Variant& variant) {
+  return variant.widens_slowly && type == PackType::f16 ? PackType::f32 : type;
+}
+
+std::int64_t packed_bytes(std::int64_t columns, std::int64_t inner, int pieces, PackType held,
                           const Variant& variant) {
-  if (!variant.splits) return panels_of(columns) * inner * kPanel * 4;
+  if (!variant.splits) return panels_of(columns) * inner * kPanel * (held == PackType::f32 ? 4 : 2);
   return panels_of(columns) * panels_of(inner) * kPanel * kPanel * 2 * pieces;
 }
 
 int pack_matrix(const PackMatrix& call, const Variant& variant) {
   check_weights(call.weights, call.pieces);
-  check(!call.turned || call.type == PackSource::f32, "turned values must be float32; type",
+  check(!call.turned || call.type == PackType::f32, "turned values must be float32; type",
         static_cast<std::int64_t>(call.type));
+  check(call.held == PackType::f32 || call.held == call.type,
+        "panels hold float32 or the type of the values; held",
+        static_cast<std::int64_t>(call.held));
   if (call.turned && variant.splits) {
     std::vector<float> straight(static_cast<std::size_t>(call.count * call.inner));
     variant.transpose({static_cast<const float*>(call.values),

@@ -1,7 +1,9 @@
 // Products of float32 matrices, x W^T: the one way in which attar multiplies them, so that a result
 // is the same for any number of rows, threads and pieces, whatever BLAS there is.
 //
-// W is packed once, in panels of 32 outputs. On fused multiply-adds panels hold float32. On the
+// W is packed once, in panels of 32 outputs. On fused multiply-adds panels hold float32, or values
+// of 16 bits as they are, which are widened where they are multiplied: the same bits from half the
+// memory. On the
 // tile instructions of the processor (AMX), which take bfloat16, a float32 is the sum of three
 // bfloat16, x = x1 + x2 + x3, and of the nine products of pieces the six that reach above 2^-26 of
 // the whole are added up in float32 (Henry, Tang and Heinecke 2019, arXiv:1904.06376). A weight
@@ -18,25 +20,30 @@
 
 namespace attar::kernels {
 
-// Bytes of a packed matrix of `columns` outputs and `inner` inputs. Without tile instructions the
-// same for any number of pieces.
-std::int64_t packed_bytes(std::int64_t columns, std::int64_t inner, int pieces,
-                          const Variant& variant = active_variant());
+enum class PackType : std::uint8_t { f32, f16, bf16 };
 
-enum class PackSource : std::uint8_t { f32, f16, bf16 };
+// What panels should hold of values of this type: the same, but for float16 where each would be
+// widened in software again and again.
+PackType type_to_hold(PackType type, const Variant& variant = active_variant());
+
+// Bytes of a packed matrix of `columns` outputs and `inner` inputs. With tile instructions the same
+// for any type that panels hold, without them for any number of pieces.
+std::int64_t packed_bytes(std::int64_t columns, std::int64_t inner, int pieces,
+                          PackType held = PackType::f32, const Variant& variant = active_variant());
 
 // Writes rows of W [columns, inner], the weights of outputs [first, first + count), into a packed
 // matrix. Outputs come in panels of 32: the rest of the last one must be zero.
 struct PackMatrix {
   const void* values;  // [count, inner] of `type`, contiguous; [inner, count] if `turned`, then f32
-  PackSource type;
+  PackType type;
   std::int64_t first;
   std::int64_t count;
   std::int64_t inner;
   int pieces;     // 1 .. 3
   void* weights;  // packed_bytes(columns, inner, pieces) of the whole, 64-byte aligned
   bool turned = false;
-  std::int64_t stride = 0;  // of the rows of turned values; 0: count
+  std::int64_t stride = 0;        // of the rows of turned values; 0: count
+  PackType held = PackType::f32;  // by panels: f32, or `type`
 };
 
 // How many pieces hold these values exactly, 1 .. 3; at most call.pieces have been written. Always
@@ -50,6 +57,7 @@ struct PackedLayer {
   std::int64_t columns;
   int pieces;
   const float* bias;
+  PackType held = PackType::f32;
 };
 
 // out = x W^T + bias + added, or norm(x) W^T + ... with `norm`. The order of an element's sums
