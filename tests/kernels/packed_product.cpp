@@ -41,7 +41,7 @@ double bound(std::int64_t inner, double sum_of_magnitudes) {
 TEST_P(PackedProductOf, AgreesWithDoubleArithmeticForEveryShape) {
   for (const std::int64_t rows : {1, 13, 15, 16, 33, 100}) {
     for (const std::int64_t inner : {1, 31, 33, 130, 1100}) {
-      for (const std::int64_t columns : {1, 16, 17, 32, 70}) {
+      for (const std::int64_t columns : {1, 16, 17, 32, 70, 150}) {
         const std::int64_t stride = inner + 3, out_stride = columns + 5;
         const auto x = normal(rows * stride, 1), w = normal(columns * inner, 2);
         const auto bias = normal(columns, 3), added = normal(rows * out_stride, 4);
@@ -185,7 +185,7 @@ TEST_P(PackedProductOf, PartsPackedOneAfterTheOtherAreTheWhole) {
 // The steps of a block's second half, each over all rows; then all of them for a few rows at a
 // time.
 TEST_P(PackedProductOf, FinishingABlockInOneGivesTheBitsOfTheSteps) {
-  constexpr std::int64_t kRows = 141, kHidden = 40, kMixed = 48, kWidth = 96;
+  constexpr std::int64_t kRows = 141, kHidden = 168, kMixed = 48, kWidth = 96;
   constexpr float kEps = 1e-5f;
   const auto x = normal(kRows * kHidden, 1), mixed = normal(kRows * kMixed, 2);
   const auto norm = normal(kHidden, 3), biases = normal(2 * kWidth, 4);
@@ -217,11 +217,23 @@ TEST_P(PackedProductOf, FinishingABlockInOneGivesTheBitsOfTheSteps) {
       });
       EXPECT_TRUE(fused.same_bits(expected)) << threads << " threads";
     }
+    Array<float> alone(kHidden), first(kHidden);
+    packed_finish({x.data(), mixed.data(), 1, output_layer, norm.data(), kEps, gate_up_layer,
+                   Activation::silu, down_layer, alone.data()},
+                  variant());
+    std::copy_n(expected.data(), kHidden, first.data());
+    EXPECT_TRUE(alone.same_bits(first)) << "one row";
     // The norm inside of a product.
     packed_product({h.data(), kHidden, kRows, gate_up_layer, nullptr, projected.data(), 2 * kWidth,
                     norm.data(), kEps},
                    variant());
     EXPECT_TRUE(projected.same_bits(both));
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      packed_product({h.data() + r * kHidden, kHidden, 1, gate_up_layer, nullptr,
+                      projected.data() + r * 2 * kWidth, 2 * kWidth, norm.data(), kEps},
+                     variant());
+    }
+    EXPECT_TRUE(projected.same_bits(both)) << "row by row";
   }
 }
 

@@ -196,7 +196,7 @@ void packed_product_task(const PackedProduct& call, const PackedTask& task) {
   const float* x = call.x + task.row_begin * call.x_stride;
   std::int64_t stride = call.x_stride;
   if (call.norm) {
-    float* normed = sums + rows * kPanel;
+    float* normed = sums + panels_of(rows) * kPanel * kPanel;
     rms_norm_rows<S>({x, call.norm, normed, rows, inner, call.eps}, 0, rows);
     x = normed;
     stride = inner;
@@ -232,7 +232,7 @@ void packed_finish_task(const PackedFinish& call, const PackedTask& task) {
   const std::int64_t rows = task.row_end - task.row_begin;
   const std::int64_t hidden = call.output.columns, mixed = call.output.inner;
   auto* sums = reinterpret_cast<float*>(task.scratch);
-  float* h = sums + 2 * rows * kPanel;
+  float* h = sums + 2 * panels_of(rows) * kPanel * kPanel;
   float* normed = h + rows * hidden;
   float* gated = normed + rows * hidden;
   const auto product = [&](const float* x, const PackedLayer& layer, const float* added,
