@@ -1,7 +1,5 @@
 #include "compress/linalg/cross_gram.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -46,7 +44,10 @@ CrossAccumulator::CrossAccumulator(std::int64_t dense_columns, std::int64_t colu
   require(dense_columns > 0 && columns > 0 && dense_columns < (1 << 20) && columns < (1 << 20),
           "cross gram", "columns must be in [1, 2^20), got ", dense_columns, " and ", columns,
           "; check the shape of the layer's weight");
-  total_ = at::zeros({dense_columns_, columns_}, at::kDouble);
+}
+
+void CrossAccumulator::begin() {
+  if (!total_.defined()) total_ = at::zeros({dense_columns_, columns_}, at::kDouble);
 }
 
 void CrossAccumulator::add(const at::Tensor& dense, const at::Tensor& changed) {
@@ -108,25 +109,10 @@ void CrossAccumulator::take_step(const float* dense, std::int64_t dense_stride,
   }
   tokens_ += count;
   dropped_ += static_cast<std::int64_t>(broken.size());
-  if (!partial_.defined()) partial_ = at::empty({dense_columns_, columns_}, at::kFloat);
-  const PackedMatrix right(changed, columns_, count, /*turned=*/true, stride);
-  auto* partial = partial_.data_ptr<float>();
-  right.multiply({dense, dense_stride, dense_columns_, /*turned=*/true}, 0, nullptr,
-                 unfolded_ == 0 ? nullptr : partial, partial, columns_);
-  unfolded_ += count;
-  if (unfolded_ >= GramAccumulator::kFoldTokens) fold();
-}
-
-void CrossAccumulator::fold() {
-  if (unfolded_ == 0) return;
-  const float* partial = partial_.const_data_ptr<float>();
-  double* total = total_.data_ptr<double>();
-  at::parallel_for(0, dense_columns_ * columns_, 1 << 14,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     for (std::int64_t i = begin; i < end; ++i)
-                       total[i] += static_cast<double>(partial[i]);
-                   });
-  unfolded_ = 0;
+  begin();
+  PackedMatrix right(changed, columns_, count, /*turned=*/true, stride);
+  right.add_to({dense, dense_stride, dense_columns_, /*turned=*/true}, 0, total_.data_ptr<double>(),
+               columns_);
 }
 
 CrossGram CrossAccumulator::finish() {
@@ -134,9 +120,9 @@ CrossGram CrossAccumulator::finish() {
     take_step(pending_dense_.data(), dense_columns_, pending_changed_.data(), columns_,
               pending_count_);
   }
-  fold();
+  begin();
   CrossGram result{std::move(total_), tokens_, dropped_};
-  total_ = at::zeros({dense_columns_, columns_}, at::kDouble);
+  total_ = at::Tensor();
   tokens_ = dropped_ = pending_count_ = 0;
   pending_dense_ = {};
   pending_changed_ = {};

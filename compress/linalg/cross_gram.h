@@ -22,7 +22,7 @@ struct CrossGram {
 };
 
 // Adds pairs of rows up: products in float32 over steps of GramAccumulator::kStepTokens tokens,
-// folded into float64 every GramAccumulator::kFoldTokens, whatever the batches and the threads.
+// added in float64, whatever the batches and the threads.
 class CrossAccumulator {
  public:
   CrossAccumulator(std::int64_t dense_columns, std::int64_t columns);
@@ -35,16 +35,14 @@ class CrossAccumulator {
   CrossGram finish();
 
  private:
+  void begin();  // makes room for the sums if there is none yet
   void take_step(const float* dense, std::int64_t dense_stride, const float* changed,
                  std::int64_t stride, std::int64_t count);
-  void fold();
 
   std::int64_t dense_columns_, columns_;
   std::int64_t tokens_ = 0, dropped_ = 0;
-  std::int64_t unfolded_ = 0;                           // tokens in partial_
   std::int64_t pending_count_ = 0;                      // rows that do not fill a step yet
   std::vector<float> pending_dense_, pending_changed_;  // [kStepTokens, n_dense], [.., n]
-  at::Tensor partial_;                                  // [n_dense, n] float32
   at::Tensor total_;                                    // [n_dense, n] float64
 };
 

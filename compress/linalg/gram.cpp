@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
 
@@ -75,8 +74,7 @@ GramAccumulator::GramAccumulator(std::int64_t columns) : columns_(columns) {
 }
 
 void GramAccumulator::reset() {
-  tokens_ = dropped_ = unfolded_ = pending_count_ = 0;
-  partial_ = at::Tensor();
+  tokens_ = dropped_ = pending_count_ = 0;
   total_ = {};
 }
 
@@ -137,39 +135,19 @@ void GramAccumulator::take_step(const float* rows, std::int64_t count, std::int6
 
 void GramAccumulator::add_step(const float* rows, std::int64_t count, std::int64_t stride) {
   begin();
-  if (!partial_.defined()) partial_ = at::empty({columns_, columns_}, at::kFloat);
-  float* partial = partial_.data_ptr<float>();
   const std::int64_t n = columns_;
-  const PackedMatrix right(rows, n, count, /*turned=*/true, stride);
+  double* gram = total_.gram.data_ptr<double>();
+  PackedMatrix right(rows, n, count, /*turned=*/true, stride);
   for (std::int64_t i = 0; i < n; i += kPanel) {
-    float* to = partial + i * n + i;
-    right.multiply({rows + i, stride, std::min(kPanel, n - i), /*turned=*/true}, i, nullptr,
-                   unfolded_ == 0 ? nullptr : to, to, n);
+    right.add_to({rows + i, stride, std::min(kPanel, n - i), /*turned=*/true}, i, gram + i * n + i,
+                 n);
   }
   add_columns(rows, count, stride, total_);
-  unfolded_ += count;
-  if (unfolded_ >= kFoldTokens) fold();
-}
-
-void GramAccumulator::fold() {
-  if (unfolded_ == 0) return;
-  const float* partial = partial_.const_data_ptr<float>();
-  double* gram = total_.gram.data_ptr<double>();
-  at::parallel_for(0, columns_, 16, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      for (std::int64_t j = i; j < columns_; ++j) {
-        gram[i * columns_ + j] += static_cast<double>(partial[i * columns_ + j]);
-      }
-    }
-  });
-  unfolded_ = 0;
 }
 
 GramStatistics GramAccumulator::finish() {
   if (pending_count_ > 0) take_step(pending_.data(), pending_count_, columns_);
-  fold();
   begin();
-  partial_ = at::Tensor();
   double* gram = total_.gram.data_ptr<double>();
   constexpr std::int64_t kTile = 64;
   const std::int64_t n = columns_;

@@ -23,17 +23,15 @@ struct GramStatistics {
 };
 
 // The statistics of two halves of a text, put together. Equal to those of the whole text to the
-// bit when the first half ends on a multiple of GramAccumulator::kFoldTokens and the fp64 sums are
+// bit when the first half ends on a multiple of GramAccumulator::kStepTokens and the fp64 sums are
 // exact, and to a few units of fp64 otherwise.
 GramStatistics merge(const GramStatistics& first, const GramStatistics& second);
 
-// Adds rows up. Products run in float32 over fixed steps of tokens, sums are folded into float64
-// after fixed numbers of tokens: how a caller cuts the rows into batches, and how many threads
-// there are, changes no bit.
+// Adds rows up. Products run in float32 over fixed steps of tokens and are added in float64: how a
+// caller cuts the rows into batches, and how many threads there are, changes no bit.
 class GramAccumulator {
  public:
   static constexpr std::int64_t kStepTokens = 1024;  // tokens of one product
-  static constexpr std::int64_t kFoldTokens = 8192;  // tokens between two folds into float64
 
   explicit GramAccumulator(std::int64_t columns);
 
@@ -49,17 +47,14 @@ class GramAccumulator {
  private:
   void add_step(const float* rows, std::int64_t count, std::int64_t stride);
   void take_step(const float* rows, std::int64_t count, std::int64_t stride);
-  void fold();
   void reset();
   void begin();  // makes room for the sums if there is none yet
 
   std::int64_t columns_;
   std::int64_t tokens_ = 0;         // seen, dropped ones included
   std::int64_t dropped_ = 0;        //
-  std::int64_t unfolded_ = 0;       // tokens in partial_
   std::int64_t pending_count_ = 0;  // rows in pending_
   std::vector<float> pending_;      // [kStepTokens, n]: rows that do not fill a step yet
-  at::Tensor partial_;              // [n, n] float32, upper panels
   GramStatistics total_;
 };
 

@@ -1,5 +1,6 @@
 #include "compress/linalg/product.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -51,6 +52,26 @@ void PackedMatrix::multiply(const Rows& rows, std::int64_t first, const float* b
       added,  out,         out_stride};
   call.turned = rows.turned;
   kernels::packed_product(call);
+}
+
+void PackedMatrix::add_to(const Rows& rows, std::int64_t first, double* total,
+                          std::int64_t total_stride) {
+  constexpr std::int64_t kRows = 256;
+  const std::int64_t columns = outputs_ - first;
+  if (!panel_.defined()) panel_ = at::empty({kRows * outputs_}, at::kFloat);
+  auto* panel = panel_.mutable_data_ptr<float>();
+  for (std::int64_t row = 0; row < rows.count; row += kRows) {
+    const std::int64_t count = std::min(kRows, rows.count - row);
+    const float* x = rows.x + (rows.turned ? row : row * rows.stride);
+    multiply({x, rows.stride, count, rows.turned}, first, nullptr, nullptr, panel, columns);
+    at::parallel_for(0, count, 8, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        double* sums = total + (row + r) * total_stride;
+        for (std::int64_t c = 0; c < columns; ++c)
+          sums[c] += static_cast<double>(panel[r * columns + c]);
+      }
+    });
+  }
 }
 
 void product_into(at::Tensor out, const at::Tensor& x, const at::Tensor& weight,

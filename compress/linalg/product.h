@@ -28,9 +28,14 @@ class PackedMatrix {
   void multiply(const Rows& rows, std::int64_t first, const float* bias, const float* added,
                 float* out, std::int64_t out_stride) const;
 
+  // total [N, O'] += x W'^T, products in float32 and sums in float64; a panel of rows at a time, so
+  // that there is never a float32 matrix of that size.
+  void add_to(const Rows& rows, std::int64_t first, double* total, std::int64_t total_stride);
+
  private:
   std::int64_t outputs_, inputs_;
   at::Tensor memory_;
+  at::Tensor panel_;  // of add_to
 };
 
 // out [N, O] = x [N, I] weight^T [O, I] + bias [O]; `bias` may be undefined. weight is contiguous;

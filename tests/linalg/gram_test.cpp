@@ -95,10 +95,10 @@ TEST(Gram, TakesRowsWithAStride) {
 
 TEST(Gram, OfTwoHalvesMergesToTheWhole) {
   set_up_numerics();
-  const at::Tensor rows = activations(2 * GramAccumulator::kFoldTokens, 48);
-  const GramStatistics first = of(rows.narrow(0, 0, GramAccumulator::kFoldTokens), {512});
+  const at::Tensor rows = activations(2 * GramAccumulator::kStepTokens, 48);
+  const GramStatistics first = of(rows.narrow(0, 0, GramAccumulator::kStepTokens), {512});
   const GramStatistics second =
-      of(rows.narrow(0, GramAccumulator::kFoldTokens, GramAccumulator::kFoldTokens), {300});
+      of(rows.narrow(0, GramAccumulator::kStepTokens, GramAccumulator::kStepTokens), {300});
   const GramStatistics merged = merge(first, second);
   const GramStatistics whole = of(rows, {512});
   EXPECT_TRUE(merged.gram.equal(whole.gram));  // each half is one exact fold
