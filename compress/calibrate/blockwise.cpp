@@ -6,12 +6,14 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
                    const RunContext& context,
                    const std::function<std::optional<BlockOutcome>(std::int64_t)>& restore,
                    const std::function<void(std::int64_t, const BlockOutcome&)>& finished) {
+  std::int64_t pending = 0;  // the first block that the stream may read once more
   for (std::int64_t index = 0; index < model.config().layers; ++index) {
     context.check_stop();
     // Before restore: the overlay shows a restored block from then on.
     const Block start = model.block(index);
     std::optional<BlockOutcome> outcome = restore(index);
-    if (!outcome) {
+    const bool restored = outcome.has_value();
+    if (!restored) {
       outcome.emplace();
       Block original = outcome->block = start;
       check_finite(outcome->block, index);
@@ -33,7 +35,8 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
     model.put_block(index, outcome->block);
     // As it came: of a restored block nobody knows how its passes scaled the unchanged one.
     if (stream) stream->advance(outcome->block, start);
-    model.done_with_block(index);
+    for (std::int64_t i = pending; i <= index; ++i) model.done_with_block(i);
+    if (!restored) pending = index;
   }
 }
 

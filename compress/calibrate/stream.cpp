@@ -102,6 +102,7 @@ BlockStream::BlockStream(const Model& model, CalibrationTokens tokens, StreamOpt
     dense.emplace(other ? other->config() : config, rope,
                   other ? embed(other->embedding(), tokens.ids) : embedded.clone(), options.batch);
   }
+  model.done_with_outer();
   std::string context = options.store ? hash_of(model) : std::string();
   BlockLane changed(config, rope, embedded, options.batch);
   state_ =
@@ -299,7 +300,7 @@ void BlockStream::visit(const Block& block, const Block* original, const RunCont
     std::optional<linalg::CrossGram> crossed;
     if (cross) crossed = cross->finish();
     if (residual) crossed->residual = residual->finish().gram;
-    cross.reset();  // the float32 sums of a finished one are n^2 as well
+    cross.reset();
     residual.reset();
     if (site == Site::kDownInput) {
       // The last statistics are mostly the widest: weights and rows of the forward pass, which

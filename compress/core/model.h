@@ -26,6 +26,8 @@ class ModelSource {
   virtual Weight read_head() const = 0;            // [vocabulary, hidden]; the embedding when tied
   // Lets the system drop the pages of a block that is no longer needed.
   virtual void done_with_block(std::int64_t index) const = 0;
+  // The same of embedding and head.
+  virtual void done_with_outer() const = 0;
   virtual std::string path() const = 0;
   virtual std::string format() const = 0;  // "huggingface", "gguf"
   virtual std::string sha256() const = 0;  // of the weights' bytes; may take a while
@@ -106,6 +108,7 @@ class Model {
   std::int64_t source_block(std::int64_t index) const;
   // Lets the system drop the pages of the source that a block was read from.
   void done_with_block(std::int64_t index) const;
+  void done_with_outer() const { source_->done_with_outer(); }
 
  private:
   std::int64_t below(std::int64_t index) const;

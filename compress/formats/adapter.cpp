@@ -108,6 +108,7 @@ class AdapterSource final : public HuggingFaceSource {
   at::Tensor read_final_norm() const override { return base_->read_final_norm(); }
   Weight read_head() const override { return base_->read_head(); }
   void done_with_block(std::int64_t index) const override { base_->done_with_block(index); }
+  void done_with_outer() const override { base_->done_with_outer(); }
   void done_with(const at::Tensor& part) const override { base_->done_with(part); }
   std::string path() const override { return path_.string(); }
   std::string format() const override { return "peft"; }

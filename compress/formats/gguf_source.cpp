@@ -67,10 +67,11 @@ class Source final : public GgufSource {
   }
 
   void done_with_block(std::int64_t index) const override {
-    for (const Role role : kRoles) {
-      const auto& tensor = file_.tensor(fill(family_.gguf.of(role), index) + ".weight");
-      tensor.file->done_with(tensor.bytes);
-    }
+    for (const Role role : kRoles) done_with_module(fill(family_.gguf.of(role), index));
+  }
+  void done_with_outer() const override {
+    done_with_module(std::string(family_.gguf.embedding));
+    done_with_module(std::string(family_.gguf.head));
   }
 
   void done_with(const at::Tensor& part) const override { drop_pages(*file_.mapping(), part); }
@@ -98,6 +99,12 @@ class Source final : public GgufSource {
   }
 
  private:
+  void done_with_module(const std::string& module) const {
+    if (const io::GgufTensor* tensor = file_.find_tensor(module + ".weight")) {
+      tensor->file->done_with(tensor->bytes);
+    }
+  }
+
   // Heads whose rows the file keeps interleaved; 0 for other layers.
   std::int64_t interleaved_heads(Role role) const {
     if (!family_.gguf_interleaves_query_and_key) return 0;

@@ -66,14 +66,11 @@ class Source final : public HuggingFaceSource {
   }
 
   void done_with_block(std::int64_t index) const override {
-    for (const Role role : kRoles) {
-      const std::string module = fill(family_.huggingface.of(role), index);
-      for (const std::string_view part : {".weight", ".weight_packed", ".weight_scale"}) {
-        if (const io::TensorView* tensor = tensors_.find(module + std::string(part))) {
-          tensor->file->done_with(tensor->bytes);
-        }
-      }
-    }
+    for (const Role role : kRoles) done_with_module(fill(family_.huggingface.of(role), index));
+  }
+  void done_with_outer() const override {
+    done_with_module(std::string(family_.huggingface.embedding));
+    done_with_module(std::string(family_.huggingface.head));
   }
 
   void done_with(const at::Tensor& part) const override {
@@ -114,6 +111,14 @@ class Source final : public HuggingFaceSource {
   }
 
  private:
+  void done_with_module(const std::string& module) const {
+    for (const std::string_view part : {".weight", ".weight_packed", ".weight_scale"}) {
+      if (const io::TensorView* tensor = tensors_.find(module + std::string(part))) {
+        tensor->file->done_with(tensor->bytes);
+      }
+    }
+  }
+
   at::Tensor view(const std::string& tensor) const { return view_of(tensors_.at(tensor)); }
   at::Tensor plain(const std::string& module) const { return view(module + ".weight"); }
 

@@ -69,6 +69,7 @@ class Source final : public HuggingFaceSource {
                : DenseWeight{values("lm_head", config_.vocabulary, config_.hidden, 1)};
   }
   void done_with_block(std::int64_t) const override {}
+  void done_with_outer() const override {}
   void done_with(const at::Tensor&) const override {}
 
   std::string sha256() const override {

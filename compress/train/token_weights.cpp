@@ -125,6 +125,7 @@ TokenWeights token_weights(const Model& model, const at::Tensor& ids, std::int64
     (finite ? found.windows : found.dropped) += together;
     if (finite) totals.add_(own);
   }
+  model.done_with_outer();
   if (found.windows == 0) return found;
   for (std::int64_t i = 0; i < config.layers; ++i) {
     for (const Site site : kSites) smooth(totals[i][static_cast<std::int64_t>(index_of(site))]);

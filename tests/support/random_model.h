@@ -63,6 +63,7 @@ class RandomSource : public ModelSource {
   at::Tensor read_final_norm() const override { return at::ones({config_.hidden}, at::kFloat); }
   Weight read_head() const override { return read_embedding(); }
   void done_with_block(std::int64_t) const override {}
+  void done_with_outer() const override {}
   std::string path() const override { return "random"; }
   std::string format() const override { return "memory"; }
   std::string sha256() const override { return "random-" + std::to_string(config_.layers); }
