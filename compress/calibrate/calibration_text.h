@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -19,9 +20,13 @@ struct CalibrationConfig {
   std::int64_t sequences = 128;
   std::int64_t length = 512;  // tokens a sequence
   std::string store;          // HDF5 file of statistics to keep and reuse; empty: none
-  std::int64_t batch = 4;     // sequences a forward; never changes a result
+  std::int64_t batch = 0;     // see sequences_a_forward
   std::string token_weights = "fisher";
   std::int64_t weight_windows = 16;
+
+  std::int64_t sequences_a_forward() const {
+    return batch > 0 ? batch : std::max<std::int64_t>(1, 1024 / length);
+  }
 
   template <class Visit>
   static void fields(Visit&& visit) {
@@ -34,8 +39,9 @@ struct CalibrationConfig {
     visit("length", &C::length, Range<std::int64_t>{8, 1 << 17}, "Tokens a window.");
     visit("store", &C::store, Any{},
           "HDF5 file that keeps the statistics for later runs on the same model and text.");
-    visit("batch", &C::batch, Range<std::int64_t>{1, 1 << 10},
-          "Sequences a forward; changes speed and memory, never a result.");
+    visit("batch", &C::batch, Range<std::int64_t>{0, 1 << 10},
+          "Sequences a forward; 0: as many as hold 1024 tokens. Changes speed and memory, never a "
+          "result.");
     visit("token_weights", &C::token_weights, OneOf{{"uniform", "fisher"}},
           "How much tokens count in statistics and errors: all alike, or by how much the model's "
           "prediction minds an error at their place (its gradients; ALGOS 1.15).");

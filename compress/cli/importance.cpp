@@ -22,7 +22,7 @@ void importance(const Options& options) {
   const CalibrationTokens tokens =
       read_calibration(options.calibration, *tokenizer_of(model), options.seed);
   io::ImportanceMatrix matrix =
-      importance_matrix(model, tokens, options.calibration.batch, context);
+      importance_matrix(model, tokens, options.calibration.sequences_a_forward(), context);
   matrix.texts = options.calibration.text;
   io::write_importance_matrix(options.out, matrix);
   if (options.common.json()) {

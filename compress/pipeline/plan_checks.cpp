@@ -120,7 +120,7 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
     if (!pass->needs().calibration) continue;
     shape.sequences = recipe.calibration->sequences;
     shape.length = recipe.calibration->length;
-    shape.batch = recipe.calibration->batch;
+    shape.batch = recipe.calibration->sequences_a_forward();
     const auto tokens = static_cast<double>(shape.sequences * shape.length);
     shape.dense_stream = shape.dense_stream || pass->needs().dense_stream;
     shape.block_outputs = shape.block_outputs || pass->needs().block_outputs;
