@@ -1,6 +1,5 @@
 #include "quantize/gptq.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/where.h>
@@ -8,10 +7,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "compress/core/errors.h"
-#include "compress/linalg/damped_inverse.h"
 #include "compress/linalg/quadratic_loss.h"
 #include "quantize/gptq_refine.h"
 #include "quantize/gptq_sweep.h"
@@ -20,21 +17,17 @@
 namespace attar {
 namespace {
 
-void check_input(const at::Tensor& weight, const at::Tensor& hessian, const QuantScheme& scheme,
+void check_input(const at::Tensor& weight, const GptqHessian& hessian, const QuantScheme& scheme,
                  const GptqOptions& options, std::string_view where) {
   require<UsageError>(weight.dim() == 2 && weight.scalar_type() == at::kFloat && weight.numel() > 0,
                       where, "the weight must be float32 [outputs, inputs], got ", weight.sizes(),
                       " of ", c10::toString(weight.scalar_type()), "; convert it first");
   const std::int64_t n = weight.size(1);
-  require<UsageError>(hessian.dim() == 2 && hessian.size(0) == n && hessian.size(1) == n &&
-                          hessian.scalar_type() == at::kDouble,
-                      where, "the Hessian must be float64 [", n, ", ", n, "], got ",
-                      hessian.sizes(), " of ", c10::toString(hessian.scalar_type()),
+  require<UsageError>(hessian.columns() == n, where, "the Hessian must be float64 [", n, ", ", n,
+                      "], got ", hessian.values.sizes(),
                       "; use the statistics of this layer's input");
   require<UsageError>(options.block_size >= 1 && options.block_size <= 4096, where,
                       "block_size must be in [1, 4096], got ", options.block_size);
-  require<UsageError>(options.damping >= 0 && options.damping <= 1, where,
-                      "damping must be in [0, 1], got ", options.damping);
   require<UsageError>(options.refits >= 0 && options.descents >= 0, where,
                       "refits and descents must not be negative, got ", options.refits, " and ",
                       options.descents);
@@ -49,38 +42,17 @@ void check_input(const at::Tensor& weight, const at::Tensor& hessian, const Quan
                         "free, or its levels not evenly spaced");
   }
   check_finite(weight, where);
-  const double* h = hessian.const_data_ptr<double>();
-  for (std::int64_t i = 0; i < n * n; ++i) {
-    require<NumericRefusal>(std::isfinite(h[i]), where, "the Hessian holds ", h[i], " at row ",
-                            i / n, ", column ", i % n,
-                            "; an activation overflowed: look at the layers before");
-  }
 }
 
-std::vector<std::int64_t> processing_order(const std::vector<double>& diagonal, bool act_order) {
-  std::vector<std::int64_t> order(diagonal.size());
-  std::iota(order.begin(), order.end(), 0);
-  if (act_order) {
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::int64_t a, std::int64_t b) { return diagonal[a] > diagonal[b]; });
+// Sum over columns of |D_j|^2 times what damping adds to H_jj.
+double cost_of_damping(const at::Tensor& change, const GptqHessian& hessian) {
+  const at::Tensor squares = change.square().sum(0, false, at::kDouble);
+  double sum = 0;
+  for (std::int64_t j = 0; j < squares.size(0); ++j) {
+    sum += squares.const_data_ptr<double>()[j] *
+           (hessian.damped_entry(j) - hessian.diagonal[static_cast<std::size_t>(j)]);
   }
-  return order;
-}
-
-// What the diagonal of H becomes: a dead input has `dead` in place of 0.
-double damped_entry(double entry, double damp, double dead) {
-  return (entry > 0 ? entry : dead) + damp;
-}
-
-// Writes `entry(diagonal[j])` on the diagonal of a copy of H.
-template <class Entry>
-void set_diagonal(const at::Tensor& hessian, const std::vector<double>& diagonal,
-                  const Entry& entry) {
-  at::Tensor values = at::empty({hessian.size(0)}, at::kDouble);
-  for (std::size_t j = 0; j < diagonal.size(); ++j) {
-    values.data_ptr<double>()[j] = entry(diagonal[j]);
-  }
-  hessian.diagonal().copy_(values);
+  return sum;
 }
 
 // What an error costs in each column when grids are chosen: diag H. (1 / U_kk^2, the cost after the
@@ -110,24 +82,39 @@ std::int64_t take_better_rows(const at::Tensor& weight, const at::Tensor& hessia
   return better.sum().item<std::int64_t>();
 }
 
+// Refits of scales and coordinate descent over the codes, under the damped Hessian.
+void refine(const at::Tensor& target, const GptqHessian& hessian, const at::Tensor& plain_hessian,
+            const GptqOptions& options, const SweepPlan& plan, QuantizedWeight& weight) {
+  const at::Tensor damped = plain_hessian.clone();
+  for (std::int64_t j = 0; j < hessian.columns(); ++j) {
+    damped.data_ptr<float>()[j * (hessian.columns() + 1)] =
+        static_cast<float>(hessian.damped_entry(j));
+  }
+  at::Tensor loss = linalg::row_losses(target, values_of(weight), damped);
+  for (int round = 0; round < options.refits; ++round) {
+    if (refit_scales(target, damped, weight) == 0) break;
+    loss = linalg::row_losses(target, values_of(weight), damped);
+    const Sweep again =
+        sweep_on_grid(target, {weight.scheme, weight.scale.clone(), weight.zero}, plan);
+    const QuantizedWeight swept{weight.scheme, again.codes, again.grid.scale, again.grid.zero};
+    take_better_rows(target, damped, swept, weight, loss);
+  }
+  for (int round = 0; round < options.descents; ++round) {
+    if (descend(target, damped, weight, plan.keep) == 0) break;
+    if (options.refits > 0) refit_scales(target, damped, weight);
+  }
+}
+
 }  // namespace
 
-GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
+GptqResult gptq_quantize(const at::Tensor& weight, const GptqHessian& hessian,
                          const QuantScheme& scheme, const GptqOptions& options,
                          std::string_view where) {
-  const at::Tensor h = hessian.contiguous();
-  check_input(weight, h, scheme, options, where);
+  check_input(weight, hessian, scheme, options, where);
   GptqResult result;
-  const std::vector<double> diagonal = linalg::diagonal_of(h);
-  const double mean_diagonal = linalg::mean_of(diagonal);
-  SweepPlan plan{{}, processing_order(diagonal, options.act_order), options.block_size};
-  if (options.keep.defined() && scheme.holds_zero())
-    plan.keep = options.keep.to(at::kByte).contiguous();
-  linalg::DampedInverse inverse = linalg::damped_inverse(h, plan.order, options.damping);
-  plan.upper = std::move(inverse.upper);
-  result.damping = inverse.damping;
-  result.fallbacks = std::move(inverse.failures);
-  if (!plan.upper.defined()) {
+  result.damping = hessian.inverse.damping;
+  result.fallbacks = hessian.inverse.failures;
+  if (!hessian.inverse.ok()) {
     require<NumericRefusal>(options.round_plainly_on_failure, where, result.fallbacks.back(),
                             "; give more calibration text, or allow plain rounding");
     result.fallbacks.push_back("rounded plainly");
@@ -137,15 +124,18 @@ GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
     result.loss = result.rtn_loss = plain.relative_error;
     return result;
   }
+  SweepPlan plan{hessian.inverse.upper, hessian.order, options.block_size};
+  if (options.keep.defined() && scheme.holds_zero())
+    plan.keep = options.keep.to(at::kByte).contiguous();
 
   at::Tensor target = weight.clone().contiguous();
-  for (std::size_t j = 0; j < diagonal.size(); ++j) {
-    if (diagonal[j] > 0) continue;
+  for (std::size_t j = 0; j < hessian.diagonal.size(); ++j) {
+    if (hessian.diagonal[j] > 0) continue;
     result.dead_columns.push_back(static_cast<std::int64_t>(j));
     target.select(1, static_cast<std::int64_t>(j)).zero_();
   }
   const GridOptions grid_options{options.search, false};
-  const at::Tensor prices = column_prices(diagonal);
+  const at::Tensor prices = column_prices(hessian.diagonal);
   const Sweep sweep =
       options.static_groups
           ? sweep_on_grid(target, choose_grid(target, scheme, grid_options, prices), plan)
@@ -154,46 +144,46 @@ GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
     return QuantizedWeight{scheme, swept.codes, swept.grid.scale, swept.grid.zero};
   };
   result.weight = as_weight(sweep);
-  if (options.refits == 0) plan.upper = at::Tensor();  // n^2 floats less beside those of H
-  const at::Tensor damped = linalg::loss_hessian(h, weight.abs().max().item<double>());
-  const bool refine = damped.scalar_type() == at::kFloat;
-  set_diagonal(damped, diagonal, [&](double entry) {
-    return damped_entry(entry, result.damping * mean_diagonal, mean_diagonal);
-  });
-  at::Tensor loss = linalg::row_losses(target, values_of(result.weight), damped);
+  const at::Tensor plain_hessian =
+      linalg::loss_hessian(hessian.values, weight.abs().max().item<double>());
+  const auto losses_of = [&](const QuantizedWeight& rounded) {
+    return linalg::row_losses(weight, values_of(rounded), plain_hessian);
+  };
+  at::Tensor loss = losses_of(result.weight);
+  // What the sweep has added up is the loss of the target under the damped Hessian.
+  const at::Tensor change = values_of(result.weight) - target;
   const double swept_loss = linalg::total(sweep.row_loss);
-  result.identity_gap = swept_loss > 0 ? std::abs(linalg::total(loss) - swept_loss) / swept_loss
-                                       : linalg::total(loss);
+  const double damped_loss = linalg::total(loss) + cost_of_damping(change, hessian);
+  result.identity_gap =
+      swept_loss > 0 ? std::abs(damped_loss - swept_loss) / swept_loss : damped_loss;
   if (!std::isfinite(result.identity_gap)) result.identity_gap = 1;
 
-  for (int round = 0; round < options.refits && refine; ++round) {
-    if (refit_scales(target, damped, result.weight) == 0) break;
-    loss = linalg::row_losses(target, values_of(result.weight), damped);
-    const Sweep again =
-        sweep_on_grid(target, {scheme, result.weight.scale.clone(), result.weight.zero}, plan);
-    take_better_rows(target, damped, as_weight(again), result.weight, loss);
-  }
-  for (int round = 0; round < options.descents && refine; ++round) {
-    if (descend(target, damped, result.weight, plan.keep) == 0) break;
-    if (options.refits > 0) refit_scales(target, damped, result.weight);
+  if ((options.refits > 0 || options.descents > 0) && plain_hessian.scalar_type() == at::kFloat) {
+    refine(target, hessian, plain_hessian, options, plan, result.weight);
+    loss = losses_of(result.weight);
   }
 
-  set_diagonal(damped, diagonal, [](double entry) { return entry; });
-  const at::Tensor& undamped = damped;
-  const double size = linalg::total(linalg::row_losses(at::zeros_like(weight), weight, undamped));
+  const double size =
+      linalg::total(linalg::row_losses(at::zeros_like(weight), weight, plain_hessian));
   const QuantizedWeight plain = rtn_quantize(weight, scheme).weight;
-  const double plain_loss = linalg::total(linalg::row_losses(weight, values_of(plain), undamped));
-  loss = linalg::row_losses(weight, values_of(result.weight), undamped);
+  const double plain_loss = linalg::total(losses_of(plain));
   if (!(linalg::total(loss) <= plain_loss)) {
     const Grid grid{scheme, plain.scale, plain.zero};
-    result.plain_rows =
-        take_better_rows(weight, undamped, quantize_to_grid(target, grid), result.weight, loss);
+    result.plain_rows = take_better_rows(weight, plain_hessian, quantize_to_grid(target, grid),
+                                         result.weight, loss);
   }
   if (size > 0) {
     result.loss = linalg::total(loss) / size;
     result.rtn_loss = plain_loss / size;
   }
   return result;
+}
+
+GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
+                         const QuantScheme& scheme, const GptqOptions& options,
+                         std::string_view where) {
+  return gptq_quantize(weight, prepare_hessian(hessian, options.act_order, options.damping, where),
+                       scheme, options, where);
 }
 
 }  // namespace attar

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compress/core/grid.h"
+#include "quantize/gptq_hessian.h"
 
 namespace attar {
 
@@ -61,5 +62,11 @@ struct GptqResult {
 GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
                          const QuantScheme& scheme, const GptqOptions& options = {},
                          std::string_view where = "gptq");
+
+// The same for one of several layers that read the same input. `hessian` was prepared with the
+// options' act_order and damping.
+GptqResult gptq_quantize(const at::Tensor& weight, const GptqHessian& hessian,
+                         const QuantScheme& scheme, const GptqOptions& options,
+                         std::string_view where);
 
 }  // namespace attar

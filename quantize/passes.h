@@ -92,10 +92,6 @@ class GptqPass final : public BlockwisePass {
   void run_block(BlockWork& work) const override;
 
  private:
-  // What is rounded in the weight's place; `cross` null: the weight.
-  at::Tensor aim(const at::Tensor& weight, const at::Tensor& gram,
-                 const linalg::CrossGram* cross) const;
-
   GptqConfig config_;
   SchemeRules rules_;
 };

@@ -6,6 +6,7 @@
 #include <ATen/ops/sum.h>
 
 #include "compress/linalg/clones.h"
+#include "compress/linalg/product.h"
 
 namespace attar::linalg {
 
@@ -31,7 +32,7 @@ at::Tensor row_losses(const at::Tensor& weight, const at::Tensor& approximation,
   }
   const std::int64_t columns = weight.size(1);
   const at::Tensor change = (approximation - weight).contiguous();
-  const at::Tensor product = at::mm(change, hessian);
+  const at::Tensor product = linalg::product(change, hessian);  // symmetric
   at::Tensor losses = at::empty({weight.size(0)}, at::kDouble);
   for (std::int64_t r = 0; r < weight.size(0); ++r) {
     losses.data_ptr<double>()[r] = dot(change.const_data_ptr<float>() + r * columns,

@@ -72,11 +72,11 @@ std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationSh
   const std::int64_t always = program_bytes(config) + activations + source_bytes + codes +
                               (tokens > 0 ? embedding_bytes(config) + head_bytes(config) : 0);
   if (tokens == 0) return always + working_bytes;
-  // While the widest statistics are summed up: sums in float64, the newest tokens in float32,
-  // and those packed for their product.
+  // While the widest statistics are summed up: sums in float64, the newest tokens, and those packed
+  // for their product.
   const std::int64_t inputs = std::max({config.hidden, config.q_width(), config.ffn});
   constexpr std::int64_t kPacked = 2 * kFloat * linalg::GramAccumulator::kStepTokens;
-  const std::int64_t statistics = lanes * inputs * inputs * (kDouble + kFloat) + inputs * kPacked;
+  const std::int64_t statistics = lanes * inputs * inputs * kDouble + inputs * kPacked;
   const std::int64_t forward = lanes * (block_parameters(config) * kFloat +
                                         forward_bytes(config, batch * calibration.length));
   return always + std::max(forward + statistics, working_bytes);
