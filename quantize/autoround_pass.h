@@ -46,7 +46,7 @@ class AutoroundPass final : public BlockwisePass {
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
-  double learning_tokens(std::int64_t length) const override {
+  double learning_tokens(double /*tokens*/, std::int64_t length) const override {
     return static_cast<double>(config_.steps * config_.batch * length);
   }
   void run_block(BlockWork& work) const override;

@@ -174,9 +174,9 @@ std::string FitPass::goal() const {
   return goal.str();
 }
 
-double FitPass::learning_tokens(std::int64_t length) const {
+double FitPass::learning_tokens(double tokens, std::int64_t length) const {
   const bool learns = config_.method.ends_with("autoround");
-  return learns ? AutoroundPass(AutoroundConfig{}).learning_tokens(length) : 0;
+  return learns ? AutoroundPass(AutoroundConfig{}).learning_tokens(tokens, length) : 0;
 }
 
 std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {

@@ -75,7 +75,7 @@ class FitPass final : public ModelPass {
             .block_outputs = config_.method.ends_with("autoround"),
             .statistics = config_.method != "rtn"};
   }
-  double learning_tokens(std::int64_t length) const override;
+  double learning_tokens(double tokens, std::int64_t length) const override;
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   PlannedRows plan_rows(const ModelConfig& config) const override;

@@ -48,6 +48,17 @@ TunePass::TunePass(TuneConfig config)
                       "a cache serves forward_kl, not ", config_.loss, "; leave cache out");
 }
 
+double TunePass::learning_tokens(double tokens, std::int64_t /*length*/) const {
+  constexpr double kBytes = 4;  // of a token of English
+  if (!config_.text.empty()) tokens = 0;
+  for (const std::string& file : config_.text) {
+    std::error_code missing;  // which reading it says
+    const std::uintmax_t bytes = std::filesystem::file_size(file, missing);
+    if (!missing) tokens += static_cast<double>(bytes) / kBytes;
+  }
+  return config_.epochs * tokens;
+}
+
 std::vector<PlannedLayer> TunePass::plan(const ModelConfig& config) const {
   std::vector<PlannedLayer> planned =
       plan_every_layer(config, learning_.codes ? "tuned, same grid" : "scales tuned, codes stay");

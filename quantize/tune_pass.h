@@ -87,6 +87,7 @@ class TunePass final : public ModelPass {
   Needs needs() const override {
     return {.calibration = config_.text.empty(), .teacher = true, .tokenizer = true};
   }
+  double learning_tokens(double tokens, std::int64_t length) const override;
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;

@@ -143,8 +143,9 @@ class Pass {
   // The shape that the pass leaves. A pass that decides while it runs gives the largest shape that
   // it may leave.
   virtual ModelConfig shape_after(const ModelConfig& config) const { return config; }
-  // Tokens that go through each block and back while it learns.
-  virtual double learning_tokens(std::int64_t /*length of a sequence*/) const { return 0; }
+  // Tokens that go through each block and back while it learns, about; calibration has `tokens` in
+  // sequences of `length`. A pass that needs the tokenizer runs the head with them.
+  virtual double learning_tokens(double /*tokens*/, std::int64_t /*length*/) const { return 0; }
   // Peak working memory of one block beside weights and activations, in bytes.
   virtual std::int64_t working_bytes(const ModelConfig& config) const = 0;
 };

@@ -100,6 +100,16 @@ void add_measurements(const Recipe& recipe, const Plan& plan, std::vector<Planne
   }
 }
 
+// There and back is three times there; a teacher goes there beside.
+double learning_flops(const Pass& pass, const Recipe& recipe, const ModelConfig& config) {
+  const CalibrationConfig calibration = recipe.calibration.value_or(CalibrationConfig{});
+  const double tokens = pass.learning_tokens(
+      static_cast<double>(calibration.sequences * calibration.length), calibration.length);
+  const double head = pass.needs().tokenizer ? head_flops(config) : 0;
+  return tokens * (pass.needs().teacher ? 4 : 3) *
+         (forward_flops(config, calibration.length) + head);
+}
+
 PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<Pass>>& passes,
                         const Plan& plan) {
   const ModelConfig& config = plan.config;
@@ -117,6 +127,7 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
   }
   for (const auto& pass : passes) {
     working = std::max(working, pass->working_bytes(config));
+    flops += learning_flops(*pass, recipe, config);
     if (!pass->needs().calibration) continue;
     shape.sequences = recipe.calibration->sequences;
     shape.length = recipe.calibration->length;
@@ -124,10 +135,8 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
     const auto tokens = static_cast<double>(shape.sequences * shape.length);
     shape.dense_stream = shape.dense_stream || pass->needs().dense_stream;
     shape.block_outputs = shape.block_outputs || pass->needs().block_outputs;
-    flops +=
-        ((pass->needs().dense_stream ? 3 : 2) * tokens + 3 * pass->learning_tokens(shape.length)) *
-            forward_flops(config, shape.length) +
-        static_cast<double>(config.layers) * (tokens * 2 * columns + 8 * cubes);
+    flops += (pass->needs().dense_stream ? 3 : 2) * tokens * forward_flops(config, shape.length) +
+             static_cast<double>(config.layers) * (tokens * 2 * columns + 8 * cubes);
   }
   std::int64_t block_bytes = 0;
   for (std::size_t role = 0; role < kRoles.size(); ++role) {

@@ -58,6 +58,7 @@ struct TrainConfig {
     visit("save_seconds", &C::save_seconds, Range{0.0, 86400.0},
           "Seconds between two states on disk; never changes a result.");
   }
+  double tokens() const { return static_cast<double>(steps * batch * length); }  // of all steps
   AdamWConfig optimizer() const;
   Schedule schedule() const;
 };

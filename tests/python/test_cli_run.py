@@ -157,6 +157,20 @@ def test_plan_reads_headers_only_and_prints_both_forms(work):
     assert "model.layers.0.self_attn.q_proj and 4 like it" in succeed("plan", recipe).stdout
 
 
+@pytest.mark.parametrize("name, options, often", [
+    ("train.text", {"text": "text.txt"}, "steps"), ("distill", {"text": "text.txt"}, "steps"),
+    ("quantize.tune", {}, "epochs")])
+def test_the_planned_time_follows_what_is_learnt(name, options, often, work):
+    def operations(count):
+        recipe = recipe_for(work)
+        learning = {name: {**options, often: count}}
+        recipe["passes"] = [*recipe["passes"], learning] if often == "epochs" else [learning]
+        plan = json.loads(succeed("plan", write_recipe(work / "r.yaml", recipe), "-o", "json").stdout)
+        return plan["phases"][0]["seconds"] * plan["gemm_flops"]
+
+    assert 1.9 < operations(4000) / operations(2000) < 2.1
+
+
 CALIBRATED = ["--text", "text.txt", "--sequences", 8, "--length", 64]
 
 
