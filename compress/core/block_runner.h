@@ -96,8 +96,8 @@ class BlockRunner {
  private:
   at::Tensor project(const at::Tensor& normed) const;  // q | k | v, not rotated
   void turn(float* rows, std::int64_t length, std::int64_t first_position) const;
-  // `forward` of one token with a cache where all weights are codes: one team of threads for all of
-  // the steps. The same bits as step by step.
+  // `forward` of one token with a cache where threads can share each weight's outputs: one team of
+  // threads for all of the steps. The same bits as step by step.
   bool steps_alone(const at::Tensor& x, const KeyValues* cache) const;
   void step(const float* x, KeyValues& cache, float* out) const;
   struct StepRows;

@@ -1,10 +1,11 @@
-// A block for one token on codes: the weights stream by once, and what one thread waits for another
-// is counted in microseconds. So one team of threads does all of the steps, small vectors are
-// computed by each thread for itself, and only five barriers are left.
+// A block for one token: the weights stream by once, and what one thread waits for another is
+// counted in microseconds. So one team of threads does all of the steps, small vectors are computed
+// by each thread for itself, and only five barriers are left.
 #include <omp.h>
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
@@ -31,9 +32,23 @@ struct BlockRunner::StepRows {
   KeyValues* cache;  // with the room for this token, which its length counts already
 };
 
+namespace {
+
+constexpr std::int64_t kPackedPanel = 32;  // outputs that packed weights are cut at
+
+// Whether threads can share the outputs of `layers` layers of one height.
+bool shares_out(const PreparedWeight& weight, int layers) {
+  if (weight.codes()) return true;
+  return weight.packed() && !weight.rounds_tokens() &&
+         (layers == 1 || weight.outputs() / layers % kPackedPanel == 0);
+}
+
+}  // namespace
+
 bool BlockRunner::steps_alone(const at::Tensor& x, const KeyValues* cache) const {
-  return cache != nullptr && x.numel() == config_.hidden && x.is_contiguous() && qkv_.codes() &&
-         output_.codes() && gate_up_.codes() && down_.codes();
+  return cache != nullptr && x.numel() == config_.hidden && x.is_contiguous() &&
+         shares_out(qkv_, 1) && shares_out(output_, 1) && shares_out(gate_up_, 2) &&
+         shares_out(down_, 1);
 }
 
 void BlockRunner::step(const float* x, KeyValues& cache, float* out) const {
@@ -71,6 +86,49 @@ kernels::RoundedRows norm_and_round(const float* x, const at::Tensor& weight, do
 kernels::RoundedRows round_row(const float* x, std::int64_t columns) {
   thread_local RoundedMemory memory;
   return memory.round(x, columns, 1, columns);
+}
+
+// What a thread of the team multiplies: a row, or its norm.
+struct RowInput {
+  const float* x;
+  const at::Tensor* norm = nullptr;
+  double eps = 0;
+};
+
+struct Share {
+  int thread, threads;
+
+  // Of a layer of so many outputs, of a weight like this one.
+  std::pair<std::int64_t, std::int64_t> outputs(const PreparedWeight& weight,
+                                                std::int64_t height) const {
+    return outputs_of_share(height, weight.codes() ? kernels::kOutputsTogether : kPackedPanel,
+                            thread, threads);
+  }
+};
+
+// out = x W^T + bias + added, this thread's share of each of `layers` layers of one height.
+void multiply_share(const PreparedWeight& weight, int layers, const RowInput& input,
+                    const float* added, float* out, const Share& share) {
+  if (const QuantizedCodes* codes = weight.codes()) {
+    const kernels::RoundedRows x = input.norm ? norm_and_round(input.x, *input.norm, input.eps)
+                                              : round_row(input.x, weight.inputs());
+    return codes->multiply_share(x, {out, weight.outputs(), weight.bias(), added}, share.thread,
+                                 share.threads);
+  }
+  const kernels::PackedProduct call{input.x,
+                                    weight.inputs(),
+                                    1,
+                                    weight.layer(),
+                                    added,
+                                    out,
+                                    weight.outputs(),
+                                    input.norm ? input.norm->const_data_ptr<float>() : nullptr,
+                                    static_cast<float>(input.eps)};
+  const std::int64_t height = weight.outputs() / layers;
+  const auto [begin, end] = share.outputs(weight, height);
+  for (std::int64_t first = 0; first < weight.outputs(); first += height) {
+    kernels::packed_product_outputs(call, first + begin, first + end);
+  }
 }
 
 }  // namespace
@@ -128,29 +186,26 @@ void BlockRunner::step_attention(const StepRows& rows, std::int64_t first,
 }
 
 void BlockRunner::step_share(const StepRows& rows, int thread, int threads) const {
-  const std::int64_t hidden = config_.hidden, ffn = config_.ffn, q_width = config_.q_width();
-  qkv_.codes()->multiply_share(norm_and_round(rows.x, attention_norm_, config_.norm_eps),
-                               {rows.qkv, qkv_.outputs(), qkv_.bias(), nullptr}, thread, threads);
+  const Share share{thread, threads};
+  multiply_share(qkv_, 1, {rows.x, &attention_norm_, config_.norm_eps}, nullptr, rows.qkv, share);
 #pragma omp barrier
   const std::int64_t first = thread * config_.kv_heads / threads;
   const std::int64_t heads = (thread + 1) * config_.kv_heads / threads - first;
   if (heads > 0) step_attention(rows, first, heads);
 #pragma omp barrier
-  output_.codes()->multiply_share(round_row(rows.mixed, q_width),
-                                  {rows.hidden, hidden, output_.bias(), rows.x}, thread, threads);
+  multiply_share(output_, 1, {rows.mixed}, rows.x, rows.hidden, share);
 #pragma omp barrier
-  gate_up_.codes()->multiply_share(norm_and_round(rows.hidden, mlp_norm_, config_.norm_eps),
-                                   {rows.gate_up, 2 * ffn, gate_up_.bias(), nullptr}, thread,
-                                   threads);
-  const auto [begin, end] = QuantizedCodes::outputs_of_share(ffn, thread, threads);
+  multiply_share(gate_up_, 2, {rows.hidden, &mlp_norm_, config_.norm_eps}, nullptr, rows.gate_up,
+                 share);
+  const std::int64_t ffn = config_.ffn;
+  const auto [begin, end] = share.outputs(gate_up_, ffn);
   if (begin < end) {
     kernels::gated_activation({rows.gate_up + begin, rows.gate_up + ffn + begin, rows.gated + begin,
                                1, end - begin, ffn, ffn, ffn,
                                kernel_activation(config_.activation)});
   }
 #pragma omp barrier
-  down_.codes()->multiply_share(round_row(rows.gated, ffn),
-                                {rows.out, hidden, down_.bias(), rows.hidden}, thread, threads);
+  multiply_share(down_, 1, {rows.gated}, rows.hidden, rows.out, share);
 }
 
 }  // namespace attar

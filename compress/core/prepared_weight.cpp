@@ -55,6 +55,13 @@ kernels::PackType common_type(const std::vector<PreparedWeight::Part>& parts) {
 
 }  // namespace
 
+std::pair<std::int64_t, std::int64_t> outputs_of_share(std::int64_t outputs, std::int64_t panel,
+                                                       int share, int shares) {
+  const std::int64_t panels = (outputs + panel - 1) / panel;
+  const auto cut = [&](int at) { return std::min(outputs, at * panels / shares * panel); };
+  return {cut(share), cut(share + 1)};
+}
+
 void PreparedWeight::assign(const std::vector<Part>& parts, Arithmetic arithmetic) {
   inputs_ = shape_of(*parts.front().weight).in;
   outputs_ = 0;

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "compress/core/weight.h"
@@ -22,6 +23,11 @@ enum class Arithmetic {
                // the result a little; weights that are no codes, or on a grid that the kernels do
                // not read, multiply as kExact
 };
+
+// The outputs [first, second) of a layer of so many that one of `shares` shares covers, cut at
+// multiples of `panel`.
+std::pair<std::int64_t, std::int64_t> outputs_of_share(std::int64_t outputs, std::int64_t panel,
+                                                       int share, int shares);
 
 // W [O, I] and a bias. A row of a product depends on that row of x alone, to the bit.
 class PreparedWeight {

@@ -106,17 +106,10 @@ void QuantizedCodes::multiply(const float* x, std::int64_t x_stride, std::int64_
 void QuantizedCodes::multiply_share(const kernels::RoundedRows& x, const Output& to, int share,
                                     int shares) const {
   for (const Segment& segment : segments_) {
-    const auto [begin, end] = outputs_of_share(segment.layer.columns, share, shares);
+    const auto [begin, end] =
+        outputs_of_share(segment.layer.columns, kernels::kOutputsTogether, share, shares);
     kernels::quantized_product_outputs(product_of(x, segment.layer, segment.first, to), begin, end);
   }
-}
-
-std::pair<std::int64_t, std::int64_t> QuantizedCodes::outputs_of_share(std::int64_t outputs,
-                                                                       int share, int shares) {
-  constexpr std::int64_t kPanel = kernels::kOutputsTogether;
-  const std::int64_t panels = (outputs + kPanel - 1) / kPanel;
-  const auto cut = [&](int at) { return std::min(outputs, at * panels / shares * kPanel); };
-  return {cut(share), cut(share + 1)};
 }
 
 kernels::RoundedRows RoundedMemory::round(const float* x, std::int64_t stride, std::int64_t rows,

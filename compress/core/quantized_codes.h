@@ -40,9 +40,6 @@ class QuantizedCodes {
   // One of `shares` parts of every layer's outputs, on this thread. Layers of the same height are
   // cut at the same outputs.
   void multiply_share(const kernels::RoundedRows& x, const Output& to, int share, int shares) const;
-  // The outputs [first, second) of a layer of so many that a share covers.
-  static std::pair<std::int64_t, std::int64_t> outputs_of_share(std::int64_t outputs, int share,
-                                                                int shares);
 
  private:
   struct Segment {

@@ -4,6 +4,9 @@
 #include <ATen/ops/log_softmax.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "compress/core/numerics.h"
 #include "compress/runtime/transformer.h"
 #include "tests/support/random_model.h"
@@ -152,6 +155,54 @@ TEST(QuantizedLanguageModel, LeavesPlainWeightsAsTheyAre) {
   const Model grouped(std::make_shared<CodesSource>(testing::small_config(), odd));
   EXPECT_TRUE(at::equal(hidden_of(Transformer(grouped), tokens(20), 20),
                         hidden_of(Transformer(grouped, Arithmetic::kQuantized), tokens(20), 20)));
+}
+
+// Weights of one type, those of some layers in codes.
+class MixedSource final : public testing::RandomSource {
+ public:
+  MixedSource(at::ScalarType type, std::vector<Role> in_codes)
+      : RandomSource(wide_config(), /*biases=*/true), type_(type), codes_(in_codes) {}
+  Block read_block(std::int64_t index) const override {
+    Block block = RandomSource::read_block(index);
+    for (const Role role : kRoles) {
+      Weight& weight = block[role].weight;
+      const WeightShape shape = shape_of(weight);
+      if (std::find(codes_.begin(), codes_.end(), role) == codes_.end()) {
+        weight = DenseWeight{std::get<DenseWeight>(weight).values.to(type_)};
+      } else {
+        weight = random_codes(shape.out, shape.in, QuantScheme{.group_size = 32},
+                              std::to_string(index) + std::string(to_string(role)));
+      }
+    }
+    return block;
+  }
+
+ private:
+  at::ScalarType type_;
+  std::vector<Role> codes_;
+};
+
+// Plain weights are shared out to the team of a token's step as well, codes beside them or not.
+TEST(QuantizedLanguageModel, PlainWeightsHaveTheSameBitsTokenByTokenAndForAnyThreads) {
+  const int before = threads();
+  for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    for (const std::vector<Role>& in_codes :
+         {std::vector<Role>{}, {Role::kOutput, Role::kGate, Role::kUp}, {Role::kDown}}) {
+      const Transformer model(Model(std::make_shared<MixedSource>(type, in_codes)),
+                              Arithmetic::kQuantized);
+      set_threads(1);
+      const at::Tensor whole = hidden_of(model, tokens(21), 21);
+      for (const int count : {1, 2, 3, 5}) {
+        set_threads(count);
+        for (const std::size_t piece : {1, 8}) {
+          EXPECT_TRUE(at::equal(hidden_of(model, tokens(21), piece), whole))
+              << c10::toString(type) << ", " << in_codes.size() << " in codes, " << count
+              << " threads, pieces of " << piece;
+        }
+      }
+    }
+  }
+  set_threads(before);
 }
 
 // One token's step by a team of threads codes its keys and values as a prompt read at once does.

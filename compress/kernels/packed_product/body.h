@@ -95,6 +95,7 @@ __attribute__((noinline)) void multiply_held(const float* x, std::int64_t stride
 // for the processor to hide how long an addition takes. The same bits.
 template <class S>
 inline constexpr std::int64_t kTogether = S::kWidth / 4;  // eight vectors of sums
+inline constexpr std::int64_t kAhead = 32;                // inputs that are asked for in time
 
 template <class S, PackType held>
 __attribute__((noinline)) void multiply_row(const float* x, const Held<held>* panels,
@@ -106,10 +107,20 @@ __attribute__((noinline)) void multiply_row(const float* x, const Held<held>* pa
     for (auto& s : sum) s = S::broadcast(0.0f);
     for (std::int64_t i = k; i < end; ++i) {
       const auto value = S::broadcast(x[i]);
+      // What comes in a while, at the end that of the panels behind these.
+      const std::int64_t ahead =
+          i + kAhead < inner ? i + kAhead : i + kAhead + (kTogether<S> - 1) * inner;
 #pragma GCC unroll 16
       for (int s = 0; s < kTogether<S> * vectors; ++s) {
         const auto* w = panels + (s / vectors * inner + i) * kPanel + s % vectors * W;
         sum[s] = S::mul_add(value, load_held<S>(w), sum[s]);
+      }
+#pragma GCC unroll 16
+      for (int p = 0; p < kTogether<S>; ++p) {
+        const auto* next = reinterpret_cast<const char*>(panels + (p * inner + ahead) * kPanel);
+        for (std::size_t line = 0; line < sizeof(Held<held>) * kPanel; line += 64) {
+          __builtin_prefetch(next + line, 0, 3);
+        }
       }
     }
     for (int s = 0; s < kTogether<S> * vectors; ++s) {

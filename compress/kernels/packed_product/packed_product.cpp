@@ -116,6 +116,16 @@ void packed_product(const PackedProduct& call, const Variant& variant) {
   }
 }
 
+void packed_product_outputs(const PackedProduct& call, std::int64_t begin, std::int64_t end,
+                            const Variant& variant) {
+  check_weights(call.layer.weights, call.layer.pieces);
+  check(!call.turned, "rows must not be turned; inputs", call.layer.inner);
+  check(begin % kPanel == 0, "outputs begin with a panel of 32", begin);
+  if (call.rows <= 0 || begin >= end) return;
+  variant.packed_product(call, {0, call.rows, begin / kPanel, panels_of(end),
+                                thread_scratch(scratch_bytes(call, call.rows))});
+}
+
 void packed_finish(const PackedFinish& call, const Variant& variant) {
   for (const PackedLayer* layer : {&call.output, &call.gate_up, &call.down}) {
     check_weights(layer->weights, layer->pieces);

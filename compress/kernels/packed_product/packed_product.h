@@ -76,6 +76,10 @@ struct PackedProduct {
 };
 void packed_product(const PackedProduct& call, const Variant& variant = active_variant());
 
+// Its outputs [begin, end) alone, on this thread; begin is a multiple of 32. Rows are not turned.
+void packed_product_outputs(const PackedProduct& call, std::int64_t begin, std::int64_t end,
+                            const Variant& variant = active_variant());
+
 // What follows attention in a block, for a few rows at a time that stay in the cache:
 //   h = x + output(mixed),   out = h + down(act(gate(norm(h))) * up(norm(h)))
 // The same bits as step by step. All rows are contiguous; out may be x.
