@@ -109,16 +109,14 @@ void CorrectPass::correct(BlockWork& work, Role role, const linalg::GramStatisti
   const at::Tensor lost = wanted - now;
   const OutputPca pca = output_pca(lost, statistics.gram);
   const Factors factors = truncate(lost, pca, config_.rank);
-  StoredFactors correction = stored(factors, lost, statistics.gram, storage_);
+  LowRankWeight correction = stored(factors, lost, statistics.gram, storage_);
   const double size = output_energy(wanted, statistics.gram);
-  const at::Tensor left_over = lost - dense(Weight(correction.weight)).to(at::kDouble);
+  const at::Tensor left_over = lost - dense(Weight(correction)).to(at::kDouble);
   const double error = size > 0 ? output_energy(left_over, statistics.gram) / size : 0.0;
   const double before = size > 0 ? pca.values.sum().item<double>() / size : 0.0;
-  const std::int64_t base_bytes = stored_bytes(work.block[role].weight);
-  record_changed(work, role, *corrected(work.block[role].weight, std::move(correction.weight)),
+  record_changed(work, role, *corrected(work.block[role].weight, std::move(correction)),
                  "correction of rank " + std::to_string(factors.left.size(1)), error, before,
                  since);
-  work.report.changed.back().bytes_after = base_bytes + correction.bytes;
 }
 
 }  // namespace attar

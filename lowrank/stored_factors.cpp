@@ -26,21 +26,19 @@ std::optional<QuantScheme> grid_of(const FactorStorage& storage, std::int64_t ra
   return QuantScheme{storage.bits, group > 1 ? group : 0, ZeroPoint::kSymmetric};
 }
 
-StoredFactors stored(const Factors& factors, const at::Tensor& wanted, const at::Tensor& gram,
+LowRankWeight stored(const Factors& factors, const at::Tensor& wanted, const at::Tensor& gram,
                      const FactorStorage& storage) {
   const std::int64_t rank = factors.right.size(0);
   const auto scheme = rank == 0 ? std::nullopt : grid_of(storage, rank, factors.right.size(1));
   if (!scheme) {
-    LowRankWeight plain{factors.left.to(storage.type), factors.right.to(storage.type)};
-    const std::int64_t bytes = stored_bytes(plain);
-    return {std::move(plain), bytes};
+    return {factors.left.to(storage.type), factors.right.to(storage.type)};
   }
   const Weight right = on_grid(factors.right, *scheme, gram.diagonal());
   const at::Tensor values = dense(right).to(at::kDouble);
   const Factors refitted = refit_left({factors.left, values}, wanted.mm(gram), gram, kTiny);
   const at::Tensor seen = (values.mm(gram) * values).sum(1);  // diag(right gram right^T)
   const Weight left = on_grid(refitted.left, *scheme, seen);
-  return {{dense(left), dense(right)}, stored_bytes(left) + stored_bytes(right)};
+  return {dense(left), dense(right), stored_bytes(left) + stored_bytes(right)};
 }
 
 }  // namespace attar

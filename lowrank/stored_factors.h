@@ -14,19 +14,13 @@ struct FactorStorage {
   std::int64_t group_size = 32;  // halved until it divides rank and columns
 };
 
-// A weight as factors, and what they take in bits as they were rounded: a LowRankWeight keeps the
-// values that codes stand for, not the codes.
-struct StoredFactors {
-  LowRankWeight weight;
-  std::int64_t bytes = 0;
-};
-
-// Rounds the right factor, refits the left one to what that lost, rounds the left one.
+// Rounds the right factor, refits the left one to what that lost, rounds the left one: the values
+// that codes stand for, and the bytes that these take.
 //   factors  float64
 //   wanted   [m, n] double: what left right should be, under `gram` [n, n]
 // Codes are symmetric, their grids searched by what an error costs: the right one's by diag gram,
 // the left one's by the energy that its column multiplies.
-StoredFactors stored(const Factors& factors, const at::Tensor& wanted, const at::Tensor& gram,
+LowRankWeight stored(const Factors& factors, const at::Tensor& wanted, const at::Tensor& gram,
                      const FactorStorage& storage);
 
 // The grid of such factors; empty when `storage` has no bits.

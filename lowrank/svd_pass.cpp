@@ -229,9 +229,7 @@ void SvdPass::cut_layer(ModelWork& work, const std::string& layer, std::int64_t 
     change.action = "stays dense, refitted to the dense model's outputs";
   } else {
     const Cut cut = cut_weight(before, inputs, rank, config_);
-    StoredFactors factors = stored(cut.factors, cut.aimed_at, gram, storage_);
-    change.bytes_after = factors.bytes;
-    weight = std::move(factors.weight);
+    weight = stored(cut.factors, cut.aimed_at, gram, storage_);
     change.action = (plain() ? "plain svd of rank " : "svd of rank ") +
                     std::to_string(cut.factors.left.size(1));
     failed = cut.refit_failed;
@@ -242,7 +240,7 @@ void SvdPass::cut_layer(ModelWork& work, const std::string& layer, std::int64_t 
                             "; the recipe is strict, so this is refused");
     work.report.events.push_back({layer, "refit", kText, true});
   }
-  if (rank == 0) change.bytes_after = stored_bytes(weight);
+  change.bytes_after = stored_bytes(weight);
   change.error = relative_error(before, dense(weight).to(at::kDouble), gram);
   change.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
   work.report.changed.push_back(std::move(change));

@@ -95,7 +95,9 @@ std::int64_t bytes_of(const QuantizedWeight& w) {
 }
 std::int64_t bytes_of(const DenseWeight& w) { return bytes_of(w.values); }
 std::int64_t bytes_of(const SparseWeight& w) { return bytes_of(w.values) + bytes_of(w.mask); }
-std::int64_t bytes_of(const LowRankWeight& w) { return bytes_of(w.b) + bytes_of(w.a); }
+std::int64_t bytes_of(const LowRankWeight& w) {
+  return w.code_bytes > 0 ? w.code_bytes : bytes_of(w.b) + bytes_of(w.a);
+}
 std::int64_t bytes_of(const CorrectedWeight& w) {
   return std::visit([](const auto& base) { return bytes_of(base); }, w.base) +
          bytes_of(w.correction);

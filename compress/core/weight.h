@@ -112,6 +112,7 @@ struct SparseWeight {
 struct LowRankWeight {
   at::Tensor b;
   at::Tensor a;
+  std::int64_t code_bytes = 0;  // what codes of them take, where they lie on a grid; 0: they do not
 };
 
 // A base plus a low-rank correction of what the base lost.

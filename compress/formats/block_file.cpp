@@ -75,12 +75,11 @@ struct Describe {
   nlohmann::json operator()(const LowRankWeight& w) const {
     put(tensors, prefix + ".b", w.b);
     put(tensors, prefix + ".a", w.a);
-    return {{"kind", "low-rank"}};
+    return {{"kind", "low-rank"}, {"code_bytes", w.code_bytes}};
   }
   nlohmann::json operator()(const CorrectedWeight& w) const {
     nlohmann::json base = std::visit(*this, w.base);
-    (*this)(w.correction);
-    return {{"kind", "corrected"}, {"base", base}};
+    return {{"kind", "corrected"}, {"base", base}, {"correction", (*this)(w.correction)}};
   }
 };
 
@@ -105,11 +104,15 @@ class Reader {
     return tensors_.contains(name) ? tensors_.at(name) : at::Tensor();
   }
 
+  LowRankWeight low_rank(const nlohmann::json& json, const std::string& prefix) const {
+    return {get(prefix + ".b"), get(prefix + ".a"), json.at("code_bytes").get<std::int64_t>()};
+  }
+
   Weight weight(const nlohmann::json& json, const std::string& prefix) const {
     const auto kind = json.at("kind").get<std::string>();
     if (kind == "corrected") {
       const Weight base = weight(json.at("base"), prefix);
-      const LowRankWeight correction{get(prefix + ".b"), get(prefix + ".a")};
+      const LowRankWeight correction = low_rank(json.at("correction"), prefix);
       if (const auto* dense = std::get_if<DenseWeight>(&base)) {
         return CorrectedWeight{*dense, correction};
       }
@@ -120,7 +123,7 @@ class Reader {
       require(sparse != nullptr, where_, prefix, " has a base of an unknown kind");
       return CorrectedWeight{*sparse, correction};
     }
-    if (kind == "low-rank") return LowRankWeight{get(prefix + ".b"), get(prefix + ".a")};
+    if (kind == "low-rank") return low_rank(json, prefix);
     if (kind == "sparse") {
       return SparseWeight{get(prefix + ".values"), get(prefix + ".mask"),
                           json.at("columns").get<std::int64_t>()};

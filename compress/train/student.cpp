@@ -300,6 +300,13 @@ QuantizedWeight Student::settled(const QuantizedWeight& weight, bool averaged) c
   return result;
 }
 
+LowRankWeight Student::settled(const LowRankWeight& weight, bool averaged) const {
+  LowRankWeight result{settled(weight.b, averaged), settled(weight.a, averaged)};
+  const bool as_before = result.b.is_same(weight.b) && result.a.is_same(weight.a);
+  result.code_bytes = as_before ? weight.code_bytes : 0;  // what learnt left the grid
+  return result;
+}
+
 Weight Student::settled(const Weight& weight, bool averaged) const {
   if (const auto* plain = std::get_if<DenseWeight>(&weight)) {
     for (const Parameter& p : parameters_) {
@@ -309,12 +316,9 @@ Weight Student::settled(const Weight& weight, bool averaged) const {
     }
     return DenseWeight{settled(plain->values, averaged)};
   }
-  if (const auto* low_rank = std::get_if<LowRankWeight>(&weight)) {
-    return LowRankWeight{settled(low_rank->b, averaged), settled(low_rank->a, averaged)};
-  }
+  if (const auto* factors = std::get_if<LowRankWeight>(&weight)) return settled(*factors, averaged);
   if (const auto* sum = std::get_if<CorrectedWeight>(&weight)) {
-    CorrectedWeight result{
-        sum->base, {settled(sum->correction.b, averaged), settled(sum->correction.a, averaged)}};
+    CorrectedWeight result{sum->base, settled(sum->correction, averaged)};
     if (const auto* base = std::get_if<QuantizedWeight>(&sum->base)) {
       result.base = settled(*base, averaged);
     }

@@ -101,6 +101,7 @@ class Student {
   void add_gradient(std::size_t index, const at::Tensor& gradient);
   at::Tensor settled(const at::Tensor& value, bool averaged) const;
   QuantizedWeight settled(const QuantizedWeight& weight, bool averaged) const;
+  LowRankWeight settled(const LowRankWeight& weight, bool averaged) const;
   Weight settled(const Weight& weight, bool averaged) const;
 
   ModelConfig config_;

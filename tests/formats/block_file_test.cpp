@@ -25,6 +25,7 @@ Block mixed_block() {
   QuantScheme rows{3, 0, ZeroPoint::kInteger, at::kBFloat16};
   QuantScheme symmetric{8, 64, ZeroPoint::kSymmetric, at::kFloat};
   const LowRankWeight factors{random_values({64, 5}, 2), random_values({5, 64}, 3)};
+  const LowRankWeight on_a_grid{factors.b, factors.a, 321};
   Block block{random_values({64}, 4), random_values({64}, 5), {}};
   block[Role::kQuery] = {DenseWeight{values}, random_values({64}, 6)};
   block[Role::kKey] = {DenseWeight{values.to(at::kBFloat16)}, {}};
@@ -32,7 +33,7 @@ Block mixed_block() {
   block[Role::kOutput] = {round_to_nearest(values, rows), random_values({64}, 7)};
   block[Role::kGate] = {to_sparse(values * (values > 0.3)), {}};
   block[Role::kUp] = {factors, {}};
-  block[Role::kDown] = {CorrectedWeight{round_to_nearest(values, symmetric), factors}, {}};
+  block[Role::kDown] = {CorrectedWeight{round_to_nearest(values, symmetric), on_a_grid}, {}};
   return block;
 }
 

@@ -78,6 +78,25 @@ TEST_F(CorrectPassOnASmallModel, RoundedFactorsStillCorrect) {
   EXPECT_LT(corrected(3, four), plain + 0.3 * (before - plain));
 }
 
+TEST_F(CorrectPassOnASmallModel, FactorsOfCodesCountAsCodes) {
+  const RoundingPass rounding(3);
+  const auto bytes_with = [&](int bits) {
+    CorrectConfig config = of_rank(8);
+    config.bits = bits;
+    const CorrectPass correct(config);
+    const Weight weight = through({&rounding, &correct}).block(1)[Role::kGate].weight;
+    const auto& both = std::get<CorrectedWeight>(weight);
+    const std::int64_t values = both.correction.a.numel() + both.correction.b.numel();
+    return static_cast<double>(stored_bytes(weight) -
+                               stored_bytes(Weight(std::get<QuantizedWeight>(both.base)))) /
+           static_cast<double>(values);
+  };
+  EXPECT_EQ(bytes_with(0), 2);  // float16
+  EXPECT_GE(bytes_with(8), 1);  // and scales
+  EXPECT_LT(bytes_with(8), 1.3);
+  EXPECT_LT(bytes_with(4), 0.8);
+}
+
 TEST_F(CorrectPassOnASmallModel, KeepsTheCodesAndLeavesUnchangedLayersAlone) {
   const RoundingPass rounding(3);
   const CorrectPass correct(of_rank(8));
