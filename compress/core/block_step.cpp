@@ -72,28 +72,24 @@ void BlockRunner::step(const float* x, KeyValues& cache, float* out) const {
 
 namespace {
 
-// The norm of a row, rounded, in memory of this thread.
-kernels::RoundedRows norm_and_round(const float* x, const at::Tensor& weight, double eps) {
-  thread_local std::vector<float> normed;
-  thread_local RoundedMemory memory;
-  const std::int64_t columns = weight.numel();
-  normed.resize(static_cast<std::size_t>(columns));
-  kernels::rms_norm(
-      {x, weight.const_data_ptr<float>(), normed.data(), 1, columns, static_cast<float>(eps)});
-  return memory.round(normed.data(), columns, 1, columns);
-}
-
-kernels::RoundedRows round_row(const float* x, std::int64_t columns) {
-  thread_local RoundedMemory memory;
-  return memory.round(x, columns, 1, columns);
-}
-
 // What a thread of the team multiplies: a row, or its norm.
 struct RowInput {
   const float* x;
   const at::Tensor* norm = nullptr;
   double eps = 0;
 };
+
+// As `codes` read it, in memory of this thread.
+kernels::RoundedRows rounded(const RowInput& input, const QuantizedCodes& codes) {
+  thread_local std::vector<float> normed;
+  thread_local RoundedMemory memory;
+  const std::int64_t columns = codes.inputs();
+  if (!input.norm) return memory.round(codes, input.x, columns, 1);
+  normed.resize(static_cast<std::size_t>(columns));
+  kernels::rms_norm({input.x, input.norm->const_data_ptr<float>(), normed.data(), 1, columns,
+                     static_cast<float>(input.eps)});
+  return memory.round(codes, normed.data(), columns, 1);
+}
 
 struct Share {
   int thread, threads;
@@ -110,9 +106,8 @@ struct Share {
 void multiply_share(const PreparedWeight& weight, int layers, const RowInput& input,
                     const float* added, float* out, const Share& share) {
   if (const QuantizedCodes* codes = weight.codes()) {
-    const kernels::RoundedRows x = input.norm ? norm_and_round(input.x, *input.norm, input.eps)
-                                              : round_row(input.x, weight.inputs());
-    return codes->multiply_share(x, {out, weight.outputs(), weight.bias(), added}, share.thread,
+    return codes->multiply_share(rounded(input, *codes),
+                                 {out, weight.outputs(), weight.bias(), added}, share.thread,
                                  share.threads);
   }
   const kernels::PackedProduct call{input.x,

@@ -79,9 +79,9 @@ void PreparedWeight::assign(const std::vector<Part>& parts, Arithmetic arithmeti
   }
   bias_ = joined_bias(parts);
   pieces_ = 0;
-  const bool as_codes = arithmetic == Arithmetic::kQuantized && !rounds_tokens_;
-  codes_ = as_codes ? QuantizedCodes::pack(parts) : nullptr;
+  codes_ = arithmetic == Arithmetic::kQuantized ? QuantizedCodes::pack(parts) : nullptr;
   if (codes_) {
+    rounds_tokens_ = false;  // they round what they read themselves
     values_ = at::Tensor();
     return;
   }

@@ -19,9 +19,9 @@ class QuantizedCodes;
 // How a weight multiplies.
 enum class Arithmetic {
   kExact,      // float32 values and activations: what every measurement means
-  kQuantized,  // codes as they are times activations rounded to 8 bits, which is faster and moves
-               // the result a little; weights that are no codes, or on a grid that the kernels do
-               // not read, multiply as kExact
+  kQuantized,  // codes as they are times activations rounded to 8 bits, which is faster and, but
+               // for W8A8, moves the result a little; weights that are no codes, or on a grid that
+               // the kernels do not read, multiply as kExact
 };
 
 // The outputs [first, second) of a layer of so many that one of `shares` shares covers, cut at
@@ -50,8 +50,9 @@ class PreparedWeight {
 
   // Whether `layer` is what the kernels take; codes are not.
   bool packed() const { return pieces_ > 0; }
-  // Whether `multiply_into` rounds x first (QuantScheme::activation_bits); kernels that take
-  // `layer` do not. Layers that are multiplied together must agree.
+  // Whether x must be rounded before it is multiplied with values (QuantScheme::activation_bits):
+  // `multiply_into` does, kernels that take `layer` do not. Layers that are multiplied together
+  // must agree.
   bool rounds_tokens() const { return rounds_tokens_; }
   kernels::PackedLayer layer() const;
 

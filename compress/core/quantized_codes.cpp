@@ -47,6 +47,7 @@ std::shared_ptr<const QuantizedCodes> QuantizedCodes::pack(
                                [](const auto& part) { return multiplies_as_codes(*part.weight); });
   if (!all) return nullptr;
   auto packed = std::make_shared<QuantizedCodes>();
+  if (rounds_tokens(*parts.front().weight)) packed->rounded_by_ = kernels::RoundedBy::token;
   std::int64_t first = 0;
   for (const PreparedWeight::Part& part : parts) {
     const QuantizedWeight& weight = *codes_of(*part.weight);
@@ -97,7 +98,7 @@ kernels::QuantizedProduct product_of(const kernels::RoundedRows& x,
 void QuantizedCodes::multiply(const float* x, std::int64_t x_stride, std::int64_t rows,
                               const Output& to) const {
   thread_local RoundedMemory memory;
-  const kernels::RoundedRows rounded = memory.round(x, x_stride, rows, inputs_);
+  const kernels::RoundedRows rounded = memory.round(*this, x, x_stride, rows);
   for (const Segment& segment : segments_) {
     kernels::quantized_product(product_of(rounded, segment.layer, segment.first, to));
   }
@@ -112,14 +113,15 @@ void QuantizedCodes::multiply_share(const kernels::RoundedRows& x, const Output&
   }
 }
 
-kernels::RoundedRows RoundedMemory::round(const float* x, std::int64_t stride, std::int64_t rows,
-                                          std::int64_t inner) {
-  const std::int64_t needed = kernels::rounded_bytes(rows, inner);
+kernels::RoundedRows RoundedMemory::round(const QuantizedCodes& codes, const float* x,
+                                          std::int64_t stride, std::int64_t rows) {
+  const std::int64_t inner = codes.inputs(), needed = kernels::rounded_bytes(rows, inner);
   if (!held_.defined() || held_.numel() < needed) {
     held_ = at::Tensor();
     held_ = at::empty({needed}, at::kByte);
   }
-  const kernels::RoundedRows rounded = kernels::rounded_rows(held_.mutable_data_ptr(), rows, inner);
+  const kernels::RoundedRows rounded =
+      kernels::rounded_rows(held_.mutable_data_ptr(), rows, inner, codes.rounded_by());
   kernels::round_rows({x, stride, rounded});
   return rounded;
 }

@@ -24,6 +24,9 @@ class QuantizedCodes {
   static std::shared_ptr<const QuantizedCodes> pack(const std::vector<PreparedWeight::Part>& parts);
 
   std::int64_t inputs() const { return inputs_; }
+  // By token where the layers ask for it (QuantScheme::activation_bits): then the product is the
+  // exact one up to the rounding of float32 sums.
+  kernels::RoundedBy rounded_by() const { return rounded_by_; }
   std::int64_t bytes() const;
 
   // Where a product goes: out [rows, O] = x W^T + bias + added, rows `stride` floats apart; `bias`
@@ -48,16 +51,17 @@ class QuantizedCodes {
     std::int64_t first;  // its first output among all
   };
   std::int64_t inputs_ = 0;
+  kernels::RoundedBy rounded_by_ = kernels::RoundedBy::block;
   std::vector<Segment> segments_;
 };
 
 // Rounded rows in memory of their own, grown as needed.
 class RoundedMemory {
  public:
-  // x [rows, inner], rows `stride` floats apart; valid until the next call. Rounds on all threads,
-  // or on this one when it is a thread of a team.
-  kernels::RoundedRows round(const float* x, std::int64_t stride, std::int64_t rows,
-                             std::int64_t inner);
+  // x [rows, codes.inputs()], rows `stride` floats apart, as `codes` multiply them; valid until the
+  // next call. Rounds on all threads, or on this one when it is a thread of a team.
+  kernels::RoundedRows round(const QuantizedCodes& codes, const float* x, std::int64_t stride,
+                             std::int64_t rows);
 
  private:
   at::Tensor held_;

@@ -137,6 +137,11 @@ TEST(RoundedActivations, EnterEveryProductOfALayerThatAsksForThem) {
   const at::Tensor expected = at::matmul(codes * step, dense(weight).to(at::kDouble).t());
   const at::Tensor prepared = PreparedWeight(weight).multiply_into(at::empty({3, 7, 48}), x);
   EXPECT_LT((prepared - expected).abs().max().item<double>(), 1e-5);
+  const PreparedWeight as_codes(weight, Arithmetic::kQuantized);
+  EXPECT_NE(as_codes.codes(), nullptr);
+  EXPECT_LT(
+      (as_codes.multiply_into(at::empty({3, 7, 48}), x) - expected).abs().max().item<double>(),
+      1e-5);
   EXPECT_LT((Linear{weight, {}}.forward(x) - expected).abs().max().item<double>(), 1e-5);
   EXPECT_GT(
       (Linear{DenseWeight{dense(weight)}, {}}.forward(x) - expected).abs().max().item<double>(),

@@ -76,9 +76,9 @@ struct Packed {
 // x W^T of all rows at once.
 Array<float> product(const Packed& weights, const Array<float>& x, std::int64_t rows,
                      const Variant& variant, const float* bias = nullptr,
-                     const float* added = nullptr) {
+                     const float* added = nullptr, RoundedBy by = RoundedBy::block) {
   const Aligned memory(rounded_bytes(rows, weights.layer.inner));
-  const RoundedRows rounded = rounded_rows(memory.memory.get(), rows, weights.layer.inner);
+  const RoundedRows rounded = rounded_rows(memory.memory.get(), rows, weights.layer.inner, by);
   round_rows({x.data(), weights.layer.inner, rounded}, variant);
   Array<float> out(rows * weights.layer.columns);
   quantized_product({rounded, weights.layer, bias, added, out.data(), weights.layer.columns},
@@ -87,22 +87,44 @@ Array<float> product(const Packed& weights, const Array<float>& x, std::int64_t 
   return out;
 }
 
+// a and q of a block of 32.
+struct RoundedBlock {
+  float a = 0;
+  int q[32] = {};
+};
+
+RoundedBlock rounded_block(const float* x, std::int64_t b, std::int64_t inner, RoundedBy by) {
+  const bool alone = by == RoundedBy::block;
+  const float* block = x + 32 * b;
+  float largest = 0;
+  for (std::int64_t k = 0; k < (alone ? 32 : inner); ++k) {
+    largest = std::max(largest, std::fabs((alone ? block : x)[k]));
+  }
+  RoundedBlock found;
+  if (alone && !(largest >= 0x1p-100f)) return found;
+  found.a = largest / (alone ? 127.0f : 127.5f);
+  for (int k = 0; k < 32; ++k) {
+    const float q = std::nearbyint(alone ? block[k] * (127.0f / largest) : block[k] / found.a);
+    found.q[k] = std::clamp(static_cast<int>(q), -128, 127);
+  }
+  return found;
+}
+
 // The definition in quantized_product.h, one operation after another.
-float expected(const Grid& grid, const Packed& weights, std::int64_t row, const float* x) {
+float expected(const Grid& grid, const Packed& weights, std::int64_t row, const float* x,
+               RoundedBy by = RoundedBy::block) {
   float out = 0;
   const bool wide = weights.format.bits == 8;
   for (std::int64_t b = 0; b < grid.inner / 32; ++b) {
-    float largest = 0;
-    for (int k = 0; k < 32; ++k) largest = std::max(largest, std::fabs(x[32 * b + k]));
-    const bool counts = largest >= 0x1p-100f;
-    const float a = counts ? largest / 127.0f : 0.0f, factor = counts ? 127.0f / largest : 0.0f;
+    const RoundedBlock block = rounded_block(x, b, grid.inner, by);
+    const float a = block.a;
     const std::int64_t g = row * grid.groups() + b * 32 / grid.group;
     const float d = grid.scale[static_cast<std::size_t>(g)];
     const float z = grid.second[static_cast<std::size_t>(g)];
     const int zero = grid.kind == SecondParameter::none ? 1 << (grid.bits - 1) : wide ? 128 : 0;
     int whole = 0, sum = 0;
     for (int k = 0; k < 32; ++k) {
-      const int q = static_cast<int>(std::nearbyint(x[32 * b + k] * factor));
+      const int q = block.q[k];
       whole += q * (grid.codes[static_cast<std::size_t>(row * grid.inner + 32 * b + k)] - zero);
       sum += q;
     }
@@ -140,6 +162,38 @@ TEST_P(QuantizedProducts, AreTheDefinitionToTheBit) {
                         expected(grid, weights, c, x.data() + token * shape.inner))
                   << "bits " << bits << ", kind " << int(kind) << ", inputs " << shape.inner
                   << ", token " << token << " of " << rows << ", output " << c;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// W8A8: tokens whose lowest value is -128, and weights that make every sum as large as it gets.
+TEST_P(QuantizedProducts, OfTokensRoundedAsAWholeAreTheDefinitionToTheBit) {
+  for (const int bits : {4, 8}) {
+    for (const SecondParameter kind : kKinds) {
+      for (const Shape& shape : {Shape{17, 576, 576}, Shape{33, 192, 64}}) {
+        Grid grid = random_grid(bits, kind, shape.columns, shape.inner, shape.group, 21);
+        const auto top = static_cast<std::uint8_t>((1 << bits) - 1);
+        for (std::int64_t k = 0; k < shape.inner; ++k) {
+          std::uint8_t* column = grid.codes.data() + k;
+          column[0] = 0, column[shape.inner] = top, column[2 * shape.inner] = k % 2 ? top : 0;
+        }
+        const Packed weights(grid);
+        for (const std::int64_t rows : {1, 4, 19}) {
+          Array<float> x = normal(rows * shape.inner, 22);
+          for (std::int64_t k = 0; k < shape.inner; ++k) x[k] = k < 64 ? -3.0f : 3.0f;
+          const Array<float> out =
+              product(weights, x, rows, variant(), nullptr, nullptr, RoundedBy::token);
+          for (std::int64_t token = 0; token < rows; ++token) {
+            for (std::int64_t c = 0; c < shape.columns; ++c) {
+              ASSERT_EQ(
+                  out[token * shape.columns + c],
+                  expected(grid, weights, c, x.data() + token * shape.inner, RoundedBy::token))
+                  << "bits " << bits << ", kind " << int(kind) << ", token " << token << " of "
+                  << rows << ", output " << c;
             }
           }
         }
@@ -238,12 +292,14 @@ TEST_P(QuantizedProducts, HoldAtExtremeScales) {
 TEST_P(QuantizedProducts, OfWhatIsNotFiniteAreNotFinite) {
   const std::int64_t inner = 96, columns = 16, rows = 18;
   const Packed weights(random_grid(8, SecondParameter::none, columns, inner, 32, 15));
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -HUGE_VALF}) {
-    Array<float> x = normal(rows * inner, 16);
-    x[17 * inner + 40] = bad;
-    const Array<float> out = product(weights, x, rows, variant());
-    for (std::int64_t i = 0; i < rows * columns; ++i) {
-      EXPECT_EQ(std::isnan(out[i]), i >= 17 * columns) << i;
+  for (const RoundedBy by : {RoundedBy::block, RoundedBy::token}) {
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -HUGE_VALF}) {
+      Array<float> x = normal(rows * inner, 16);
+      x[17 * inner + 40] = bad;
+      const Array<float> out = product(weights, x, rows, variant(), nullptr, nullptr, by);
+      for (std::int64_t i = 0; i < rows * columns; ++i) {
+        EXPECT_EQ(std::isnan(out[i]), i >= 17 * columns) << i;
+      }
     }
   }
 }

@@ -134,6 +134,29 @@ TEST_P(QuantizedRuntime, HasTheSameBitsTokenByTokenAndForAnyThreads) {
   set_threads(before);
 }
 
+// The codes of W8A8 multiply as the definition says: only float32 sums are rounded differently. A
+// rounded activation may then fall on the other side, which two blocks carry on.
+TEST(QuantizedRuntimeOfW8A8, IsTheDefinitionAndHasTheSameBitsTokenByTokenAndForAnyThreads) {
+  QuantScheme scheme{8, 0, ZeroPoint::kSymmetric, at::kFloat};
+  scheme.activation_bits = 8;
+  const Model model(std::make_shared<CodesSource>(wide_config(), scheme, /*biases=*/true));
+  const Transformer defined(model), codes(model, Arithmetic::kQuantized);
+  const auto ids = tokens(37);
+  const int before = threads();
+  set_threads(1);
+  const at::Tensor expected = hidden_of(defined, ids, ids.size());
+  const at::Tensor whole = hidden_of(codes, ids, ids.size());
+  EXPECT_LT(((whole - expected).norm() / expected.norm()).item<double>(), 1e-3);
+  EXPECT_FALSE(at::equal(whole, expected));  // it is another arithmetic
+  for (const int count : {1, 2, 5}) {
+    set_threads(count);
+    for (const std::size_t piece : {1, 8}) {
+      EXPECT_TRUE(at::equal(hidden_of(codes, ids, piece), whole)) << count << " " << piece;
+    }
+  }
+  set_threads(before);
+}
+
 TEST(QuantizedLanguageModel, ScoresSideBySideAsAlone) {
   const Model model = codes_model(4, ZeroPoint::kSymmetric);
   const std::vector<std::vector<TokenId>> together = {{5, 17, 80}, {44}, {7, 7, 7, 7, 7, 7}};

@@ -10,6 +10,7 @@
 
 #include "compress/kernels/convert/f16.h"
 #include "compress/kernels/quantized_product/layout.h"
+#include "compress/kernels/round_tokens/round_tokens.h"
 #include "compress/kernels/scratch.h"
 #include "compress/kernels/threads.h"
 
@@ -83,6 +84,28 @@ void pack_panel(const GridRows& rows, const QuantizedFormat& format, std::int64_
   }
 }
 
+// Where the first block of a row lies; its next one is out.tile further.
+std::int64_t first_block(const RoundedRows& out, std::int64_t row) {
+  return row / out.tile * (out.inner / kBlockInputs) * out.tile + row % out.tile;
+}
+
+// Divisions and sums of float32 in one order: the same bits whatever it is compiled for.
+void round_token(const float* x, const RoundedRows& out, std::int64_t row) {
+  const float scale = token_scale(x, out.inner);
+  std::int64_t at = first_block(out, row);
+  for (std::int64_t b = 0; b < out.inner; b += kBlockInputs, at += out.tile) {
+    std::int8_t* values = out.values + at * kBlockInputs;
+    std::int32_t sum = 0;
+    for (std::int64_t k = 0; k < kBlockInputs; ++k) {
+      values[k] = scale > 0 ? static_cast<std::int8_t>(token_code(x[b + k], scale)) : 0;
+      sum += values[k];
+    }
+    out.scales[at] = scale;
+    out.sums[at] = scale * static_cast<float>(sum);
+    out.offsets[at] = -8 * sum;
+  }
+}
+
 void check_product(const QuantizedProduct& call) {
   check(call.x.inner == call.layer.inner, "rows must be as wide as the layer reads", call.x.inner);
   const auto misplaced =
@@ -128,7 +151,7 @@ std::int64_t rounded_bytes(std::int64_t rows, std::int64_t inner) {
   return line_up(tokens * inner) + 3 * line_up(tokens * blocks * 4);
 }
 
-RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner) {
+RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner, RoundedBy by) {
   const std::int64_t tile = rows == 1 ? 1 : kTileTokens;
   const std::int64_t tokens = (rows + tile - 1) / tile * tile;
   const std::int64_t each = line_up(tokens * (inner / kBlockInputs) * 4);
@@ -136,6 +159,7 @@ RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner) {
   std::uint8_t* numbers = at + line_up(tokens * inner);
   return {rows,
           inner,
+          by,
           tile,
           reinterpret_cast<std::int8_t*>(at),
           reinterpret_cast<float*>(numbers),
@@ -147,11 +171,12 @@ void round_rows(const RoundRows& call, const Variant& variant) {
   const RoundedRows& out = call.out;
   check(out.inner % kBlockInputs == 0, "inputs must be a multiple of 32", out.inner);
   for_row_ranges(out.rows, out.inner, [&](std::int64_t begin, std::int64_t end) {
-    variant.round_rows(call, begin, end);
+    if (out.by == RoundedBy::block) return variant.round_rows(call, begin, end);
+    for (; begin < end; ++begin) round_token(call.x + begin * call.x_stride, out, begin);
   });
   const std::int64_t blocks = out.inner / kBlockInputs;
   for (std::int64_t row = out.rows; row % out.tile != 0; ++row) {
-    std::int64_t at = row / out.tile * blocks * out.tile + row % out.tile;
+    std::int64_t at = first_block(out, row);
     for (std::int64_t b = 0; b < blocks; ++b, at += out.tile) {
       std::memset(out.values + at * kBlockInputs, 0, kBlockInputs);
       out.scales[at] = out.sums[at] = 0;

@@ -1,6 +1,6 @@
 // Products of weights on a grid of 4 or 8 bits with activations rounded to 8 bits, summed in
-// integers (as llama.cpp's types of 32 do; Dettmers et al. 2022, arXiv:2208.07339, section 2 for
-// the rounding of rows).
+// integers: in blocks of 32 as llama.cpp's types do, or token by token as W8A8 asks for (Dettmers
+// et al. 2022, arXiv:2208.07339, section 2).
 //
 // For a token t, an output r and blocks b of 32 inputs, with the group g that b lies in:
 //
@@ -57,13 +57,20 @@ std::int64_t quantized_bytes(std::int64_t columns, std::int64_t inner,
 // Packs a whole matrix, rows.count outputs, into quantized_bytes at `weights`, 64-byte aligned.
 void quantized_pack(const GridRows& rows, const QuantizedFormat& format, void* weights);
 
-// Activations rounded in blocks of 32: a = max |x| / 127, q = x (127 / max |x|) to nearest, ties to
-// even. A block whose largest magnitude is below 2^-100 is zero; a value that is not finite makes
-// its block, and with it every product of the row, NaN. Tokens come in tiles of `tile`, tile after
-// tile, block after block, token after token; the last tile is whole, its surplus tokens are zero.
+// Whose largest magnitude an activation is rounded by.
+enum class RoundedBy : std::uint8_t {
+  block,  // 32 inputs: a = max |x| / 127, q = x (127 / max |x|) to nearest, ties to even; a block
+          // whose largest magnitude is below 2^-100 is zero
+  token,  // the whole row, as round_tokens.h says: every block has its a, and q may be -128
+};
+
+// Rounded activations. A value that is not finite makes its block or token, and with it every
+// product of the row, NaN. Tokens come in tiles of `tile`, tile after tile, block after block,
+// token after token; the last tile is whole, its surplus tokens are zero.
 struct RoundedRows {
   std::int64_t rows;
   std::int64_t inner;
+  RoundedBy by;
   std::int64_t tile;      // 1, or 16 for more than one row
   std::int8_t* values;    // q
   float* scales;          // a
@@ -73,7 +80,8 @@ struct RoundedRows {
 
 std::int64_t rounded_bytes(std::int64_t rows, std::int64_t inner);
 // Places the arrays in memory of that many bytes, 64-byte aligned.
-RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner);
+RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner,
+                         RoundedBy by = RoundedBy::block);
 
 struct RoundRows {
   const float* x;         // [rows, inner]

@@ -8,7 +8,8 @@
 
 namespace attar::kernels {
 
-template <bool kVnni>
+// `kLowest`: activations may be -128.
+template <bool kVnni, bool kLowest = false>
 struct Vectors256 {
   typedef __m256 Floats;
   typedef __m256i Ints;
@@ -56,10 +57,19 @@ struct Vectors256 {
     if constexpr (kVnni) return _mm256_dpbusd_avx_epi32(sums, codes, four(x));
     return _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, four(x)));
   }
-  // Without VNNI, |w| times x with the sign of w: no pair reaches beyond 2 * 128 * 127.
+  // Without VNNI, |w| times x with the sign of w: no pair reaches beyond 2 * 128 * 127. Where x may
+  // be -128, which has no other sign, each pair of products is one of 16 bits.
   ATTAR_INLINE Ints dot8(Ints sums, __m256i codes, const std::int8_t* x) {
     if constexpr (kVnni) return _mm256_dpbusd_avx_epi32(sums, codes, four(x));
     const __m256i w = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+    if constexpr (kLowest) {
+      const __m256i all = four(x);
+      const auto odd = [](__m256i bytes) { return _mm256_srai_epi16(bytes, 8); };
+      const auto even = [&](__m256i bytes) { return odd(_mm256_slli_epi16(bytes, 8)); };
+      const __m256i products[] = {_mm256_madd_epi16(odd(w), odd(all)),
+                                  _mm256_madd_epi16(even(w), even(all))};
+      return _mm256_add_epi32(sums, _mm256_add_epi32(products[0], products[1]));
+    }
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(four(x), w));
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }

@@ -20,20 +20,20 @@ float largest_magnitude(const float* x, std::int64_t columns) {
 }
 
 void round_token(const float* x, std::int64_t columns, float* out) {
-  constexpr float kToNearest = 12582912.0f;  // 1.5 * 2^23: sums lose what is behind the point
-  const float scale = largest_magnitude(x, columns) / 127.5f;
-  if (!(scale > 0 && std::isfinite(scale))) {
-    const float value = scale == 0 ? 0.0f : std::numeric_limits<float>::quiet_NaN();
-    for (std::int64_t i = 0; i < columns; ++i) out[i] = value;
+  const float scale = token_scale(x, columns);
+  if (!(scale > 0)) {
+    for (std::int64_t i = 0; i < columns; ++i) out[i] = scale;
     return;
   }
-  for (std::int64_t i = 0; i < columns; ++i) {
-    const float code = (x[i] / scale + kToNearest) - kToNearest;
-    out[i] = (code > 127 ? 127 : code < -128 ? -128 : code) * scale;
-  }
+  for (std::int64_t i = 0; i < columns; ++i) out[i] = token_code(x[i], scale) * scale;
 }
 
 }  // namespace
+
+float token_scale(const float* x, std::int64_t columns) {
+  const float scale = largest_magnitude(x, columns) / 127.5f;
+  return std::isfinite(scale) ? scale : std::numeric_limits<float>::quiet_NaN();
+}
 
 void round_tokens(const RoundTokens& call) {
   for_row_ranges(call.rows, call.columns, [&](std::int64_t t, std::int64_t end) {

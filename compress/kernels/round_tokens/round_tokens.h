@@ -18,4 +18,14 @@ struct RoundTokens {
 };
 void round_tokens(const RoundTokens& call);
 
+// a of a token: 0 where all of it is, NaN where a value is not finite.
+float token_scale(const float* x, std::int64_t columns);
+
+// q of a value of a token whose scale is above 0.
+inline float token_code(float x, float scale) {
+  constexpr float kToNearest = 12582912.0f;  // 1.5 * 2^23: sums lose what is behind the point
+  const float code = (x / scale + kToNearest) - kToNearest;
+  return code > 127 ? 127 : code < -128 ? -128 : code;
+}
+
 }  // namespace attar::kernels
