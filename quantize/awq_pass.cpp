@@ -42,7 +42,7 @@ std::vector<PlannedLayer> AwqPass::plan(const ModelConfig& config) const {
   for (PlannedLayer& layer : planned) {
     const std::optional<Target> goal = target(layer.block, layer.role);
     if (!goal || !goal->later) continue;
-    layer.action = "awq scales for " + describe_scheme(goal->scheme) + ", rounded by a later pass";
+    layer.action = "awq scales for " + describe(goal->scheme) + ", rounded by a later pass";
     layer.scheme.reset();
   }
   return planned;
@@ -114,7 +114,7 @@ void AwqPass::run_block(BlockWork& work) const {
     if (goal->later) {
       LayerChange change;
       change.layer = layer_name(work.index, role);
-      change.action = "awq scales for " + describe_scheme(goal->scheme);
+      change.action = "awq scales for " + describe(goal->scheme);
       change.bytes_before = change.bytes_after = stored_bytes(work.block[role].weight);
       change.error = losses[index_of(role)];
       change.baseline_error = plain_losses[index_of(role)];
@@ -134,7 +134,7 @@ void AwqPass::run_block(BlockWork& work) const {
     const at::Tensor nothing = at::zeros(weight.sizes(), at::kFloat);
     const double energy = linalg::hessian_loss(weight, nothing, gram);
     const double error = linalg::hessian_loss(weight, dense(Weight(rounded)), gram) / energy;
-    record_changed(work, role, std::move(rounded), "awq " + describe_scheme(goal->scheme), error,
+    record_changed(work, role, std::move(rounded), "awq " + describe(goal->scheme), error,
                    plain_losses[index_of(role)], since);
   }
 }

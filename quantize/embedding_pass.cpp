@@ -28,7 +28,7 @@ PlannedRows EmbeddingPass::plan_rows(const ModelConfig& config) const {
                       "group_size must divide the hidden size, got group_size=", grid.group_size,
                       ", hidden size=", config.hidden,
                       "; choose a divisor, or 0 for the whole row");
-  return {config_.method + " " + describe_scheme(grid), false, grid};
+  return {config_.method + " " + describe(grid), false, grid};
 }
 
 std::int64_t EmbeddingPass::working_bytes(const ModelConfig& config) const {
@@ -55,13 +55,13 @@ Weight EmbeddingPass::rounded(ModelWork& work, const std::string& layer, const W
       work.report.events.push_back(
           {layer, found.rounded_plainly ? "rtn_fallback" : "damping", text, true});
     }
-    change.action = "gptq " + describe_scheme(grid);
+    change.action = "gptq " + describe(grid);
     change.error = found.loss;
     change.baseline_error = found.rtn_loss;
     result = std::move(found.weight);
   } else {
     RtnResult found = rtn_quantize(dense(weight), grid, {.search = true});
-    change.action = "rtn-search " + describe_scheme(grid);
+    change.action = "rtn-search " + describe(grid);
     change.error = change.baseline_error = found.relative_error;
     result = std::move(found.weight);
   }

@@ -157,8 +157,8 @@ Curve cost_curve(std::span<const FitItem> items) {
     curve.line.push_back({bits_of(items, best), expected_kl(items, best)});
   }
   for (const Formats& formats : single_formats(items)) {
-    curve.marks.push_back({bits_of(items, formats), expected_kl(items, formats),
-                           describe_scheme(formats.begin()->second)});
+    curve.marks.push_back(
+        {bits_of(items, formats), expected_kl(items, formats), describe(formats.begin()->second)});
   }
   return curve;
 }

@@ -88,7 +88,7 @@ std::int64_t other_bytes(const Model& model, std::span<const FitItem> items) {
 
 std::string names_of(std::span<const FitItem> items, const Formats& formats) {
   std::map<std::string, int> counts;
-  for (const FitItem& item : items) ++counts[describe_scheme(formats.at(item.layer))];
+  for (const FitItem& item : items) ++counts[describe(formats.at(item.layer))];
   std::string names;
   for (const auto& [name, count] : counts) {
     names += (names.empty() ? "" : ", ") + std::to_string(count) + " x " + name;
@@ -232,11 +232,10 @@ Formats FitPass::choose(ModelWork& work) const {
   if (!uniform.empty()) {
     const double plain = judge.kl(uniform);
     worse = plain < found;
-    text << "; " << describe_scheme(uniform.begin()->second) << " everywhere: " << plain
-         << ", expected " << expected_kl(items, uniform) << ", " << bits_of(items, uniform)
-         << " bits";
-    curve.marks.push_back({bits_of(items, uniform), plain,
-                           describe_scheme(uniform.begin()->second) + ", measured", true});
+    text << "; " << describe(uniform.begin()->second) << " everywhere: " << plain << ", expected "
+         << expected_kl(items, uniform) << ", " << bits_of(items, uniform) << " bits";
+    curve.marks.push_back(
+        {bits_of(items, uniform), plain, describe(uniform.begin()->second) + ", measured", true});
   }
   if (worse) text << "; that is less, so it was taken";
   work.report.events.push_back({"model", worse ? "fit_fell_back" : "fit", text.str()});

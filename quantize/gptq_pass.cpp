@@ -88,9 +88,8 @@ void GptqPass::run_block(BlockWork& work) const {
         record_event(work, layer, result.rounded_plainly ? "rtn_fallback" : "damping", text,
                      /*fallback=*/true);
       }
-      record_changed(work, role, std::move(result.weight),
-                     "gptq " + describe_scheme(*decision.scheme), result.loss, result.rtn_loss,
-                     since);
+      record_changed(work, role, std::move(result.weight), "gptq " + describe(*decision.scheme),
+                     result.loss, result.rtn_loss, since);
     }
   };
   if (config_.towards_dense == 0) {

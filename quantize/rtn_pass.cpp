@@ -26,7 +26,7 @@ void RtnPass::run_block(BlockWork& work) const {
     work.context.check_stop();
     RtnResult result =
         rtn_quantize_weight(work.block[role].weight, *decision.scheme, {.search = config_.search});
-    record_changed(work, role, std::move(result.weight), "rtn " + describe_scheme(*decision.scheme),
+    record_changed(work, role, std::move(result.weight), "rtn " + describe(*decision.scheme),
                    result.relative_error, result.relative_error, since);
   }
 }

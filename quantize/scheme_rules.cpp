@@ -28,19 +28,13 @@ QuantScheme plain_scheme(const GridConfig& config) {
   return scheme;
 }
 
-QuantScheme plain_scheme(const SchemeConfig& config) {
-  QuantScheme scheme = plain_scheme(static_cast<const GridConfig&>(config));
-  scheme.activation_bits = config.activations;
-  return scheme;
-}
-
 void check_activations(const SchemeConfig& config, const std::string& where) {
   require<UsageError>(config.activations == 0 || config.activations == 8, where,
                       "activations must be 0 or 8, got ", config.activations);
   require<UsageError>(
-      config.activations == 0 || config.type.empty(), where,
-      "activations are rounded beside integer codes of 8 bits, not beside the grids "
-      "of a type; leave one of type and activations out");
+      config.activations == 0 || config.type.empty() || config.type == "FP8", where,
+      "activations are rounded beside integer codes and beside FP8, not beside other types; leave "
+      "one of type and activations out");
 }
 
 // FP8, MXFP4, NF4; nothing for types of GGUF.
@@ -75,13 +69,6 @@ QuantScheme grid_of(const GridConfig& config, std::int64_t columns) {
   return attar::scheme_of(fallback_type(find_gguf_mixture(config.type)->base, columns));
 }
 
-std::string describe_scheme(const QuantScheme& scheme) {
-  if (scheme.block != BlockGrid::kNone) return std::string(to_string(scheme.block));
-  return "W" + std::to_string(scheme.bits) + (scheme.activation_bits != 0 ? "A8" : "") +
-         (scheme.group_size == 0 ? " row" : " g" + std::to_string(scheme.group_size)) + " " +
-         std::string(to_string(scheme.zero_point));
-}
-
 SchemeRules::SchemeRules(const SchemeConfig& config, std::string where)
     : base_(config), where_(std::move(where)) {
   require<UsageError>(base_.rules.is_array(), where_, "rules must be a list of mappings");
@@ -103,11 +90,15 @@ SchemeRules::SchemeRules(const SchemeConfig& config, std::string where)
 
 QuantScheme SchemeRules::scheme_of(const SchemeConfig& scheme, std::int64_t block, Role role,
                                    const ModelConfig* config) const {
-  if (scheme.type.empty()) return plain_scheme(scheme);
+  const auto with_activations = [&](QuantScheme grid) {
+    grid.activation_bits = scheme.activations;
+    return grid;
+  };
+  if (scheme.type.empty()) return with_activations(plain_scheme(scheme));
   require<UsageError>(config != nullptr, where_,
                       "type is for passes that round on its grids; give bits and group_size, or "
                       "let a quantize.gptq with this type follow");
-  if (const auto format = number_format(scheme.type)) return *format;
+  if (const auto format = number_format(scheme.type)) return with_activations(*format);
   const io::GgmlType type = mixture_type(*find_gguf_mixture(scheme.type), *config, block, role);
   return attar::scheme_of(fallback_type(type, shape_of(*config, role).in));
 }
@@ -137,18 +128,18 @@ SchemeDecision SchemeRules::decide(std::int64_t block, Role role, const ModelCon
   return decision;
 }
 
-// One input is rounded once: for all the layers that read it, or for none.
+// One input is rounded once: in one way for all the layers that read it, or for none.
 void SchemeRules::check_inputs(std::span<const PlannedLayer> block) const {
   const auto rounds = [](const PlannedLayer& layer) {
-    return layer.scheme && layer.scheme->activation_bits != 0;
+    return layer.scheme ? layer.scheme->token_grid() : std::nullopt;
   };
   for (const PlannedLayer& a : block) {
     for (const PlannedLayer& b : block) {
       require<DoesNotFit>(site_of(a.role) != site_of(b.role) || rounds(a) == rounds(b), where_,
                           "layers '", layer_name(a.block, a.role), "' and '",
                           layer_name(b.block, b.role),
-                          "' read one input, which activations: 8 rounds for both or for none "
-                          "(decided by ",
+                          "' read one input, which activations: 8 rounds for both or for none, to "
+                          "FP8 where both are FP8 (decided by ",
                           a.rule, " and ", b.rule, ")");
     }
   }
@@ -170,9 +161,9 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
       if (decision.scheme) {
         const std::int64_t group = decision.scheme->group_size, in = shape_of(config, role).in;
         require<DoesNotFit>(!decision.scheme->floating() || group == 0 || in % group == 0, where_,
-                            describe_scheme(*decision.scheme),
-                            " needs input features in multiples of ", group, ", got ", in,
-                            " (layer '", layer_name(block, role), "', decided by ", decision.rule,
+                            describe(*decision.scheme), " needs input features in multiples of ",
+                            group, ", got ", in, " (layer '", layer_name(block, role),
+                            "', decided by ", decision.rule,
                             "); type: FP8 takes any rows, skip leaves the layer as it is");
         require<DoesNotFit>(group == 0 || in % group == 0, where_,
                             "group_size must divide input features, got group_size=", group,
@@ -180,7 +171,7 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
                             "', decided by ", decision.rule, "); choose ",
                             fitting_groups(group, in));
         layer.keeps_zeros = decision.scheme->holds_zero();
-        layer.action = std::string(method) + " " + describe_scheme(*decision.scheme);
+        layer.action = std::string(method) + " " + describe(*decision.scheme);
       }
       planned.push_back(std::move(layer));
     }

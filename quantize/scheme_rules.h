@@ -60,7 +60,8 @@ struct SchemeConfig : GridConfig {
     using C = SchemeConfig;
     visit("activations", &C::activations, Range{0, 8},
           "8: what a layer reads is rounded too, every token to 8 bits with a scale of its own, "
-          "wherever the model runs (W8A8; quantize.smooth in front); 0: it is not.");
+          "wherever the model runs (W8A8; quantize.smooth in front), beside type: FP8 to that type "
+          "(FP8_DYNAMIC); 0: it is not.");
     visit("layers", &C::layers, Any{},
           "Layers to quantize: role (down), name (mlp.*) or full name, with * ? [..].");
     visit("skip", &C::skip, Any{}, "Layers to leave alone, of those.");
@@ -101,8 +102,5 @@ class SchemeRules {
   std::string where_;
   std::vector<Exception> exceptions_;
 };
-
-// "W4 g64 asymmetric".
-std::string describe_scheme(const QuantScheme& scheme);
 
 }  // namespace attar

@@ -56,7 +56,7 @@ double energy(const at::Tensor& values) {
 class Judge {
  public:
   Judge(const SmoothProblem& problem, QuantScheme scheme)
-      : problem_(problem), scheme_(std::move(scheme)) {
+      : problem_(problem), scheme_(std::move(scheme)), grid_(scheme_.token_grid().value()) {
     scheme_.activation_bits = 0;  // rows are rounded here, once for all weights
     for (const at::Tensor& weight : problem.weights) {
       targets_.push_back(product(problem.rows, DenseWeight{weight}));
@@ -65,7 +65,7 @@ class Judge {
   }
 
   double loss(const at::Tensor& scale) const {
-    const at::Tensor rows = round_tokens(problem_.rows / scale);
+    const at::Tensor rows = round_tokens(problem_.rows / scale, grid_);
     double total = 0;
     for (std::size_t i = 0; i < targets_.size(); ++i) {
       if (!(sizes_[i] > 0)) continue;
@@ -79,6 +79,7 @@ class Judge {
  private:
   const SmoothProblem& problem_;
   QuantScheme scheme_;
+  kernels::TokenGrid grid_;
   std::vector<at::Tensor> targets_;  // [T, O_i]
   std::vector<double> sizes_;
 };

@@ -43,7 +43,7 @@ std::vector<PlannedLayer> SmoothPass::plan(const ModelConfig& config) const {
         if (!reads && group.producer != role) continue;
         layer.changes = layer.keeps_zeros = true;
         layer.rule = reads ? "its input is rounded later" : "it feeds an input that is";
-        layer.action = reads ? "smooth scales for " + describe_scheme(later_.at({block, role})) +
+        layer.action = reads ? "smooth scales for " + describe(later_.at({block, role})) +
                                    ", rounded by a later pass"
                              : "divided by smooth scales";
         if (reads) break;
@@ -103,7 +103,7 @@ void SmoothPass::run_block(BlockWork& work) const {
     for (const Role role : group.readers) {
       LayerChange change;
       change.layer = layer_name(work.index, role);
-      change.action = "smooth scales for " + describe_scheme(scheme);
+      change.action = "smooth scales for " + describe(scheme);
       change.bytes_before = change.bytes_after = stored_bytes(work.block[role].weight);
       change.error = found.loss;
       change.baseline_error = found.plain_loss;

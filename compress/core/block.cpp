@@ -40,7 +40,8 @@ at::Tensor product(const at::Tensor& input, const Weight& weight, const at::Tens
 }  // namespace
 
 at::Tensor Linear::forward(const at::Tensor& given) const {
-  const at::Tensor input = rounds_tokens(weight) ? round_tokens(given) : given;
+  const auto grid = token_grid(weight);
+  const at::Tensor input = grid ? round_tokens(given, *grid) : given;
   if (const auto* low_rank = std::get_if<LowRankWeight>(&weight)) {
     const at::Tensor inner = linear_with_gradient(input, low_rank->a.to(at::kFloat), {});
     return linear_with_gradient(inner, low_rank->b.to(at::kFloat), bias);

@@ -104,12 +104,12 @@ at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activa
   return gated_activation_into(at::empty(gate.sizes(), gate.options()), gate, up, activation);
 }
 
-at::Tensor round_tokens(const at::Tensor& x) {
+at::Tensor round_tokens(const at::Tensor& x, kernels::TokenGrid grid) {
   const at::Tensor rows = x.detach().flatten(0, -2);
   const at::Tensor from = rows.stride(-1) == 1 ? rows : rows.contiguous();
   at::Tensor out = at::empty(from.sizes(), from.options());
   kernels::round_tokens({from.const_data_ptr<float>(), from.stride(0),
-                         out.mutable_data_ptr<float>(), from.size(0), from.size(1)});
+                         out.mutable_data_ptr<float>(), from.size(0), from.size(1), grid});
   out = out.view(x.sizes());
   return x.requires_grad() ? x + (out - x.detach()) : out;
 }

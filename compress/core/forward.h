@@ -35,7 +35,7 @@ at::Tensor gated_activation_into(at::Tensor out, const at::Tensor& gate, const a
 
 // x [..., I] as a layer of W8A8 reads it (compress/kernels/round_tokens), [..., I]. Gradients pass
 // as if nothing were rounded.
-at::Tensor round_tokens(const at::Tensor& x);
+at::Tensor round_tokens(const at::Tensor& x, kernels::TokenGrid grid);
 
 kernels::Activation kernel_activation(Activation activation);
 

@@ -71,17 +71,17 @@ void PreparedWeight::assign(const std::vector<Part>& parts, Arithmetic arithmeti
             inputs_, " inputs, got ", shape.in);
     outputs_ += shape.out;
   }
-  rounds_tokens_ = attar::rounds_tokens(*parts.front().weight);
+  token_grid_ = token_grid(*parts.front().weight);
   for (const Part& part : parts) {
-    require(attar::rounds_tokens(*part.weight) == rounds_tokens_, "weight",
-            "layers that read one input (q, k, v; gate, up) must all round it or none; give them "
-            "the same 'activations'");
+    require(token_grid(*part.weight) == token_grid_, "weight",
+            "layers that read one input (q, k, v; gate, up) must all round it alike or none; give "
+            "them the same 'activations', and FP8 to all or none");
   }
   bias_ = joined_bias(parts);
   pieces_ = 0;
   codes_ = arithmetic == Arithmetic::kQuantized ? QuantizedCodes::pack(parts) : nullptr;
   if (codes_) {
-    rounds_tokens_ = false;  // they round what they read themselves
+    token_grid_.reset();  // they round what they read themselves
     values_ = at::Tensor();
     return;
   }
@@ -137,7 +137,7 @@ at::Tensor PreparedWeight::multiply_into(at::Tensor out, const at::Tensor& x,
                                          const at::Tensor& added) const {
   at::Tensor flat = out.flatten(0, -2);
   at::Tensor rows = x.flatten(0, -2);
-  if (rounds_tokens_) rows = attar::round_tokens(rows);
+  if (token_grid_) rows = round_tokens(rows, *token_grid_);
   if (codes_) {
     if (rows.stride(1) != 1) rows = rows.contiguous();
     codes_->multiply(rows.const_data_ptr<float>(), rows.stride(0), rows.size(0),

@@ -53,7 +53,7 @@ class PreparedWeight {
   // Whether x must be rounded before it is multiplied with values (QuantScheme::activation_bits):
   // `multiply_into` does, kernels that take `layer` do not. Layers that are multiplied together
   // must agree.
-  bool rounds_tokens() const { return rounds_tokens_; }
+  bool rounds_tokens() const { return token_grid_.has_value(); }
   kernels::PackedLayer layer() const;
 
   // Null where the weight multiplies exactly.
@@ -71,7 +71,7 @@ class PreparedWeight {
   std::int64_t inputs_ = 0;
   int pieces_ = 0;  // of a packed matrix; 0: there is none
   kernels::PackType held_ = kernels::PackType::f32;
-  bool rounds_tokens_ = false;
+  std::optional<kernels::TokenGrid> token_grid_;
   at::Tensor values_;                            // packed bytes
   std::shared_ptr<const QuantizedCodes> codes_;  // in place of values_
   at::Tensor bias_;                              // [O] float32, undefined where no part has one

@@ -47,7 +47,7 @@ std::shared_ptr<const QuantizedCodes> QuantizedCodes::pack(
                                [](const auto& part) { return multiplies_as_codes(*part.weight); });
   if (!all) return nullptr;
   auto packed = std::make_shared<QuantizedCodes>();
-  if (rounds_tokens(*parts.front().weight)) packed->rounded_by_ = kernels::RoundedBy::token;
+  if (token_grid(*parts.front().weight)) packed->rounded_by_ = kernels::RoundedBy::token;
   std::int64_t first = 0;
   for (const PreparedWeight::Part& part : parts) {
     const QuantizedWeight& weight = *codes_of(*part.weight);

@@ -17,8 +17,6 @@
 namespace attar {
 namespace {
 
-bool rounds(const QuantizedWeight& w) { return w.scheme.activation_bits != 0; }
-
 template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
@@ -242,11 +240,27 @@ double QuantScheme::bits_per_weight(std::int64_t columns) const {
                     static_cast<double>(columns);
 }
 
-bool rounds_tokens(const Weight& weight) {
-  if (const auto* codes = std::get_if<QuantizedWeight>(&weight)) return rounds(*codes);
+std::optional<kernels::TokenGrid> QuantScheme::token_grid() const {
+  if (activation_bits == 0) return std::nullopt;
+  return block == BlockGrid::kFp8 ? kernels::TokenGrid::e4m3 : kernels::TokenGrid::integers;
+}
+
+std::string describe(const QuantScheme& scheme) {
+  const std::string activations =
+      scheme.activation_bits != 0 ? "A" + std::to_string(scheme.activation_bits) : "";
+  if (scheme.block != BlockGrid::kNone) {
+    return std::string(to_string(scheme.block)) + (activations.empty() ? "" : " " + activations);
+  }
+  return "W" + std::to_string(scheme.bits) + activations +
+         (scheme.group_size == 0 ? " rows" : " g" + std::to_string(scheme.group_size)) + " " +
+         std::string(to_string(scheme.zero_point));
+}
+
+std::optional<kernels::TokenGrid> token_grid(const Weight& weight) {
+  if (const auto* codes = std::get_if<QuantizedWeight>(&weight)) return codes->scheme.token_grid();
   const auto* sum = std::get_if<CorrectedWeight>(&weight);
   const auto* base = sum ? std::get_if<QuantizedWeight>(&sum->base) : nullptr;
-  return base && rounds(*base);
+  return base ? base->scheme.token_grid() : std::nullopt;
 }
 
 WeightShape shape_of(const Weight& weight) {

@@ -7,9 +7,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
+
+#include "compress/kernels/round_tokens/round_tokens.h"
 
 namespace attar {
 
@@ -60,7 +63,8 @@ struct QuantScheme {
   at::ScalarType scale_type = at::kHalf;  // what a scale is rounded to in the file
   BlockGrid block = BlockGrid::kNone;     // else the rest is block_scheme's
   // 8: what the layer reads is rounded too, every token to 8 bits with a scale of its own
-  // (compress/kernels/round_tokens), wherever the model runs. 0: it is not.
+  // (compress/kernels/round_tokens), wherever the model runs; to E4M3 where the weight is FP8, to
+  // integers otherwise. 0: it is not.
   int activation_bits = 0;
 
   int levels() const { return 1 << bits; }
@@ -72,6 +76,8 @@ struct QuantScheme {
   bool holds_zero() const { return zero_point != ZeroPoint::kMinimum && !table(); }
   // Whether the levels are those of a number format (levels.h).
   bool floating() const { return block >= BlockGrid::kFp8; }
+  // What the layer's input is rounded to, if it is.
+  std::optional<kernels::TokenGrid> token_grid() const;
   // Columns that must go together: the group, or the super-block.
   std::int64_t block_columns() const {
     return block == BlockGrid::kNone || block == BlockGrid::kIq4Nl || floating() ? group_size : 256;
@@ -81,6 +87,9 @@ struct QuantScheme {
   double bits_per_weight(std::int64_t columns) const;
   bool operator==(const QuantScheme&) const = default;
 };
+
+// "W4 g64 asymmetric", "W8A8 rows symmetric", "Q4_K", "FP8 A8".
+std::string describe(const QuantScheme& scheme);
 
 // The scheme of a block grid. Not for kNone.
 QuantScheme block_scheme(BlockGrid grid);
@@ -136,8 +145,8 @@ std::string_view kind_of(const Weight& weight);  // "dense", "quantized", "spars
 // Bytes of the weight as a file would hold it (packed codes, scales, zeros, mask).
 std::int64_t stored_bytes(const Weight& weight);
 
-// Whether a layer with this weight rounds what it reads (QuantScheme::activation_bits).
-bool rounds_tokens(const Weight& weight);
+// What a layer with this weight rounds its input to, if it does (QuantScheme::activation_bits).
+std::optional<kernels::TokenGrid> token_grid(const Weight& weight);
 
 // The equal dense matrix, [O, I] float32. Differentiable with respect to dense values, scales,
 // real zeros and factors.

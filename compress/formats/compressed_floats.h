@@ -1,4 +1,5 @@
-// Number formats in compressed-tensors (library 0.20). FP8, "float-quantized", weights alone:
+// Number formats in compressed-tensors (library 0.20). FP8, "float-quantized", weights alone or
+// with "input_activations" of the same type, token by token:
 //
 //   X.weight         F8_E4M3 [O, I]   codes
 //   X.weight_scale   F32 [O, 1]       read in F16 and BF16 too
@@ -8,7 +9,7 @@
 //   X.weight_packed  U8 [O, I / 2]    the even column in the low nibble
 //   X.weight_scale   U8 [O, I / 32]   E8M0: 2^(byte - 127); 255 is its NaN
 //
-// Not for NF4, nor for rounded activations beside.
+// Not for NF4.
 #pragma once
 
 #include <span>

@@ -26,11 +26,12 @@ nlohmann::ordered_json weights_of(const QuantScheme& scheme) {
   return weights;
 }
 
-// Every token to 8 bits with a scale of its own, found when it comes: compressed-tensors' W8A8.
+// Every token to 8 bits with a scale of its own, found when it comes: compressed-tensors' W8A8 and
+// FP8_DYNAMIC.
 nlohmann::ordered_json activations_of(const QuantScheme& scheme) {
   if (scheme.activation_bits == 0) return nullptr;
   return {{"num_bits", scheme.activation_bits},
-          {"type", "int"},
+          {"type", scheme.floating() ? "float" : "int"},
           {"symmetric", true},
           {"strategy", "token"},
           {"group_size", nullptr},
@@ -55,21 +56,20 @@ nlohmann::ordered_json group_of(const QuantScheme& scheme, std::vector<std::stri
           {"output_activations", nullptr}};
 }
 
-// 8, or a refusal of what is not read.
-int activation_bits_from(const JsonKeys& args) {
-  const bool known = args.integer("num_bits") == 8 &&
-                     (!args.has("type") || args.string("type") == "int") &&
+// 8, or a refusal of what is not read; `type` is that of the weights.
+int activation_bits_from(const JsonKeys& args, const std::string& type) {
+  const std::string own = args.has("type") ? args.string("type") : "int";
+  const bool known = args.integer("num_bits") == 8 && own == type &&
                      args.boolean_or("symmetric", true) && args.has("strategy") &&
                      args.string("strategy") == "token" && args.boolean_or("dynamic", false);
   require(known, args.where(),
-          "quantized activations are supported as 8 bits, int, symmetric, dynamic, strategy token");
+          "quantized activations are supported beside these weights as 8 bits, ", type,
+          ", symmetric, dynamic, strategy token");
   return 8;
 }
 
 // Weights of type "float", or a refusal of what is not read.
 QuantScheme number_format_from(const JsonKeys& group, const JsonKeys& weights) {
-  require(!group.has("input_activations") && !group.has("output_activations"), group.where(),
-          "activations beside weights of type float are not supported; supported: weights alone");
   const std::int64_t bits = weights.integer("num_bits");
   const std::string strategy = weights.string("strategy");
   const bool symmetric = weights.boolean_or("symmetric", true);
@@ -77,8 +77,15 @@ QuantScheme number_format_from(const JsonKeys& group, const JsonKeys& weights) {
   if (bits == 8 && symmetric && strategy == "channel") {
     require(format == "float-quantized" || format == "naive-quantized", group.where(), "format '",
             format, "' is not supported for 8 bits; supported: float-quantized");
-    return block_scheme(BlockGrid::kFp8);
+    QuantScheme scheme = block_scheme(BlockGrid::kFp8);
+    if (group.has("input_activations")) {
+      scheme.activation_bits = activation_bits_from(group.below("input_activations"), "float");
+    }
+    return scheme;
   }
+  require(!group.has("input_activations"), group.where(),
+          "activations beside weights of type float and 4 bits are not supported; supported: "
+          "weights alone");
   require(bits == 4 && symmetric && strategy == "group" && weights.integer("group_size") == 32 &&
               format == "mxfp4-pack-quantized",
           weights.where(),
@@ -88,6 +95,8 @@ QuantScheme number_format_from(const JsonKeys& group, const JsonKeys& weights) {
 }
 
 QuantScheme scheme_from(const JsonKeys& group) {
+  require(!group.has("output_activations"), group.where(),
+          "quantized output activations are not supported, only those that layers read");
   if (const JsonKeys weights = group.below("weights");
       weights.has("type") && weights.string("type") == "float") {
     return number_format_from(group, weights);
@@ -101,8 +110,6 @@ QuantScheme scheme_from(const JsonKeys& group) {
           rounds ? "' with activations is not supported; supported: int-quantized"
                  : "' is not supported; supported: pack-quantized, and int-quantized with "
                    "input_activations");
-  require(!group.has("output_activations"), group.where(),
-          "quantized output activations are not supported, only those that layers read");
   const JsonKeys weights = group.below("weights");
   const std::string type = weights.has("type") ? weights.string("type") : "int";
   require(type == "int", weights.where(), "type '", type,
@@ -122,7 +129,7 @@ QuantScheme scheme_from(const JsonKeys& group) {
             scheme.group_size);
   }
   if (rounds) {
-    scheme.activation_bits = activation_bits_from(group.below("input_activations"));
+    scheme.activation_bits = activation_bits_from(group.below("input_activations"), "int");
     require(scheme.bits == 8 && symmetric && strategy == "channel", weights.where(),
             "with rounded activations weights are supported as 8 bits, symmetric, channel");
   }

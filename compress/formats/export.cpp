@@ -22,15 +22,6 @@ ExportFormat export_format_from(std::string_view name) {
                            "' is unknown; known: huggingface, compressed-tensors, gguf, peft"));
 }
 
-std::string describe(const QuantScheme& scheme) {
-  if (scheme.block != BlockGrid::kNone) return std::string(to_string(scheme.block));
-  std::string text = "W" + std::to_string(scheme.bits);
-  if (scheme.activation_bits != 0) text += "A" + std::to_string(scheme.activation_bits);
-  text += scheme.group_size == 0 ? " rows" : " g" + std::to_string(scheme.group_size);
-  if (scheme.zero_point == ZeroPoint::kSymmetric) return text + " symmetric";
-  return text + (scheme.zero_point == ZeroPoint::kInteger ? " asymmetric" : " minima");
-}
-
 ExportPlan check_export(const ModelSource& source, const PlannedModel& planned,
                         const ExportOptions& options) {
   if (options.format == ExportFormat::kGguf) return check_gguf(source, planned, options);

@@ -64,9 +64,6 @@ struct TensorExport {
   double max_difference = 0;
 };
 
-// "W4 g128 asymmetric", "W8 rows symmetric": how reports name a grid.
-std::string describe(const QuantScheme& scheme);
-
 // What check_export found; nothing was computed.
 struct ExportPlan {
   std::vector<TensorExport> tensors;

@@ -12,13 +12,8 @@
 namespace attar {
 namespace {
 
-std::string describe(const std::optional<QuantScheme>& scheme, const std::string& plain) {
-  if (!scheme) return plain;
-  if (scheme->block != BlockGrid::kNone) return std::string(to_string(scheme->block));
-  std::string text = "W" + std::to_string(scheme->bits);
-  if (scheme->activation_bits != 0) text += "A" + std::to_string(scheme->activation_bits);
-  text += scheme->group_size == 0 ? " per row" : " g" + std::to_string(scheme->group_size);
-  return text + " " + std::string(to_string(scheme->zero_point));
+std::string type_of(const std::optional<QuantScheme>& scheme, const std::string& plain) {
+  return scheme ? describe(*scheme) : plain;
 }
 
 std::int64_t bytes_on_grid(const QuantScheme& scheme, const LinearShape& shape) {
@@ -98,7 +93,7 @@ void enter_layer(const PlannedLayer& layer, PlannedTensor& tensor) {
   tensor.factored = !layer.scheme && layer.parameters < 1;
   const bool sparse = !layer.scheme && layer.density < 1;
   tensor.result_type =
-      tensor.factored ? "factors" : describe(layer.scheme, sparse ? "F32 sparse" : "F32");
+      tensor.factored ? "factors" : type_of(layer.scheme, sparse ? "F32 sparse" : "F32");
   tensor.result_bytes = tensor.factored ? factor_bytes(layer.parameters, tensor)
                         : layer.scheme  ? bytes_on_grid(*layer.scheme, shape)
                         : sparse        ? bytes_of_sparse(layer.density, shape)
@@ -145,7 +140,7 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       tensor.steps.push_back({std::string(passes[pass]->name()), "rows", rows.action});
       if (!rows.scheme && !rows.plain) continue;
       planned.layers[tensor.name] = rows.scheme;
-      tensor.result_type = describe(rows.scheme, "F32");
+      tensor.result_type = type_of(rows.scheme, "F32");
       tensor.result_bytes = rows.scheme ? bytes_on_grid(*rows.scheme, {tensor.out, tensor.in})
                                         : 4 * tensor.out * tensor.in;
     }

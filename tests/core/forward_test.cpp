@@ -12,6 +12,8 @@
 
 #include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
+#include "compress/core/grid.h"
+#include "compress/core/levels.h"
 #include "compress/core/numerics.h"
 #include "tests/support/plain_block.h"
 #include "tests/support/random_model.h"
@@ -150,6 +152,34 @@ TEST(RoundedActivations, EnterEveryProductOfALayerThatAsksForThem) {
   const Weight plain = DenseWeight{normal({8, 64}, "plain")};
   PreparedWeight both;
   EXPECT_THROW(both.assign({{&weight, {}}, {&plain, {}}}), std::exception);
+}
+
+// Levels of FP8, beside weights of FP8.
+TEST(RoundedActivations, AreNumbersOfFp8BesideWeightsOfFp8) {
+  QuantScheme scheme = block_scheme(BlockGrid::kFp8);
+  scheme.activation_bits = 8;
+  const at::Tensor values = normal({48, 64}, "w", 0.125);
+  const QuantizedWeight codes = quantize_to_grid(values, choose_grid(values, scheme));
+  const Weight weight = codes;
+  const at::Tensor x = normal({3, 7, 64}, "x");
+  const at::Tensor step = x.abs().amax(-1, true) / 448;
+  at::Tensor rounded = (x / step).contiguous();
+  const Levels& levels = *levels_of(BlockGrid::kFp8);
+  float* each = rounded.mutable_data_ptr<float>();
+  for (std::int64_t i = 0; i < rounded.numel(); ++i)
+    each[i] = levels.value(levels.nearest(each[i]));
+  const at::Tensor expected =
+      at::matmul((rounded * step).to(at::kDouble), dense(weight).to(at::kDouble).t());
+  for (const Arithmetic arithmetic : {Arithmetic::kExact, Arithmetic::kQuantized}) {
+    const PreparedWeight prepared(weight, arithmetic);
+    EXPECT_LT(
+        (prepared.multiply_into(at::empty({3, 7, 48}), x) - expected).abs().max().item<double>(),
+        1e-5);
+  }
+  // Rounding to integers beside others is another thing.
+  const Weight integers = eight_bits(8, 64, "integers");
+  PreparedWeight both;
+  EXPECT_THROW(both.assign({{&weight, {}}, {&integers, {}}}), std::exception);
 }
 
 TEST(RoundedActivations, LetGradientsThroughAsIfNothingWereRounded) {

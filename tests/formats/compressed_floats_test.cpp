@@ -73,7 +73,29 @@ TEST_P(FloatFormats, ComeBackFromTheConfiguration) {
   EXPECT_THAT(refused("/config_groups/group_0/format", "nvfp4-pack-quantized"),
               HasSubstr("supported"));
   EXPECT_THAT(refused("/config_groups/group_0/input_activations", {{"num_bits", 8}}),
-              HasSubstr("weights alone"));
+              HasSubstr(GetParam() == BlockGrid::kFp8 ? "float, symmetric, dynamic, strategy token"
+                                                      : "weights alone"));
+}
+
+// compressed-tensors' preset FP8_DYNAMIC.
+TEST(CompressedFloats, SayThatTokensAreRoundedToFp8) {
+  QuantScheme scheme = block_scheme(BlockGrid::kFp8);
+  scheme.activation_bits = 8;
+  nlohmann::json config = quantization_config({{"a", scheme}}, {"lm_head"});
+  const nlohmann::json& group = config.at("config_groups").at("group_0");
+  EXPECT_EQ(group.at("format"), "float-quantized");
+  EXPECT_EQ(group.at("input_activations").at("type"), "float");
+  EXPECT_EQ(group.at("input_activations").at("strategy"), "token");
+  EXPECT_EQ(group.at("input_activations").at("dynamic"), true);
+  EXPECT_EQ(schemes_from_config(config, "test")("a"), scheme);
+  for (const auto& [key, value] : {std::pair<const char*, nlohmann::json>{"type", "int"},
+                                   {"dynamic", false},
+                                   {"strategy", "tensor"}}) {
+    nlohmann::json bad = config;
+    bad["config_groups"]["group_0"]["input_activations"][key] = value;
+    EXPECT_THAT(message_of<BadInput>([&] { schemes_from_config(bad, "config.json"); }),
+                HasSubstr("float, symmetric, dynamic, strategy token"));
+  }
 }
 
 TEST_P(FloatFormats, ComeBackFromAFolderAndACheckpointWithTheSameCodes) {

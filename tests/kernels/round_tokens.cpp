@@ -16,6 +16,37 @@ TEST(RoundTokens, MatchesAHandWorkedToken) {
   for (int i = 0; i < 6; ++i) EXPECT_EQ(out[i], expected[i]) << i;
 }
 
+// Every number of E4M3, the middles between them, and what lies just beside a middle. 448 in front
+// makes the scale 1.
+TEST(RoundTokens, TakesTheNearestNumberOfE4m3AndAtATieTheEvenOne) {
+  std::vector<float> numbers;
+  for (int code = 0; code < 127; ++code) {
+    const int exponent = code / 8, fraction = code % 8;
+    numbers.push_back(exponent == 0 ? std::ldexp(float(fraction), -9)
+                                    : std::ldexp(float(8 + fraction), exponent - 10));
+  }
+  ASSERT_EQ(numbers.back(), 448);
+  std::vector<float> x = {448}, expected = {448};
+  const auto want = [&](float value, float number) {
+    x.insert(x.end(), {value, -value});
+    expected.insert(expected.end(), {number, -number});
+  };
+  for (std::size_t i = 0; i + 1 < numbers.size(); ++i) {
+    const float low = numbers[i], high = numbers[i + 1], middle = (low + high) / 2;
+    want(low, low);
+    want(std::nextafter(middle, 0.0f), low);
+    want(middle, i % 2 == 0 ? low : high);
+    want(std::nextafter(middle, 1000.0f), high);
+  }
+  const auto columns = static_cast<std::int64_t>(x.size());
+  std::vector<float> out(x.size());
+  round_tokens({x.data(), columns, out.data(), 1, columns, TokenGrid::e4m3});
+  for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(out[i], expected[i]) << x[i];
+  x[1] = std::numeric_limits<float>::quiet_NaN();
+  round_tokens({x.data(), columns, out.data(), 1, columns, TokenGrid::e4m3});
+  EXPECT_TRUE(std::isnan(out[0]) && std::isnan(out[5]));
+}
+
 // Half a step of the token's own scale, and two roundings of float32.
 TEST(RoundTokens, MovesAValueByAtMostHalfAStepOfItsToken) {
   const std::int64_t rows = 40, columns = 77, stride = 80;

@@ -239,19 +239,24 @@ def test_a_rotated_model_loads_in_transformers_with_the_logits_that_it_had(tmp_p
 # --- number formats ---------------------------------------------------------------------------
 
 
+GRID_OF = {"FP8_DYNAMIC": {"type": "FP8", "activations": 8}}
+
+
 def number_format(model, out, kind, method="rtn", form="compressed-tensors", layers="*"):
     """An exported folder whose linear layers are FP8, MXFP4 or NF4."""
     recipe = {"version": 1, "seed": 7, "model": str(model),
               "calibration": {"text": str(SOURCE / "recipes/calibration.txt"),
                               "sequences": 8, "length": 64},
-              "passes": [{f"quantize.{method}": {"type": kind, "layers": layers}}],
+              "passes": [{f"quantize.{method}": {**GRID_OF.get(kind, {"type": kind}),
+                                                 "layers": layers}}],
               "export": [{"format": form, "path": "hf"}]}
     (out.parent / f"{kind}.yaml").write_text(json.dumps(recipe))
     succeed("run", out.parent / f"{kind}.yaml", "--out", out, timeout=3000)
     return out / "hf"
 
 
-FORMATS = {"FP8": "float-quantized", "MXFP4": "mxfp4-pack-quantized"}
+FORMATS = {"FP8": "float-quantized", "MXFP4": "mxfp4-pack-quantized",
+           "FP8_DYNAMIC": "float-quantized"}
 
 
 @pytest.mark.parametrize("method", ["rtn", "gptq"])

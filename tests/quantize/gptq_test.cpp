@@ -298,7 +298,7 @@ TEST(GptqOnAMask, RoundsItLikeTheRestWhereTheGridHoldsNoZero) {
     const GptqResult free = gptq_quantize(weight, hessian, scheme, options);
     options.keep = weight.ne(0);
     const GptqResult masked = gptq_quantize(weight, hessian, scheme, options);
-    EXPECT_TRUE(at::equal(masked.weight.codes, free.weight.codes)) << describe_scheme(scheme);
+    EXPECT_TRUE(at::equal(masked.weight.codes, free.weight.codes)) << describe(scheme);
   }
   for (const BlockGrid grid :
        {BlockGrid::kQ3K, BlockGrid::kQ6K, BlockGrid::kFp8, BlockGrid::kMxfp4, BlockGrid::kNf4}) {

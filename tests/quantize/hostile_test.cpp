@@ -159,8 +159,7 @@ TEST(HostileLayers, AreRoundedNoWorseThanPlainlyOrRefused) {
   std::map<std::string, int> seen;
   for (std::uint64_t seed = 0; seed < 5000 && !testing::Test::HasFailure(); ++seed) {
     const Case made = generated(seed);
-    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + made.kind + ", " +
-                 describe_scheme(made.scheme));
+    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + made.kind + ", " + describe(made.scheme));
     try {
       const GptqResult found =
           gptq_quantize(made.weight, made.hessian, made.scheme, made.options, "hostile");
@@ -184,8 +183,7 @@ TEST(HostileLayers, AreRoundedNoWorseThanPlainlyOrRefused) {
 TEST(HostileLayers, AreRoundedByASearchNoWorseThanPlainly) {
   for (std::uint64_t seed = 0; seed < 2000 && !testing::Test::HasFailure(); ++seed) {
     const Case made = generated(seed);
-    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + made.kind + ", " +
-                 describe_scheme(made.scheme));
+    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + made.kind + ", " + describe(made.scheme));
     const bool bad = !at::isfinite(made.weight).all().item<bool>();
     try {
       const RtnResult plain = rtn_quantize(made.weight, made.scheme);
@@ -203,8 +201,7 @@ TEST(HostileLayers, AreRoundedByASearchNoWorseThanPlainly) {
 TEST(HostileLayers, HaveScalesThatHurtNoMoreThanNone) {
   for (std::uint64_t seed = 0; seed < 1000 && !testing::Test::HasFailure(); ++seed) {
     const Case made = generated(seed);
-    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + made.kind + ", " +
-                 describe_scheme(made.scheme));
+    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + made.kind + ", " + describe(made.scheme));
     AwqProblem problem{{made.weight}, made.hessian, made.hessian.diagonal().abs().sqrt(), {}, {}};
     AwqOptions options;
     options.steps = 4;

@@ -251,6 +251,12 @@ TEST(SchemeRulesOfANumberFormat, NameTheLayerThatDoesNotFitAndTheWayOut) {
   EXPECT_TRUE(planned[0].keeps_zeros);
   options.activations = 8;
   EXPECT_THROW(SchemeRules(options, "test"), UsageError);
+  options.type = "FP8";
+  const auto dynamic = SchemeRules(options, "test").plan(config, "rtn");
+  EXPECT_EQ(dynamic[0].action, "rtn FP8 A8");
+  EXPECT_EQ(dynamic[0].scheme->token_grid(), kernels::TokenGrid::e4m3);
+  options.rules = nlohmann::json::array({{{"layers", "gate"}, {"bits", 8}, {"group_size", 0}}});
+  EXPECT_THROW(SchemeRules(options, "test").plan(config, "rtn"), DoesNotFit);  // gate and up
 }
 
 }  // namespace

@@ -127,9 +127,9 @@ TEST(SmoothPass, ScalesWhatALaterPassRoundsTheInputsOf) {
   const auto plans = plan_passes(passes, one_block());
   const auto& layers = plans[0].layers;
   EXPECT_EQ(layers[index_of(Role::kQuery)].action,
-            "smooth scales for W8A8 row symmetric, rounded by a later pass");
+            "smooth scales for W8A8 rows symmetric, rounded by a later pass");
   EXPECT_FALSE(layers[index_of(Role::kDown)].changes);
-  EXPECT_EQ(plans[1].layers[index_of(Role::kQuery)].action, "rtn W8A8 row symmetric");
+  EXPECT_EQ(plans[1].layers[index_of(Role::kQuery)].action, "rtn W8A8 rows symmetric");
 }
 
 TEST(SmoothPass, IsRefusedWhereNothingRoundsActivations) {
