@@ -68,8 +68,10 @@ void check_grid(const Layout& layout, const Grid& grid) {
 
 void check_scheme(const QuantScheme& scheme, std::int64_t columns) {
   if (scheme.block != BlockGrid::kNone) {
-    require<UsageError>(scheme == block_scheme(scheme.block), "grid", "a grid of ",
-                        to_string(scheme.block), " is that of block_scheme");
+    QuantScheme own = block_scheme(scheme.block);
+    own.activation_bits = scheme.activation_bits;
+    require<UsageError>(scheme == own, "grid", "a grid of ", to_string(scheme.block),
+                        " is that of block_scheme");
     const std::int64_t together = std::max<std::int64_t>(1, scheme.block_columns());
     require<UsageError>(columns % together == 0, "grid", to_string(scheme.block),
                         " needs input features in multiples of ", together, ", got ", columns,

@@ -21,7 +21,7 @@ float largest_magnitude(const float* x, std::int64_t columns) {
 
 // x, at most about 448, to three bits behind the leading one, or below 2^-6 to multiples of 2^-9.
 float to_e4m3(float x) {
-  constexpr float kToMultiples = 12288.0f;  // 1.5 * 2^13: the last bit of its sums is 2^-9
+  constexpr float kToMultiples = 24576.0f;  // 1.5 * 2^14: the last bit of its sums is 2^-9
   constexpr std::uint32_t kDropped = 20, kHalf = (1u << (kDropped - 1)) - 1;
   std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
   bits += kHalf + (bits >> kDropped & 1u);
