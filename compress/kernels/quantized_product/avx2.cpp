@@ -4,9 +4,6 @@
 namespace attar::kernels {
 
 void quantized_product_avx2(const QuantizedProduct& call, const QuantizedTask& task) {
-  if (call.x.by == RoundedBy::token && call.layer.format.bits == 8) {
-    return multiply_bits<Vectors256<false, /*kLowest=*/true>, 8>(call, task);
-  }
   quantized_product_task<Vectors256<false>>(call, task);
 }
 void round_rows_avx2(const RoundRows& call, std::int64_t begin, std::int64_t end) {

@@ -35,11 +35,12 @@ template <class V, int kBits, bool kOffset, int kSlices, int kTokens>
 ATTAR_INLINE void sum_block(const std::uint8_t* const (&codes)[kSlices], const std::int8_t* x,
                             const std::int32_t* offsets,
                             typename V::Ints (&sums)[kSlices][kTokens]) {
+  typename V::template Partial<kBits> parts[kSlices][kTokens];
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 2
     for (int s = 0; s < kSlices; ++s) {
-      sums[s][t] = V::template start<kBits, kOffset>(offsets + t);
+      parts[s][t] = V::template start<kBits, kOffset>(offsets + t);
     }
   }
 #pragma GCC unroll 8
@@ -56,10 +57,10 @@ ATTAR_INLINE void sum_block(const std::uint8_t* const (&codes)[kSlices], const s
 #pragma GCC unroll 2
       for (int s = 0; s < kSlices; ++s) {
         if constexpr (kBits == 4) {
-          sums[s][t] = V::dot4(sums[s][t], line[s], from);
-          sums[s][t] = V::dot4(sums[s][t], high[s], from + 16);
+          parts[s][t] = V::dot4(parts[s][t], line[s], from);
+          parts[s][t] = V::dot4(parts[s][t], high[s], from + 16);
         } else {
-          sums[s][t] = V::dot8(sums[s][t], line[s], from);
+          parts[s][t] = V::dot8(parts[s][t], line[s], from);
         }
       }
     }
@@ -68,7 +69,7 @@ ATTAR_INLINE void sum_block(const std::uint8_t* const (&codes)[kSlices], const s
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 2
     for (int s = 0; s < kSlices; ++s) {
-      sums[s][t] = V::template finish<kBits, kOffset>(sums[s][t], offsets + t);
+      sums[s][t] = V::template finish<kBits, kOffset>(parts[s][t], offsets + t);
     }
   }
 }
@@ -84,11 +85,17 @@ ATTAR_INLINE void write_slice(const QuantizedProduct& call, std::int64_t token, 
   V::store_first(call.out + at, sums, left);
 }
 
-// kSlices slices, at the same place of panels that lie `panel` bytes apart, for the tokens
-// [token, token + kTokens) of one tile.
+// From one slice to the next: the same place of the next panel, or the rest of this one.
+struct SliceStep {
+  std::int64_t bytes;    // between their panels
+  std::int64_t lanes;    // between their places in a panel
+  std::int64_t outputs;  // between their first outputs
+};
+
+// kSlices slices for the tokens [token, token + kTokens) of one tile.
 template <class V, int kBits, SecondParameter kSecond, bool kHalf, int kSlices, int kTokens>
 ATTAR_INLINE void multiply_slices(const QuantizedProduct& call, const PanelSlice& slice,
-                                  std::int64_t panel, std::int64_t token) {
+                                  const SliceStep& apart, std::int64_t token) {
   constexpr std::int64_t kCodes = block_code_bytes(kBits);
   constexpr bool kOffset = kSecond == SecondParameter::none || kBits == 8;
   const RoundedRows& x = call.x;
@@ -104,7 +111,7 @@ ATTAR_INLINE void multiply_slices(const QuantizedProduct& call, const PanelSlice
   const std::uint8_t* codes[kSlices];
 #pragma GCC unroll 2
   for (int s = 0; s < kSlices; ++s) {
-    codes[s] = slice.codes + s * panel + lane * 4;
+    codes[s] = slice.codes + s * apart.bytes + (lane + s * apart.lanes) * 4;
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) sums[s][t] = V::zeros();
   }
@@ -117,7 +124,8 @@ ATTAR_INLINE void multiply_slices(const QuantizedProduct& call, const PanelSlice
     GroupParameters<V, kSecond, kHalf> group[kSlices];
 #pragma GCC unroll 2
     for (int s = 0; s < kSlices; ++s) {
-      group[s] = GroupParameters<V, kSecond, kHalf>::load(at + s * panel, lane);
+      group[s] =
+          GroupParameters<V, kSecond, kHalf>::load(at + s * apart.bytes, lane + s * apart.lanes);
     }
     const std::int64_t end = b + group_blocks < blocks ? b + group_blocks : blocks;
     for (; b < end; ++b) {
@@ -152,9 +160,26 @@ ATTAR_INLINE void multiply_slices(const QuantizedProduct& call, const PanelSlice
   for (int s = 0; s < kSlices; ++s) {
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
-      write_slice<V>(call, token + t, slice.output + s * kPanelOutputs, sums[s][t]);
+      write_slice<V>(call, token + t, slice.output + s * apart.outputs, sums[s][t]);
     }
   }
+}
+
+// The tokens from `token` on, as many as come together, for kSlices slices that start at each
+// vector of outputs of a panel. Returns the first token that is left.
+template <class V, int kBits, SecondParameter kSecond, bool kHalf, int kSlices, int kTokens>
+ATTAR_INLINE std::int64_t multiply_together(const QuantizedProduct& call, const PanelSlice& panel,
+                                            const SliceStep& apart, std::int64_t token,
+                                            std::int64_t end) {
+  const std::int64_t last = token + (end - token) / kTokens * kTokens;
+  if (token == last) return token;
+  for (std::int64_t lane = 0; lane < kPanelOutputs; lane += V::kLanes) {
+    const PanelSlice slice{panel.parameters, panel.codes, panel.output + lane};
+    for (std::int64_t t = token; t < last; t += kTokens) {
+      multiply_slices<V, kBits, kSecond, kHalf, kSlices, kTokens>(call, slice, apart, t);
+    }
+  }
+  return last;
 }
 
 template <class V, int kBits, SecondParameter kSecond, bool kHalf>
@@ -162,37 +187,35 @@ void multiply_task(const QuantizedProduct& call, const QuantizedTask& task) {
   const std::int64_t inner = call.layer.inner, whole = panel_bytes(inner, call.layer.format);
   const std::int64_t header = panel_parameter_bytes(inner, call.layer.format);
   const std::int64_t begin = task.tile_begin * call.x.tile;
-  const std::int64_t last = task.tile_end * call.x.tile;
-  const std::int64_t end = last < call.x.rows ? last : call.x.rows;
-  for (std::int64_t panel = task.panel_begin; panel < task.panel_end;) {
+  const std::int64_t all = task.tile_end * call.x.tile;
+  const std::int64_t end = all < call.x.rows ? all : call.x.rows;
+  constexpr SliceStep kRest = {0, V::kLanes, V::kLanes};
+  constexpr int kRests = kPanelOutputs / V::kLanes, kTogether = V::template kTokens<kBits>;
+  const auto panel_at = [&](std::int64_t panel) {
     const auto* at = static_cast<const std::uint8_t*>(call.layer.weights) + panel * whole;
-    std::int64_t together = 1;
+    return PanelSlice{at, at + header, panel * kPanelOutputs};
+  };
+  for (std::int64_t panel = task.panel_begin; panel < task.panel_end;) {
+    std::int64_t token = begin, count = 1;
     if constexpr (V::kPairTokens > 0) {
-      const bool pair = panel + 1 < task.panel_end && end - begin >= V::kPairTokens;
-      together = pair ? 2 : 1;
+      if (panel + 1 < task.panel_end) {
+        token = multiply_together<V, kBits, kSecond, kHalf, 2, V::kPairTokens>(
+            call, panel_at(panel), {whole, 0, kPanelOutputs}, token, end);
+        if (token > begin) count = 2;
+      }
     }
-    for (std::int64_t lane = 0; lane < kPanelOutputs; lane += V::kLanes) {
-      const PanelSlice slice{at, at + header, panel * kPanelOutputs + lane};
-      std::int64_t token = begin;
-      if constexpr (V::kPairTokens > 0) {
-        for (; together == 2 && token + V::kPairTokens <= end; token += V::kPairTokens) {
-          multiply_slices<V, kBits, kSecond, kHalf, 2, V::kPairTokens>(call, slice, whole, token);
-        }
+    for (const std::int64_t behind = panel + count, left = token; panel < behind; ++panel) {
+      const PanelSlice slice = panel_at(panel);
+      token = left;
+      if constexpr (kTogether > 1) {
+        token = multiply_together<V, kBits, kSecond, kHalf, 1, kTogether>(call, slice, kRest, token,
+                                                                          end);
       }
-      if constexpr (V::kTokens > 1) {
-        for (; together == 1 && token + V::kTokens <= end; token += V::kTokens) {
-          multiply_slices<V, kBits, kSecond, kHalf, 1, V::kTokens>(call, slice, whole, token);
-        }
-      }
+      // What is left over waits for memory: token by token for all outputs of the panel at once.
       for (; token < end; ++token) {
-        for (std::int64_t s = 0; s < together; ++s) {
-          const PanelSlice one{slice.parameters + s * whole, slice.codes + s * whole,
-                               slice.output + s * kPanelOutputs};
-          multiply_slices<V, kBits, kSecond, kHalf, 1, 1>(call, one, whole, token);
-        }
+        multiply_slices<V, kBits, kSecond, kHalf, kRests, 1>(call, slice, kRest, token);
       }
     }
-    panel += together;
   }
 }
 

@@ -7,6 +7,7 @@ namespace {
 // Any processor: sixteen outputs in plain loops.
 struct VectorsPortable {
   static constexpr int kLanes = 16;
+  template <int kBits>
   static constexpr int kTokens = 1;
   static constexpr int kPairTokens = 0;
   static constexpr std::int64_t kAhead = 0;
@@ -16,6 +17,8 @@ struct VectorsPortable {
   struct Ints {
     std::int32_t lane[kLanes];
   };
+  template <int kBits>
+  using Partial = Ints;
   struct Codes {
     std::uint8_t byte[64];
   };

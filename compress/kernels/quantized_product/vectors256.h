@@ -8,13 +8,20 @@
 
 namespace attar::kernels {
 
-// `kLowest`: activations may be -128.
-template <bool kVnni, bool kLowest = false>
+template <bool kVnni>
 struct Vectors256 {
   typedef __m256 Floats;
   typedef __m256i Ints;
+  // Without VNNI, four bits of a code are multiplied at a time and summed up in 16 bits: 16
+  // products of at most 15 * 128 a lane. The high halves are those of codes of 8 bits.
+  struct Halves {
+    __m256i low, high;
+  };
+  template <int kBits>
+  using Partial = Halves;
   static constexpr int kLanes = 8;
-  static constexpr int kTokens = 4;
+  template <int kBits>
+  static constexpr int kTokens = kBits == 4 && !kVnni ? 8 : 4;
   static constexpr int kPairTokens = 0;  // of two panels side by side; 0: never
   static constexpr std::int64_t kAhead = 8192;
 
@@ -38,40 +45,38 @@ struct Vectors256 {
     return _mm256_set1_epi32(word);
   }
 
-  // Without VNNI, 4-bit codes are summed up in 16 bits: 16 products of at most 15 * 127 a lane.
-  template <int kBits, bool kOffset>
-  ATTAR_INLINE Ints start(const std::int32_t* offset) {
-    if constexpr (kVnni && kOffset) {
-      const __m256i eight = _mm256_set1_epi32(*offset);
-      return kBits == 4 ? eight : _mm256_slli_epi32(eight, 4);
-    }
-    return _mm256_setzero_si256();
+  template <int kBits>
+  ATTAR_INLINE Ints offset_of(const std::int32_t* offset) {
+    const __m256i eight = _mm256_set1_epi32(*offset);
+    return kBits == 4 ? eight : _mm256_slli_epi32(eight, 4);
   }
   template <int kBits, bool kOffset>
-  ATTAR_INLINE Ints finish(Ints sums, const std::int32_t* offset) {
-    if constexpr (kVnni || kBits == 8) return sums;
-    sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
-    return kOffset ? _mm256_add_epi32(sums, _mm256_set1_epi32(*offset)) : sums;
+  ATTAR_INLINE Halves start(const std::int32_t* offset) {
+    const __m256i zero = _mm256_setzero_si256();
+    return {kVnni && kOffset ? offset_of<kBits>(offset) : zero, zero};
   }
-  ATTAR_INLINE Ints dot4(Ints sums, __m256i codes, const std::int8_t* x) {
-    if constexpr (kVnni) return _mm256_dpbusd_avx_epi32(sums, codes, four(x));
-    return _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, four(x)));
+  template <int kBits, bool kOffset>
+  ATTAR_INLINE Ints finish(const Halves& parts, const std::int32_t* offset) {
+    if constexpr (kVnni) return parts.low;
+    const auto whole = [](__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); };
+    __m256i sums = whole(parts.low);
+    if (kBits == 8) sums = _mm256_add_epi32(sums, _mm256_slli_epi32(whole(parts.high), 4));
+    return kOffset ? _mm256_add_epi32(sums, offset_of<kBits>(offset)) : sums;
   }
-  // Without VNNI, |w| times x with the sign of w: no pair reaches beyond 2 * 128 * 127. Where x may
-  // be -128, which has no other sign, each pair of products is one of 16 bits.
-  ATTAR_INLINE Ints dot8(Ints sums, __m256i codes, const std::int8_t* x) {
-    if constexpr (kVnni) return _mm256_dpbusd_avx_epi32(sums, codes, four(x));
-    const __m256i w = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-    if constexpr (kLowest) {
-      const __m256i all = four(x);
-      const auto odd = [](__m256i bytes) { return _mm256_srai_epi16(bytes, 8); };
-      const auto even = [&](__m256i bytes) { return odd(_mm256_slli_epi16(bytes, 8)); };
-      const __m256i products[] = {_mm256_madd_epi16(odd(w), odd(all)),
-                                  _mm256_madd_epi16(even(w), even(all))};
-      return _mm256_add_epi32(sums, _mm256_add_epi32(products[0], products[1]));
-    }
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(four(x), w));
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  ATTAR_INLINE __m256i dot(__m256i sums, __m256i codes, __m256i inputs) {
+    if constexpr (kVnni) return _mm256_dpbusd_avx_epi32(sums, codes, inputs);
+    sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, inputs));
+    // In this order: as a tree of sums they would need more registers than there are.
+    __asm__("" : "+x"(sums));
+    return sums;
+  }
+  ATTAR_INLINE Halves dot4(const Halves& sums, __m256i codes, const std::int8_t* x) {
+    return {dot(sums.low, codes, four(x)), sums.high};
+  }
+  ATTAR_INLINE Halves dot8(const Halves& sums, __m256i codes, const std::int8_t* x) {
+    const __m256i inputs = four(x);
+    if constexpr (kVnni) return {dot(sums.low, codes, inputs), sums.high};
+    return {dot(sums.low, low_half(codes), inputs), dot(sums.high, high_half(codes), inputs)};
   }
 
   ATTAR_INLINE Floats zeros() { return _mm256_setzero_ps(); }

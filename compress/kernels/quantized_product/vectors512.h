@@ -11,7 +11,10 @@ namespace attar::kernels {
 struct Vectors512 {
   typedef __m512 Floats;
   typedef __m512i Ints;
+  template <int kBits>
+  using Partial = Ints;
   static constexpr int kLanes = 16;
+  template <int kBits>
   static constexpr int kTokens = 8;
   static constexpr int kPairTokens = 4;  // of two panels side by side; 0: never
   static constexpr std::int64_t kAhead = 8192;

@@ -16,10 +16,13 @@ struct VectorsNeon {
   struct Ints {
     int32x4_t part[4];
   };
+  template <int kBits>
+  using Partial = Ints;
   struct Codes {
     int8x16_t part[4];  // bytes 4 r + j: output r, input j
   };
   static constexpr int kLanes = 16;
+  template <int kBits>
   static constexpr int kTokens = 4;
   static constexpr int kPairTokens = 0;  // of two panels side by side; 0: never
   static constexpr std::int64_t kAhead = 1024;
