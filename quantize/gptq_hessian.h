@@ -36,8 +36,8 @@ at::Tensor lost_inputs(at::Tensor cross, const at::Tensor& gram);
 // A share of the way from W to the W' that minimises |W X_dense - W' X|^2 + d |W' - W|^2, d the
 // damping: W' - W = W (X_dense X^T - X X^T) (X X^T + d I)^-1 (ALGOS 1.3). Never further from W than
 // 0.3 of its length: that is where little text says much. W itself where H was not factored.
-// GPTAQ (Li et al. 2025, arXiv:2504.02692), with its residual compensation, walks towards the same
-// minimum column by column and ends further from it (tests/quantize/golden_test.cpp).
+// GPTAQ (Li et al. 2025, arXiv:2504.02692) walks towards the same minimum column by column; on the
+// oracle's example it ends further from it (tests/quantize/golden_test.cpp).
 //   weight [O, I] float32,  lost [I, I] of lost_inputs
 at::Tensor aim_at_dense(const at::Tensor& weight, const at::Tensor& lost,
                         const GptqHessian& hessian, double share);

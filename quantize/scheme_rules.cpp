@@ -31,10 +31,9 @@ QuantScheme plain_scheme(const GridConfig& config) {
 void check_activations(const SchemeConfig& config, const std::string& where) {
   require<UsageError>(config.activations == 0 || config.activations == 8, where,
                       "activations must be 0 or 8, got ", config.activations);
-  require<UsageError>(
-      config.activations == 0 || config.type.empty() || config.type == "FP8", where,
-      "activations are rounded beside integer codes and beside FP8, not beside other types; leave "
-      "one of type and activations out");
+  require<UsageError>(config.activations == 0 || config.type.empty() || config.type == "FP8", where,
+                      "activations are rounded beside integer codes and beside FP8, not beside ",
+                      config.type, "; set activations: 0 there, or another type");
 }
 
 // FP8, MXFP4, NF4; nothing for types of GGUF.

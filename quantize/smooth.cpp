@@ -56,7 +56,10 @@ double energy(const at::Tensor& values) {
 class Judge {
  public:
   Judge(const SmoothProblem& problem, QuantScheme scheme)
-      : problem_(problem), scheme_(std::move(scheme)), grid_(scheme_.token_grid().value()) {
+      : problem_(problem), scheme_(std::move(scheme)) {
+    require<UsageError>(scheme_.token_grid().has_value(), "smooth",
+                        "the scheme must round activations (activations: 8)");
+    grid_ = *scheme_.token_grid();
     scheme_.activation_bits = 0;  // rows are rounded here, once for all weights
     for (const at::Tensor& weight : problem.weights) {
       targets_.push_back(product(problem.rows, DenseWeight{weight}));
@@ -79,7 +82,7 @@ class Judge {
  private:
   const SmoothProblem& problem_;
   QuantScheme scheme_;
-  kernels::TokenGrid grid_;
+  kernels::TokenGrid grid_ = kernels::TokenGrid::integers;
   std::vector<at::Tensor> targets_;  // [T, O_i]
   std::vector<double> sizes_;
 };

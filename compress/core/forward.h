@@ -33,8 +33,8 @@ at::Tensor rms_norm_into(at::Tensor out, const at::Tensor& x, const at::Tensor& 
 at::Tensor gated_activation_into(at::Tensor out, const at::Tensor& gate, const at::Tensor& up,
                                  Activation activation);
 
-// x [..., I] as a layer of W8A8 reads it (compress/kernels/round_tokens), [..., I]. Gradients pass
-// as if nothing were rounded.
+// x [..., I] as a layer that rounds its input to `grid` reads it (compress/kernels/round_tokens),
+// [..., I]. Gradients pass as if nothing were rounded.
 at::Tensor round_tokens(const at::Tensor& x, kernels::TokenGrid grid);
 
 kernels::Activation kernel_activation(Activation activation);

@@ -67,9 +67,11 @@ void check_grid(const Layout& layout, const Grid& grid) {
 }  // namespace
 
 void check_scheme(const QuantScheme& scheme, std::int64_t columns) {
+  require<UsageError>(scheme.activation_bits == 0 || scheme.activation_bits == 8, "grid",
+                      "activations are rounded to 8 bits or not (0), got ", scheme.activation_bits);
   if (scheme.block != BlockGrid::kNone) {
     QuantScheme own = block_scheme(scheme.block);
-    own.activation_bits = scheme.activation_bits;
+    if (scheme.block == BlockGrid::kFp8) own.activation_bits = scheme.activation_bits;
     require<UsageError>(scheme == own, "grid", "a grid of ", to_string(scheme.block),
                         " is that of block_scheme");
     const std::int64_t together = std::max<std::int64_t>(1, scheme.block_columns());

@@ -19,9 +19,9 @@ class QuantizedCodes;
 // How a weight multiplies.
 enum class Arithmetic {
   kExact,      // float32 values and activations: what every measurement means
-  kQuantized,  // codes as they are times activations rounded to 8 bits, which is faster and, but
-               // for W8A8, moves the result a little; weights that are no codes, or on a grid that
-               // the kernels do not read, multiply as kExact
+  kQuantized,  // codes as they are times activations rounded to 8 bits, which is faster and moves
+               // the result a little (of W8A8 by the last bits of sums alone); weights that are no
+               // codes, or on a grid that the kernels do not read, multiply as kExact
 };
 
 // The outputs [first, second) of a layer of so many that one of `shares` shares covers, cut at

@@ -24,7 +24,7 @@ class QuantizedCodes {
   static std::shared_ptr<const QuantizedCodes> pack(const std::vector<PreparedWeight::Part>& parts);
 
   std::int64_t inputs() const { return inputs_; }
-  // By token where the layers ask for it (QuantScheme::activation_bits): then the product is the
+  // By token where the layers ask for it (QuantScheme::activation_bits): then one product is the
   // exact one up to the rounding of float32 sums.
   kernels::RoundedBy rounded_by() const { return rounded_by_; }
   std::int64_t bytes() const;

@@ -132,6 +132,9 @@ void check(const QuantizedWeight& w, std::string_view where) {
           w.scheme.bits);
   require(w.scheme.activation_bits == 0 || w.scheme.activation_bits == 8, where,
           "activation_bits must be 0 or 8, got ", w.scheme.activation_bits);
+  require(w.scheme.activation_bits == 0 || w.scheme.block == BlockGrid::kNone ||
+              w.scheme.block == BlockGrid::kFp8,
+          where, "a layer of ", to_string(w.scheme.block), " cannot round what it reads");
   require(w.codes.scalar_type() == at::kByte && w.scale.scalar_type() == at::kFloat, where,
           "codes must be uint8 and scale float32");
   const std::int64_t columns = w.codes.size(1), groups = w.scheme.groups(columns);

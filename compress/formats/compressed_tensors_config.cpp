@@ -83,14 +83,14 @@ QuantScheme number_format_from(const JsonKeys& group, const JsonKeys& weights) {
     }
     return scheme;
   }
-  require(!group.has("input_activations"), group.where(),
-          "activations beside weights of type float and 4 bits are not supported; supported: "
-          "weights alone");
   require(bits == 4 && symmetric && strategy == "group" && weights.integer("group_size") == 32 &&
               format == "mxfp4-pack-quantized",
           weights.where(),
           "weights of type float are supported as 8 bits, symmetric, channel (float-quantized) and "
           "as 4 bits, symmetric, group 32 (mxfp4-pack-quantized)");
+  require(!group.has("input_activations"), group.where(),
+          "activations beside weights of type float and 4 bits are not supported; supported: "
+          "weights alone");
   return block_scheme(BlockGrid::kMxfp4);
 }
 

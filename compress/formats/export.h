@@ -58,6 +58,7 @@ struct TensorExport {
   std::string type;    // "Q4_1", "F16", "W4 g128 asymmetric", ...
   std::string how;     // "kept codes", "kept codes, minima rounded", "reference quantizer",
                        // "weighted quantizer", "plain values"
+  bool rounds_input = false;  // QuantScheme::activation_bits
   std::uint64_t bytes = 0;
   // Largest |exported value - the model's value|, the model's weight dequantized in float32. Not
   // known in a plan (0).

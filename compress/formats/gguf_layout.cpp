@@ -170,16 +170,15 @@ class Builder {
 
   static std::string why_not(const WeightState& state) {
     const QuantScheme& scheme = *state.scheme;
-    if (scheme.activation_bits != 0) {
-      return "a GGUF file cannot say that activations are rounded; export as compressed-tensors, "
-             "or "
-             "set activations: 0";
-    }
     if (scheme.floating()) {
       return "attar's GGUF files hold no " + std::string(to_string(scheme.block)) + "; export as " +
              (scheme.block == BlockGrid::kNf4 ? "huggingface, which holds its values"
                                               : "compressed-tensors") +
              ", or quantize with a type of GGUF (IQ4_NL)";
+    }
+    if (scheme.activation_bits != 0) {
+      return "a GGUF file cannot say that activations are rounded; export as compressed-tensors, "
+             "or set activations: 0";
     }
     const std::int64_t group = scheme.group_size == 0 ? state.shape.in : scheme.group_size;
     if (group % 32 != 0) {

@@ -27,6 +27,7 @@ TensorExport entry_for(const ExportedPart& part) {
   entry.type = part.scheme ? describe(*part.scheme)
                            : std::string(io::safetensors_name(part.tensors.front().type));
   entry.how = part.scheme ? "kept codes" : "plain values";
+  entry.rounds_input = part.scheme && part.scheme->token_grid();
   entry.bytes = part.bytes();
   return entry;
 }

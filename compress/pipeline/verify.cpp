@@ -76,7 +76,7 @@ VerifyReport verify_export(const Model& model, const ExportReport& exported,
   bool exact = true, requantized = false, coarse = false, activations = false;
   for (const TensorExport& tensor : exported.tensors) {
     exact = exact && tensor.max_difference == 0;
-    activations = activations || tensor.type.starts_with("W8A8");
+    activations = activations || tensor.rounds_input;
     const bool rounded = tensor.how.ends_with(" quantizer");
     requantized = requantized || rounded;
     coarse = coarse || (rounded && tensor.type != "Q8_0");

@@ -261,6 +261,17 @@ TEST_P(QuantizedProducts, AddBiasAndWhatWasThere) {
   }
 }
 
+// The second one's scale is no number of float32 but 0.
+TEST_P(QuantizedProducts, AreZeroForZeroTokensAndTinyOnes) {
+  const std::int64_t inner = 96, columns = 16;
+  const Packed weights(random_grid(8, SecondParameter::minimum, columns, inner, 32, 23));
+  Array<float> x = normal(3 * inner, 24);
+  for (std::int64_t k = 0; k < inner; ++k) x[k] = 0, x[inner + k] = k % 2 ? 0x1p-149f : 0;
+  const Array<float> out = product(weights, x, 3, variant(), nullptr, nullptr, RoundedBy::token);
+  for (std::int64_t c = 0; c < 2 * columns; ++c) EXPECT_EQ(out[c], 0.0f);
+  EXPECT_NE(out[2 * columns], 0.0f);
+}
+
 TEST_P(QuantizedProducts, AreZeroForZeroBlocksAndTinyOnes) {
   const std::int64_t inner = 96, columns = 16;
   const Packed weights(random_grid(4, SecondParameter::minimum, columns, inner, 32, 11));

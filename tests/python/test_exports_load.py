@@ -190,12 +190,6 @@ def test_w8a8_loads_in_transformers(tmp_path):
     assert apart[1] > 5 * apart[0]
 
 
-def mean_divergence(from_logits, to_logits):
-    """KL in nats, the mean over tokens."""
-    return sum(divergence(a.double().log_softmax(-1), b.double().log_softmax(-1))
-               for a, b in zip(from_logits, to_logits)) / len(from_logits)
-
-
 # Two programs whose sums differ in the last bit round some activations apart, and thirty blocks carry
 # that on: KL 0.0053 between them here. The bound was set after that was seen.
 @real
@@ -205,7 +199,8 @@ def test_w8a8_of_smollm2_loads_in_transformers(tmp_path):
     ids = wikitext_ids(128)
     ours, theirs = attar.open(folder).logits(ids), logits_of(load(folder), ids)
     found = relative_difference(ours, theirs)
-    mean = mean_divergence(theirs, ours)
+    mean = sum(divergence(a.double().log_softmax(-1), b.double().log_softmax(-1))
+               for a, b in zip(theirs, ours)) / len(ids)
     print(f"SmolLM2 W8A8: {found:.2e} of the largest logit, mean KL {mean:.2e}")
     assert mean < 0.02
 
@@ -273,6 +268,8 @@ def test_number_formats_load_in_transformers(kind, method, tmp_path):
     stored = json.loads((folder / "config.json").read_text())["quantization_config"]
     assert stored["format"] == FORMATS[kind]
     assert stored.get("dequantize", False) == (kind == "MXFP4")
+    export = json.loads((tmp_path / "out/results.json").read_text())["attar"]["exports"][0]
+    assert ("activations are rounded" in export["verify"]["bound"]) == (kind == "FP8_DYNAMIC")
     ours, theirs = attar.open(folder).logits(IDS), logits_of(load(folder), IDS)
     found = relative_difference(ours, theirs)
     moved = relative_difference(ours, attar.open(model).logits(IDS))
@@ -280,16 +277,16 @@ def test_number_formats_load_in_transformers(kind, method, tmp_path):
     assert found < 1e-4 < moved
 
 
+# Not FP8_DYNAMIC: over thirty blocks activations that were rounded apart tell as much as not rounding
+# them (KL 0.016 and 0.011), so the two blocks above are the test.
 @real
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["FP8", "MXFP4"])
 def test_number_formats_of_smollm2_load_in_transformers(kind, tmp_path):
     pytest.importorskip("compressed_tensors")
     folder, ids = number_format(smollm2("folder"), tmp_path / "out", kind), wikitext_ids(128)
-    ours, theirs = attar.open(folder).logits(ids), logits_of(load(folder), ids)
-    found, mean = relative_difference(ours, theirs), mean_divergence(theirs, ours)
-    print(f"SmolLM2 {kind}: {found:.2e} of the largest logit, mean KL {mean:.2e}")
-    # Rounded activations as in W8A8 above, in coarser steps: 0.0165, the bound set after that.
-    assert mean < 0.03 if kind == "FP8_DYNAMIC" else found < 1e-4
+    found = relative_difference(attar.open(folder).logits(ids), logits_of(load(folder), ids))
+    print(f"SmolLM2 {kind}: {found:.2e} of the largest logit")
+    assert found < 1e-4
 
 
 # As codes no file holds the embedding: it stays, where a type of GGUF rounds it too.

@@ -134,9 +134,9 @@ TEST_P(QuantizedRuntime, HasTheSameBitsTokenByTokenAndForAnyThreads) {
   set_threads(before);
 }
 
-// A product of W8A8's codes is that of the definition (tests/core). Its sums are others in the last
-// bit, and the largest value of every token lies on a tie, which then falls to the other side here
-// and there.
+// One product of W8A8's codes is that of the definition (tests/core holds it to 1e-5). Sums are
+// others in the last bit, which moves an activation that lies on a tie, as a token's lowest value
+// does where it is its largest magnitude, and the next block carries that on.
 TEST(QuantizedRuntimeOfW8A8, LiesNearTheDefinitionWithTheSameBitsTokenByTokenAndForAnyThreads) {
   QuantScheme scheme{8, 0, ZeroPoint::kSymmetric, at::kFloat};
   scheme.activation_bits = 8;

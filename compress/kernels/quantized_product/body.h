@@ -101,7 +101,7 @@ ATTAR_INLINE void multiply_slices(const QuantizedProduct& call, const PanelSlice
   const RoundedRows& x = call.x;
   const std::int64_t blocks = x.inner / kBlockInputs, lane = slice.output % kPanelOutputs;
   const std::int64_t group_blocks = call.layer.format.group / kBlockInputs;
-  const std::int64_t first = token / x.tile * blocks * x.tile + token % x.tile;
+  const std::int64_t first = first_block(x, token);
   const std::int8_t* values = x.values + first * kBlockInputs;
   const float* scales = x.scales + first;
   const float* token_sums = x.sums + first;
@@ -211,6 +211,9 @@ void multiply_task(const QuantizedProduct& call, const QuantizedTask& task) {
         token = multiply_together<V, kBits, kSecond, kHalf, 1, kTogether>(call, slice, kRest, token,
                                                                           end);
       }
+      if constexpr (kTogether > 4) {
+        token = multiply_together<V, kBits, kSecond, kHalf, 1, 4>(call, slice, kRest, token, end);
+      }
       // What is left over waits for memory: token by token for all outputs of the panel at once.
       for (; token < end; ++token) {
         multiply_slices<V, kBits, kSecond, kHalf, kRests, 1>(call, slice, kRest, token);
@@ -250,7 +253,7 @@ void round_row_range(const RoundRows& call, std::int64_t begin, std::int64_t end
   const std::int64_t blocks = out.inner / kBlockInputs;
   for (std::int64_t row = begin; row < end; ++row) {
     const float* x = call.x + row * call.x_stride;
-    std::int64_t at = row / out.tile * blocks * out.tile + row % out.tile;
+    std::int64_t at = first_block(out, row);
     for (std::int64_t b = 0; b < blocks; ++b, at += out.tile) {
       const float* from = x + b * kBlockInputs;
       std::int8_t* values = out.values + at * kBlockInputs;

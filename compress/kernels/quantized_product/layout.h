@@ -21,6 +21,11 @@ inline constexpr std::int64_t kLine = 64;
 
 constexpr std::int64_t line_up(std::int64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 
+// Where the first block of a row lies among all; its next one is x.tile further.
+constexpr std::int64_t first_block(const RoundedRows& x, std::int64_t row) {
+  return row / x.tile * (x.inner / kBlockInputs) * x.tile + row % x.tile;
+}
+
 constexpr std::int64_t output_panels(std::int64_t columns) {
   return (columns + kPanelOutputs - 1) / kPanelOutputs;
 }

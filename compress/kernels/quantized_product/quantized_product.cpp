@@ -84,11 +84,6 @@ void pack_panel(const GridRows& rows, const QuantizedFormat& format, std::int64_
   }
 }
 
-// Where the first block of a row lies; its next one is out.tile further.
-std::int64_t first_block(const RoundedRows& out, std::int64_t row) {
-  return row / out.tile * (out.inner / kBlockInputs) * out.tile + row % out.tile;
-}
-
 // Divisions and sums of float32 in one order: the same bits whatever it is compiled for.
 void round_token(const float* x, const RoundedRows& out, std::int64_t row) {
   const float scale = token_scale(x, out.inner);

@@ -14,9 +14,9 @@ enum class TokenGrid : std::uint8_t {
   e4m3,      // FP8's numbers to 448; a = max |x| / 448
 };
 
-// out[t,i] = a q,  q = x[t,i] / a to the nearest, ties to even, at most the outermost. All zeros
-// stay zeros; a token with a value that is not finite becomes NaN. Every operation in float32, so
-// values are those of whoever follows the same formula.
+// out[t,i] = a q,  q = x[t,i] / a to the nearest, ties to even, at most the outermost. A token
+// whose a is 0 in float32 becomes zeros; one with a value that is not finite becomes NaN. Every
+// operation in float32, so values are those of whoever follows the same formula.
 struct RoundTokens {
   const float* x;         // [rows, columns]
   std::int64_t x_stride;  // floats between rows
@@ -27,7 +27,7 @@ struct RoundTokens {
 };
 void round_tokens(const RoundTokens& call);
 
-// a of a token: 0 where all of it is, NaN where a value is not finite.
+// a of a token; NaN where a value is not finite.
 float token_scale(const float* x, std::int64_t columns, TokenGrid grid = TokenGrid::integers);
 
 // q of integers, of a value of a token whose scale is above 0.
