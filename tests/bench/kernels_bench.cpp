@@ -267,6 +267,7 @@ void register_variant(const Variant& v) {
   }
   add("quantized_512x2048x5632", [&v](State& s) { quantized(s, v, 512, 2048, 5632); });
   add("quantized_512x576x1536", [&v](State& s) { quantized(s, v, 512, 576, 1536); });
+  add("quantized_5x2048x5632", [&v](State& s) { quantized(s, v, 5, 2048, 5632); });
   add("quantized_1x4096x32768", [&v](State& s) { quantized(s, v, 1, 4096, 32768); });
   add("rms_norm", [&v](State& s) { norm(s, v); });
   add("rotate", [&v](State& s) { rotation(s, v); });
