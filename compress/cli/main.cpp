@@ -1,6 +1,7 @@
 #include <unistd.h>
 
-#include <cstdlib>
+#include <array>
+#include <string_view>
 
 #include "compress/cli/command.h"
 #include "compress/cli/exit_code.h"
@@ -37,12 +38,25 @@ void declare(CLI::App& app) {
 // Threads that wait for one another spin for milliseconds by default, which hurts on a machine that
 // is busy with something else: rounding SmolLM2 took 82 s on two threads there and 6 s on one. How
 // much a short spin mends was not measured. libgomp reads its environment when it is loaded, so
-// start once more.
-void spin_briefly(char** argv) {
-  if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
-  setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/0);
-  execv("/proc/self/exe", argv);  // returns only when it failed: go on as we are
+// start once more; and before LibTorch registers its operators, which takes longer than many a
+// command. So early there is no heap and no getenv.
+void spin_briefly(int /*argc*/, char** argv, char** environment) {
+  static char spins[] = "GOMP_SPINCOUNT=10000";
+  static std::array<char*, 4096> extended;
+  std::size_t count = 0;
+  for (; environment[count] != nullptr; ++count) {
+    const std::string_view entry = environment[count];
+    if (entry.starts_with("OMP_WAIT_POLICY=") || entry.starts_with("GOMP_SPINCOUNT=")) return;
+    if (count + 2 == extended.size()) return;
+    extended[count] = environment[count];
+  }
+  extended[count] = spins;
+  execve("/proc/self/exe", argv, extended.data());  // returns only when it failed: go on as we are
 }
+
+// Called by the loader before any library's own initialisation.
+[[gnu::section(".preinit_array"), gnu::used]] void (*const before_libraries)(int, char**,
+                                                                             char**) = spin_briefly;
 
 // Help and version are no errors; everything else that CLI11 finds is the caller's.
 bool parse(CLI::App& app, int argc, char** argv) {
@@ -63,7 +77,6 @@ bool parse(CLI::App& app, int argc, char** argv) {
 }  // namespace attar::cli
 
 int main(int argc, char** argv) {
-  attar::cli::spin_briefly(argv);
   return attar::cli::guarded([&] {
     attar::give_large_blocks_back();
     attar::set_up_numerics();

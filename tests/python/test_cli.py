@@ -23,6 +23,14 @@ def test_results_go_to_stdout_and_help_ends_in_0():
         assert done.stdout and not done.stderr
 
 
+# libgomp prints what it reads when it is loaded. Twice would mean that LibTorch had started twice.
+@pytest.mark.parametrize("given, expected", [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_spin_briefly_and_the_libraries_start_once(given, expected):
+    done = succeed("--version", environment={"OMP_DISPLAY_ENV": "VERBOSE", **given})
+    lines = [line for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    assert [line.split("'")[1] for line in lines] == [expected]
+
+
 @pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["run"], ["run", "--out"],
                                        ["plan", "x", "-o", "xml"], ["doctor", "--threads", "many"]])
 def test_a_wrong_command_line_is_one_line_and_2(arguments):
