@@ -10,7 +10,8 @@
 #include <numeric>
 
 #include "compress/core/errors.h"
-#include "compress/core/group_search.h"
+#include "compress/core/group_rule.h"
+#include "compress/linalg/clones.h"
 #include "compress/linalg/column_sweep.h"
 #include "compress/linalg/damped_inverse.h"
 #include "compress/linalg/quadratic_loss.h"

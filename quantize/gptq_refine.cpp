@@ -12,8 +12,9 @@
 #include <vector>
 
 #include "compress/core/grid.h"
-#include "compress/core/group_search.h"
+#include "compress/core/group_rule.h"
 #include "compress/linalg/blas.h"
+#include "compress/linalg/clones.h"
 #include "compress/linalg/quadratic_loss.h"
 
 namespace attar {

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "compress/core/group_search.h"
+#include "compress/linalg/clones.h"
 #include "compress/linalg/column_sweep.h"
 
 namespace attar {

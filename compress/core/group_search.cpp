@@ -1,14 +1,12 @@
 #include "compress/core/group_search.h"
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 
 #include "compress/core/errors.h"
+#include "compress/linalg/clones.h"
 
 namespace attar {
 namespace {
@@ -75,16 +73,6 @@ void moment_lanes(const float* weight, const float* cost, std::int64_t count, fl
     lanes[2 * kLanes + k] += priced * code;
     lanes[3 * kLanes + k] += cost[j] * weight[j];
     lanes[4 * kLanes + k] += priced * weight[j];
-  }
-}
-
-ATTAR_CLONES
-void code_lanes(const float* weight, std::int64_t count, const GroupGrid& grid,
-                ZeroPoint zero_point, float top, std::uint8_t* codes) {
-  const GroupGrid parts = grid;
-  for (std::int64_t j = 0; j < count; ++j) {
-    codes[j] =
-        static_cast<std::uint8_t>(static_cast<int>(code_of(weight[j], parts, zero_point, top)));
   }
 }
 
@@ -247,22 +235,6 @@ GroupGrid symmetric_range(float low, float high, const GroupRule& rule) {
 
 }  // namespace
 
-GroupRule rule_of(const QuantScheme& scheme, const GridOptions& options) {
-  return {scheme.zero_point,
-          scheme.scale_type,
-          static_cast<float>(scheme.levels() - 1),
-          options.search,
-          options.full_range,
-          scheme.table(),
-          levels_of(scheme.block),
-          scheme.block == BlockGrid::kMxfp4};
-}
-
-float zero_code(const QuantScheme& scheme) {
-  const Levels* levels = levels_of(scheme.block);
-  return static_cast<float>(levels != nullptr ? levels->zero() : scheme.levels() / 2);
-}
-
 std::vector<float> column_costs(const at::Tensor& column_weights, std::int64_t columns) {
   std::vector<float> cost(static_cast<std::size_t>(columns), 1.0f);
   if (!column_weights.defined()) return cost;
@@ -277,34 +249,6 @@ std::vector<float> column_costs(const at::Tensor& column_weights, std::int64_t c
     cost[j] = static_cast<float>(std::max(weight[j] / largest, 1e-12));
   }
   return cost;
-}
-
-float round_to(float value, at::ScalarType type) {
-  constexpr float kLargestHalf = 65504.0f, kLargestBFloat16 = 3.3895314e38f;
-  if (type == at::kHalf) {
-    return static_cast<float>(c10::Half(clamped(value, -kLargestHalf, kLargestHalf)));
-  }
-  if (type == at::kBFloat16) {
-    return static_cast<float>(c10::BFloat16(clamped(value, -kLargestBFloat16, kLargestBFloat16)));
-  }
-  return value;
-}
-
-float round_scale(float value, at::ScalarType type) {
-  const float smallest = type == at::kHalf ? 5.9604645e-08f : std::numeric_limits<float>::min();
-  const float nearest = round_to(value, type);
-  if (std::abs(nearest) >= smallest) return nearest;
-  return std::signbit(value) ? -smallest : smallest;
-}
-
-void code_group(const float* weight, std::int64_t count, const GroupGrid& grid,
-                const GroupRule& rule, std::uint8_t* codes) {
-  if (!rule.table && rule.levels == nullptr) {
-    return code_lanes(weight, count, grid, rule.zero_point, rule.top, codes);
-  }
-  for (std::int64_t j = 0; j < count; ++j) {
-    codes[j] = static_cast<std::uint8_t>(static_cast<int>(rule.code(weight[j], grid)));
-  }
 }
 
 float group_error(const float* weight, const float* cost, std::int64_t count, const GroupGrid& grid,

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "compress/core/group_search.h"
+#include "compress/core/group_rule.h"
 #include "compress/core/levels.h"
 #include "compress/core/quantized_linear.h"
 #include "compress/core/random.h"

@@ -6,7 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "compress/core/errors.h"
-#include "compress/core/group_search.h"
+#include "compress/core/group_rule.h"
 #include "compress/core/quantized_linear.h"
 
 namespace attar {
