@@ -196,7 +196,9 @@ ModelConfig DepthPass::shape_after(const ModelConfig& config) const {
                       " of ", config.layers, " blocks; something must stay");
   ModelConfig after = config;
   after.layers -= config_.remove;
-  after.block_widths.clear();  // which of them stay is known later: the largest
+  if (config.uniform()) return after;
+  // Which of them stay is known later.
+  after.set_widths({config.block_widths.begin(), config.block_widths.begin() + after.layers});
   return after;
 }
 

@@ -111,6 +111,19 @@ std::string change_of(std::int64_t before, std::int64_t after) {
   return std::to_string(before) + " -> " + std::to_string(after);
 }
 
+// Moves a step of neurons and a KV head from `less` to `more` where both have been cut and have
+// room.
+void differ(BlockWidths& more, BlockWidths& less, const ModelConfig& config, std::int64_t align) {
+  const std::int64_t queries = config.heads / config.kv_heads;
+  if (less.ffn > align && more.ffn + align <= config.ffn) {
+    more.ffn += align, less.ffn -= align;
+  }
+  if (less.kv_heads > 1 && more.kv_heads < config.kv_heads) {
+    more.kv_heads += 1, more.heads += queries;
+    less.kv_heads -= 1, less.heads -= queries;
+  }
+}
+
 }  // namespace
 
 WidthPass::WidthPass(WidthConfig config) : config_(std::move(config)) {
@@ -135,12 +148,17 @@ std::int64_t WidthPass::channels(const ModelConfig& config) const {
 ModelConfig WidthPass::shape_after(const ModelConfig& config) const {
   ModelConfig after = config;
   after.hidden = channels(config);
-  if (!config_.uniform) return after;  // which block keeps what is measured while running
   std::vector<BlockWidths> widths;
   for (std::int64_t block = 0; block < config.layers; ++block) {
     const ModelConfig one = config.of_block(block);
     const std::int64_t kept = kv_heads(one);
     widths.push_back({neurons(one), one.heads / one.kv_heads * kept, kept});
+  }
+  // Which block keeps what is measured while running; as many in all, and in steps of align.
+  if (!config_.uniform) {
+    for (std::size_t block = 0; block + 1 < widths.size(); block += 2) {
+      differ(widths[block], widths[block + 1], config, config_.align);
+    }
   }
   after.set_widths(std::move(widths));
   return after;

@@ -30,7 +30,8 @@ struct WidthConfig {
           "Neurons and channels stay in multiples of this; 256 for k-quants of GGUF.");
     visit("uniform", &C::uniform, Any{},
           "The same widths in every block, which all programs load; false: shared out over the "
-          "blocks by their measured loss, the same number in all.");
+          "blocks by their measured loss, the same number in all, which of the files GGUF alone "
+          "holds, for llama.cpp.");
     visit("refit", &C::refit, Any{},
           "Refit the weights that stay towards the dense outputs, in closed form.");
     visit("follow", &C::follow, Any{},

@@ -35,10 +35,13 @@ class Metadata {
     return has(name) ? number(name) : fallback;
   }
 
+  // [layers]
+  std::vector<std::uint32_t> by_layer(std::string_view name, std::int64_t layers) const {
+    return file_.u32_per_layer(key(name), static_cast<std::size_t>(layers));
+  }
   // A number that must be the same for every layer.
   std::int64_t same_for_all(std::string_view name, std::int64_t layers) const {
-    const std::vector<std::uint32_t> values =
-        file_.u32_per_layer(key(name), static_cast<std::size_t>(layers));
+    const std::vector<std::uint32_t> values = by_layer(name, layers);
     require(std::equal(values.begin() + 1, values.end(), values.begin()), file_.path().string(),
             "key '", key(name), "' differs between layers, which is not supported");
     return values.front();
@@ -92,23 +95,44 @@ std::int64_t vocabulary_of(const io::GgufFile& file, const Metadata& meta, const
   return embedding.ne[1];
 }
 
+// Of a file that states them block by block.
+std::vector<BlockWidths> uneven_widths(const Metadata& meta, std::int64_t layers,
+                                       std::string_view where) {
+  const auto ffn = meta.by_layer("feed_forward_length", layers);
+  const auto heads = meta.by_layer("attention.head_count", layers);
+  const auto kv_heads = meta.by_layer("attention.head_count_kv", layers);
+  std::vector<BlockWidths> widths;
+  for (std::size_t i = 0; i < ffn.size(); ++i) {
+    widths.push_back({ffn[i], heads[i], kv_heads[i]});
+    require(ffn[i] > 0 && heads[i] > 0 && kv_heads[i] > 0 && heads[i] % kv_heads[i] == 0, where,
+            "block ", i, " has ", heads[i], " heads, ", kv_heads[i], " key-value heads and ",
+            ffn[i], " neurons; blocks without attention or without an MLP are not supported");
+  }
+  return widths;
+}
+
 }  // namespace
 
 ModelConfig config_from_gguf(const io::GgufFile& file) {
   const std::string where = file.path().string();
-  const Family& family = family_of_gguf_architecture(file.string("general.architecture"), where);
-  const Metadata meta(file, family.gguf_architecture);
+  const std::string_view architecture = file.string("general.architecture");
+  const Family& family = family_of_gguf_architecture(architecture, where);
+  const Metadata meta(file, architecture);
   ModelConfig config;
   config.family = family.name;
   config.layers = meta.integer("block_count");
   require(config.layers > 0 && config.layers <= 10'000, where, "key '", meta.key("block_count"),
           "' must be in [1, 10000], got ", config.layers);
   config.hidden = meta.integer("embedding_length");
-  config.ffn = meta.same_for_all("feed_forward_length", config.layers);
-  config.heads = meta.same_for_all("attention.head_count", config.layers);
-  config.kv_heads = meta.has("attention.head_count_kv")
-                        ? meta.same_for_all("attention.head_count_kv", config.layers)
-                        : config.heads;
+  if (gguf_architecture_named(architecture, where).uneven) {
+    config.set_widths(uneven_widths(meta, config.layers, where));
+  } else {
+    config.ffn = meta.same_for_all("feed_forward_length", config.layers);
+    config.heads = meta.same_for_all("attention.head_count", config.layers);
+    config.kv_heads = meta.has("attention.head_count_kv")
+                          ? meta.same_for_all("attention.head_count_kv", config.layers)
+                          : config.heads;
+  }
   require(config.heads > 0, where, "key '", meta.key("attention.head_count"),
           "' must be positive, got 0");
   config.head_dim = meta.integer_or("attention.key_length", config.hidden / config.heads);

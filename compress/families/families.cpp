@@ -29,16 +29,19 @@ constexpr TensorNames kGgufNames = {
                 "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down"},
 };
 
+constexpr GgufArchitecture kLlamaGguf = {
+    .name = "llama", .interleaves_query_and_key = true, .holds_rope_factors = true};
+constexpr GgufArchitecture kUnevenGguf = {
+    .name = "deci", .interleaves_query_and_key = true, .holds_rope_factors = true, .uneven = true};
+
 // Of families that share a GGUF architecture the first is the one that such a file is read as.
 constexpr std::array<Family, 3> kFamilies = {{
     {
         .name = "llama",
         .architecture = "LlamaForCausalLM",
-        .gguf_architecture = "llama",
+        .gguf_architecture = kLlamaGguf,
         .huggingface = kLlamaNames,
         .gguf = kGgufNames,
-        .gguf_interleaves_query_and_key = true,
-        .gguf_holds_rope_factors = true,
         .query_key_value_bias = {.key = "attention_bias"},
         .output_bias = {.key = "attention_bias"},
         .mlp_bias = {.key = "mlp_bias"},
@@ -46,11 +49,9 @@ constexpr std::array<Family, 3> kFamilies = {{
     {
         .name = "mistral",
         .architecture = "MistralForCausalLM",
-        .gguf_architecture = "llama",
+        .gguf_architecture = kLlamaGguf,
         .huggingface = kLlamaNames,
         .gguf = kGgufNames,
-        .gguf_interleaves_query_and_key = true,
-        .gguf_holds_rope_factors = true,
         .window_key = "sliding_window",
         .default_window = 4096,
         .default_max_positions = 131072,
@@ -59,7 +60,7 @@ constexpr std::array<Family, 3> kFamilies = {{
     {
         .name = "qwen2",
         .architecture = "Qwen2ForCausalLM",
-        .gguf_architecture = "qwen2",
+        .gguf_architecture = {.name = "qwen2"},
         .huggingface = kLlamaNames,
         .gguf = kGgufNames,
         .query_key_value_bias = {.always = true},
@@ -114,8 +115,17 @@ const Family& family_of_model_type(std::string_view model_type, std::string_view
 }
 
 const Family& family_of_gguf_architecture(std::string_view architecture, std::string_view where) {
+  if (architecture == kUnevenGguf.name) return kFamilies.front();
   return find(architecture, where, "general.architecture",
-              [](const Family& f) { return f.gguf_architecture; });
+              [](const Family& f) { return f.gguf_architecture.name; });
+}
+
+const GgufArchitecture& gguf_architecture_of(const Family& family, bool uneven) {
+  return uneven ? kUnevenGguf : family.gguf_architecture;
+}
+
+const GgufArchitecture& gguf_architecture_named(std::string_view name, std::string_view where) {
+  return gguf_architecture_of(family_of_gguf_architecture(name, where), name == kUnevenGguf.name);
 }
 
 const Family& family_named(std::string_view name) {

@@ -31,16 +31,22 @@ struct BiasRule {
   std::string_view key = {};  // boolean of config.json that decides otherwise; empty: never
 };
 
+// One of llama.cpp's architectures.
+struct GgufArchitecture {
+  std::string_view name;  // "llama", also the prefix of its metadata keys
+  // Rows of q and k lie as an interleaved rotary embedding wants them: row 2r of a head is row r
+  // of the Hugging Face form, row 2r + 1 is row r + head_dim / 2.
+  bool interleaves_query_and_key = false;
+  bool holds_rope_factors = false;  // llama.cpp reads rope_freqs.weight for it
+  bool uneven = false;              // heads and neurons are stated block by block
+};
+
 struct Family {
-  std::string_view name;               // "llama", also the model_type of config.json
-  std::string_view architecture;       // "LlamaForCausalLM"
-  std::string_view gguf_architecture;  // "llama", also the prefix of its metadata keys
+  std::string_view name;          // "llama", also the model_type of config.json
+  std::string_view architecture;  // "LlamaForCausalLM"
+  GgufArchitecture gguf_architecture;
   TensorNames huggingface;
   TensorNames gguf;
-  // GGUF keeps the rows of q and k for an interleaved rotary embedding: row 2r of a head is row r
-  // of the Hugging Face form, row 2r + 1 is row r + head_dim / 2.
-  bool gguf_interleaves_query_and_key = false;
-  bool gguf_holds_rope_factors = false;  // llama.cpp reads rope_freqs.weight for it
   BiasRule query_key_value_bias = {};
   BiasRule output_bias = {};
   BiasRule mlp_bias = {};
@@ -63,6 +69,12 @@ std::span<const Family> families();
 const Family& family_of_model_type(std::string_view model_type, std::string_view where);
 const Family& family_of_gguf_architecture(std::string_view architecture, std::string_view where);
 const Family& family_named(std::string_view name);
+
+// What a GGUF file of the family is; `uneven`: of a model whose blocks differ in width, which is
+// "deci" (Nemotron-NAS) for all of them and is read as the first family again.
+const GgufArchitecture& gguf_architecture_of(const Family& family, bool uneven);
+// Throws as family_of_gguf_architecture.
+const GgufArchitecture& gguf_architecture_named(std::string_view name, std::string_view where);
 
 // "model.layers.{}.mlp.up_proj", 3 -> "model.layers.3.mlp.up_proj".
 std::string fill(std::string_view name, std::int64_t block);

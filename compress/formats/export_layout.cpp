@@ -17,22 +17,15 @@ WeightState state_from(const StoredWeight& stored, std::string layer, WeightShap
   return {std::move(layer), shape, stored.scheme, stored.dense_type, false, stored.bias};
 }
 
-void require_uniform(const ModelConfig& config) {
-  require<DoesNotFit>(config.uniform(), "export",
-                      "the blocks differ in width, and the programs that read these files expect "
-                      "one width; prune with uniform: true");
-}
-
 // Of a block that stands at `block` and was block `origin` of the source.
 WeightState block_state(const ModelSource& source, const ModelConfig& config, std::int64_t block,
                         std::int64_t origin, Role role) {
-  const LinearShape shape = shape_of(config, role);
+  const LinearShape shape = shape_of(config, block, role);
   return state_from(stored_weight(source, origin, role), layer_name(block, role),
                     {shape.out, shape.in});
 }
 
 ModelStates outer_states(const ModelSource& source, const ModelConfig& config) {
-  require_uniform(config);
   const WeightShape shape{config.vocabulary, config.hidden};
   ModelStates states;
   states.config = config;

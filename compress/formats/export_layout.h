@@ -22,14 +22,13 @@ struct WeightState {
 
 // The states of all weights. Blocks are asked for in ascending order, each once.
 struct ModelStates {
-  ModelConfig config;  // uniform: no format here holds blocks of different widths
+  ModelConfig config;
   std::function<std::vector<WeightState>(std::int64_t block)> block;  // by index_of(Role)
   WeightState embedding;
   std::optional<WeightState> head;  // empty when tied
 };
 
-// Throws UsageError when `planned` names a layer that the model does not have; both throw
-// DoesNotFit for a model whose blocks differ in width.
+// Throws UsageError when `planned` names a layer that the model does not have.
 ModelStates planned_states(const ModelSource& source, const PlannedModel& planned);
 ModelStates current_states(const Model& model);
 

@@ -39,14 +39,13 @@ TensorExport entry_for(const GgufPart& part) {
 
 void set_general(io::GgufWriter& writer, const ModelSource& source, const GgufLayout& layout,
                  const ExportOptions& options) {
-  const Family& family = family_named(source.config().family);
   const auto* gguf = dynamic_cast<const GgufSource*>(&source);
-  writer.set_string("general.architecture", family.gguf_architecture);
+  writer.set_string("general.architecture", layout.architecture.name);
   writer.set_string("general.type", "model");
   std::string name = options.name;
   if (name.empty() && gguf != nullptr) name = gguf->file().string_or("general.name", "");
   if (name.empty()) name = fs::absolute(source.path()).lexically_normal().filename().string();
-  if (name.empty()) name = family.name;
+  if (name.empty()) name = source.config().family;
   writer.set_string("general.name", name);
   if (gguf != nullptr) {
     const std::set<std::string_view> told = {"general.architecture",
@@ -64,17 +63,26 @@ void set_general(io::GgufWriter& writer, const ModelSource& source, const GgufLa
   writer.set_u32("general.quantization_version", 2);
 }
 
-void set_architecture(io::GgufWriter& writer, const ModelConfig& config) {
-  const std::string prefix = std::string(family_named(config.family).gguf_architecture) + ".";
+void set_architecture(io::GgufWriter& writer, const ModelConfig& config,
+                      const GgufArchitecture& architecture) {
+  const std::string prefix = std::string(architecture.name) + ".";
   const auto set = [&](const char* key, std::int64_t value) {
     writer.set_u32(prefix + key, static_cast<std::uint32_t>(value));
   };
   set("block_count", config.layers);
   set("context_length", config.max_positions);
   set("embedding_length", config.hidden);
-  set("feed_forward_length", config.ffn);
-  set("attention.head_count", config.heads);
-  set("attention.head_count_kv", config.kv_heads);
+  const auto set_widths = [&](const char* key, std::int64_t BlockWidths::*width) {
+    if (!architecture.uneven) return set(key, config.widths_of(0).*width);
+    std::vector<std::uint32_t> widths;
+    for (std::int64_t i = 0; i < config.layers; ++i) {
+      widths.push_back(static_cast<std::uint32_t>(config.widths_of(i).*width));
+    }
+    writer.set_u32s(prefix + key, widths);
+  };
+  set_widths("feed_forward_length", &BlockWidths::ffn);
+  set_widths("attention.head_count", &BlockWidths::heads);
+  set_widths("attention.head_count_kv", &BlockWidths::kv_heads);
   set("attention.key_length", config.head_dim);
   set("attention.value_length", config.head_dim);
   writer.set_f32(prefix + "attention.layer_norm_rms_epsilon", static_cast<float>(config.norm_eps));
@@ -118,7 +126,7 @@ std::unique_ptr<io::GgufWriter> prepare(const ModelSource& source, const ModelCo
                                         std::vector<std::string>& notes) {
   auto writer = std::make_unique<io::GgufWriter>(path);
   set_general(*writer, source, layout, options);
-  set_architecture(*writer, config);
+  set_architecture(*writer, config, layout.architecture);
   for (std::string& note : set_tokenizer(*writer, source, config, kept))
     notes.push_back(std::move(note));
   for (const auto& unit : layout.units) {
@@ -133,7 +141,6 @@ class TensorWriter {
                io::GgufWriter& writer, ExportReport& report)
       : model_(model),
         config_(model.config()),
-        family_(family_named(config_.family)),
         layout_(layout),
         options_(options),
         writer_(writer),
@@ -164,9 +171,10 @@ class TensorWriter {
     vector(parts[0], block.attention_norm);
     vector(parts[1], block.mlp_norm);
     std::size_t next = 2;
+    const BlockWidths widths = widths_of(block, config_.head_dim);
     for (const Role role : kRoles) {
       const Linear& linear = block[role];
-      const std::int64_t heads = interleaved_heads(role);
+      const std::int64_t heads = interleaved_heads(widths, role);
       const at::Tensor order = heads > 0 ? interleaved(heads, config_.head_dim) : at::Tensor();
       weight(parts[next++], linear.weight, order);
       if (!linear.bias.defined()) continue;
@@ -174,10 +182,10 @@ class TensorWriter {
     }
   }
 
-  std::int64_t interleaved_heads(Role role) const {
-    if (!family_.gguf_interleaves_query_and_key) return 0;
-    if (role == Role::kQuery) return config_.heads;
-    return role == Role::kKey ? config_.kv_heads : 0;
+  std::int64_t interleaved_heads(const BlockWidths& widths, Role role) const {
+    if (!layout_.architecture.interleaves_query_and_key) return 0;
+    if (role == Role::kQuery) return widths.heads;
+    return role == Role::kKey ? widths.kv_heads : 0;
   }
 
   void vector(const GgufPart& part, const at::Tensor& values) {
@@ -290,7 +298,6 @@ class TensorWriter {
 
   const Model& model_;
   const ModelConfig& config_;
-  const Family& family_;
   const GgufLayout& layout_;
   const ExportOptions& options_;
   io::GgufWriter& writer_;

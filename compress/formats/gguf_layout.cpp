@@ -55,7 +55,9 @@ class Builder {
       : config_(config),
         family_(family_named(config_.family)),
         options_(options),
-        named_(named_by(options.type)) {}
+        named_(named_by(options.type)) {
+    layout_.architecture = gguf_architecture_of(family_, !config.uniform());
+  }
 
   GgufLayout build(const ModelStates& states) {
     check_model();
@@ -75,13 +77,14 @@ class Builder {
     rope_factors();
     choose_file_type();
     note_fallbacks();
+    note_uneven();
     return std::move(layout_);
   }
 
  private:
   void check_model() {
     require<DoesNotFit>(config_.activation == Activation::kSilu, "export gguf", "architecture ",
-                        family_.gguf_architecture, " has silu gates only, the model has ",
+                        layout_.architecture.name, " has silu gates only, the model has ",
                         to_string(config_.activation), "; export as huggingface");
   }
 
@@ -201,8 +204,8 @@ class Builder {
     layout_.rope_factors =
         config_.rope.stored_factors.empty() ? llama3_factors(config_) : config_.rope.stored_factors;
     if (layout_.rope_factors.empty()) return;
-    require<DoesNotFit>(family_.gguf_holds_rope_factors, "export gguf", "architecture ",
-                        family_.gguf_architecture,
+    require<DoesNotFit>(layout_.architecture.holds_rope_factors, "export gguf", "architecture ",
+                        layout_.architecture.name,
                         " cannot hold rotary factors; export as "
                         "huggingface");
     vector("rope_freqs.weight", config_.head_dim / 2);
@@ -251,6 +254,13 @@ class Builder {
         (dearer && bits > 4.53 ? "; quantize.gptq with type: IQ4_NL keeps 4.50 on any rows of "
                                  "32, and prune.width can make widths multiples of 256"
                                : ""));
+  }
+
+  void note_uneven() {
+    if (!layout_.architecture.uneven) return;
+    layout_.notes.push_back("the blocks differ in width, so the file is of the architecture " +
+                            std::string(layout_.architecture.name) +
+                            ", which llama.cpp and attar read and transformers does not");
   }
 
   struct Fallen {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "compress/families/family.h"
 #include "compress/formats/export_layout.h"
 #include "compress/formats/gguf_blocks.h"
 
@@ -21,6 +22,7 @@ struct GgufPart {
 };
 
 struct GgufLayout {
+  GgufArchitecture architecture;
   // Embedding; a group of parts a block (two norms, then layers with their biases); final norm and
   // head; then rope_freqs.weight, if any, as the last part.
   std::vector<std::vector<GgufPart>> units;

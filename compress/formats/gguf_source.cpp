@@ -32,7 +32,8 @@ class Source final : public GgufSource {
   explicit Source(const std::filesystem::path& path)
       : file_(io::GgufFile::open(path)),
         config_(config_from_gguf(file_)),
-        family_(family_of_gguf_architecture(file_.string("general.architecture"), path.string())) {
+        architecture_(gguf_architecture_named(file_.string("general.architecture"), path.string())),
+        family_(family_named(config_.family)) {
     check_tensors();
   }
 
@@ -50,7 +51,7 @@ class Source final : public GgufSource {
       Linear& linear = block[role];
       linear.weight = weight(name);
       if (file_.find_tensor(name + ".bias") != nullptr) linear.bias = values(name + ".bias");
-      const std::int64_t heads = interleaved_heads(role);
+      const std::int64_t heads = interleaved_heads(index, role);
       if (heads == 0) continue;
       const at::Tensor order = halves(heads, config_.head_dim);
       linear.weight = select_rows(linear.weight, order);
@@ -106,10 +107,11 @@ class Source final : public GgufSource {
   }
 
   // Heads whose rows the file keeps interleaved; 0 for other layers.
-  std::int64_t interleaved_heads(Role role) const {
-    if (!family_.gguf_interleaves_query_and_key) return 0;
-    if (role == Role::kQuery) return config_.heads;
-    return role == Role::kKey ? config_.kv_heads : 0;
+  std::int64_t interleaved_heads(std::int64_t block, Role role) const {
+    if (!architecture_.interleaves_query_and_key) return 0;
+    const BlockWidths widths = config_.widths_of(block);
+    if (role == Role::kQuery) return widths.heads;
+    return role == Role::kKey ? widths.kv_heads : 0;
   }
 
   // A one-dimensional tensor as float32.
@@ -153,7 +155,7 @@ class Source final : public GgufSource {
       check_tensor(fill(names.mlp_norm, i) + ".weight", {config_.hidden});
       for (const Role role : kRoles) {
         const std::string name = fill(names.of(role), i);
-        const LinearShape shape = shape_of(config_, role);
+        const LinearShape shape = shape_of(config_, i, role);
         check_tensor(name + ".weight", {shape.in, shape.out});
         if (file_.find_tensor(name + ".bias") != nullptr) {
           check_tensor(name + ".bias", {shape.out});
@@ -164,7 +166,7 @@ class Source final : public GgufSource {
     }
     for (const io::GgufTensor& tensor : file_.tensors()) {
       require(expected_.contains(tensor.name) || is_ignored(tensor.name), path(), "tensor '",
-              tensor.name, "' is not part of a ", family_.gguf_architecture, " model with ",
+              tensor.name, "' is not part of a ", architecture_.name, " model with ",
               config_.layers, " blocks; this variant is not supported");
     }
   }
@@ -184,6 +186,7 @@ class Source final : public GgufSource {
 
   io::GgufFile file_;
   ModelConfig config_;
+  const GgufArchitecture& architecture_;
   const Family& family_;
   std::set<std::string, std::less<>> expected_;
   mutable std::mutex mutex_;

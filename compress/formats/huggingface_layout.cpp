@@ -23,6 +23,9 @@ class Builder {
   }
 
   HuggingFaceLayout build(const ModelStates& states) {
+    require<DoesNotFit>(config_.uniform(), "export",
+                        "the blocks differ in width, and transformers expects one width; export "
+                        "as gguf, which llama.cpp reads, or prune with uniform: true");
     const TensorNames& names = family_.huggingface;
     const std::vector<std::int64_t> norm = {config_.hidden};
     layout_.units.emplace_back();

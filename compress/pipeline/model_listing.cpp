@@ -18,19 +18,26 @@ ordered_json entry_of(const std::string& layer, const LinearShape& shape,
 }  // namespace
 
 ordered_json config_listing(const ModelConfig& config) {
-  return {{"family", config.family},
-          {"layers", config.layers},
-          {"hidden", config.hidden},
-          {"ffn", config.ffn},
-          {"heads", config.heads},
-          {"kv_heads", config.kv_heads},
-          {"head_dim", config.head_dim},
-          {"vocabulary", config.vocabulary},
-          {"max_positions", config.max_positions},
-          {"activation", to_string(config.activation)},
-          {"rope_theta", config.rope.theta},
-          {"rope_scaling", to_string(config.rope.scaling)},
-          {"tied_head", config.tied_head}};
+  ordered_json listing = {{"family", config.family},
+                          {"layers", config.layers},
+                          {"hidden", config.hidden},
+                          {"ffn", config.ffn},
+                          {"heads", config.heads},
+                          {"kv_heads", config.kv_heads},
+                          {"head_dim", config.head_dim},
+                          {"vocabulary", config.vocabulary},
+                          {"max_positions", config.max_positions},
+                          {"activation", to_string(config.activation)},
+                          {"rope_theta", config.rope.theta},
+                          {"rope_scaling", to_string(config.rope.scaling)},
+                          {"tied_head", config.tied_head}};
+  const auto by_block = [&](const char* key, std::int64_t BlockWidths::*width) {
+    for (const BlockWidths& block : config.block_widths) listing[key].push_back(block.*width);
+  };
+  by_block("ffn_by_block", &BlockWidths::ffn);
+  by_block("heads_by_block", &BlockWidths::heads);
+  by_block("kv_heads_by_block", &BlockWidths::kv_heads);
+  return listing;
 }
 
 ordered_json tensor_listing(const ModelSource& source) {

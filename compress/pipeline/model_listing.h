@@ -7,7 +7,8 @@
 
 namespace attar {
 
-// Family, sizes, activation, rotary settings.
+// Family, sizes, activation, rotary settings. Where blocks differ, ffn, heads and kv_heads are the
+// largest, and ffn_by_block, heads_by_block and kv_heads_by_block list them.
 nlohmann::ordered_json config_listing(const ModelConfig& config);
 
 // One entry a matrix, blocks in order, then embedding and head: layer, tensor (its name in the

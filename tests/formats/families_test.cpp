@@ -1,8 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "compress/core/errors.h"
 #include "compress/families/model_config.h"
+#include "compress/io/gguf_file.h"
+#include "compress/io/gguf_writer.h"
 #include "tests/io/temporary_folder.h"
 
 namespace attar {
@@ -144,6 +148,50 @@ TEST(ConfigJson, ComesBackFromItsSynthesizedForm) {
     EXPECT_EQ(back.eos, 7);
     EXPECT_EQ(biases_from_json(made, family_named(family), "made"), biases);
   }
+}
+
+// Metadata of a model of two blocks in llama.cpp's "deci".
+ModelConfig uneven(std::vector<std::uint32_t> heads, std::vector<std::uint32_t> kv_heads,
+                   std::vector<std::uint32_t> neurons) {
+  const io::testing::TemporaryFolder folder;
+  io::GgufWriter writer(folder / "m.gguf");
+  writer.set_string("general.architecture", "deci");
+  for (const auto& [key, value] :
+       std::map<std::string, std::uint32_t>{{"block_count", 2},
+                                            {"embedding_length", 64},
+                                            {"context_length", 32},
+                                            {"vocab_size", 8},
+                                            {"attention.key_length", 16},
+                                            {"attention.value_length", 16}}) {
+    writer.set_u32("deci." + key, value);
+  }
+  writer.set_f32("deci.attention.layer_norm_rms_epsilon", 1e-5F);
+  writer.set_u32s("deci.attention.head_count", heads);
+  writer.set_u32s("deci.attention.head_count_kv", kv_heads);
+  writer.set_u32s("deci.feed_forward_length", neurons);
+  writer.finish();
+  return config_from_gguf(io::GgufFile::open(folder / "m.gguf"));
+}
+
+TEST(ConfigGguf, StatesWidthsBlockByBlock) {
+  const ModelConfig config = uneven({4, 2}, {2, 1}, {96, 32});
+  EXPECT_EQ(config.family, "llama");
+  EXPECT_EQ(config.heads, 4);
+  EXPECT_EQ(config.block_widths, (std::vector<BlockWidths>{{96, 4, 2}, {32, 2, 1}}));
+  EXPECT_TRUE(uneven({4, 4}, {2, 2}, {96, 96}).uniform());
+}
+
+// Blocks of Nemotron-NAS may have no attention, a linear layer in its place, or no MLP.
+TEST(ConfigGguf, RefusesBlocksThatLackAPart) {
+  const auto refused = [](auto... widths) {
+    return message_of<BadInput>([&] { uneven(widths...); });
+  };
+  using List = std::vector<std::uint32_t>;
+  EXPECT_THAT(refused(List{4, 0}, List{2, 0}, List{96, 32}), HasSubstr("block 1 has 0 heads"));
+  EXPECT_THAT(refused(List{4, 4}, List{2, 0}, List{96, 32}), HasSubstr("0 key-value heads"));
+  EXPECT_THAT(refused(List{4, 4}, List{2, 2}, List{96, 0}), HasSubstr("0 neurons"));
+  EXPECT_THAT(refused(List{4, 4}, List{2, 3}, List{96, 96}), HasSubstr("3 key-value heads"));
+  EXPECT_THAT(refused(List{4}, List{2, 2}, List{96, 96}), HasSubstr("model's 2 layers"));
 }
 
 // Llama 3.2 1B: theta 5e5, head 64. The factors of llama.cpp's converter: 1 for short waves, 32 for

@@ -101,19 +101,22 @@ GRIDS = {"W4 g32 symmetric": (4, 32, True), "W4 g32 asymmetric": (4, 32, False),
          "W4 channel asymmetric": (4, 0, False), "W8 channel symmetric": (8, 0, True)}
 
 
-def make_tiny(folder, hidden=64):
-    """A Llama of transformers whose widths hold groups of `hidden`."""
+def make_tiny(folder, hidden=64, family="llama", layers=2, kv_heads=2):
+    """A model of transformers whose widths hold groups of `hidden`."""
     import transformers
 
     torch.manual_seed(5)
-    config = transformers.LlamaConfig(hidden_size=hidden, intermediate_size=2 * hidden,
-                                      num_hidden_layers=2,
-                                      num_attention_heads=4, num_key_value_heads=2, vocab_size=512,
-                                      max_position_embeddings=256, bos_token_id=1, eos_token_id=2,
-                                      initializer_range=0.2)
-    model = transformers.LlamaForCausalLM(config)
+    config = transformers.AutoConfig.for_model(
+        family, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=kv_heads, vocab_size=512,
+        max_position_embeddings=256,
+        bos_token_id=1, eos_token_id=2, initializer_range=0.2, tie_word_embeddings=False)
+    model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         model.lm_head.weight[3:259] = 0  # llama.cpp gives no distribution for half a character
+        for name, bias in model.named_parameters():
+            if name.endswith(".bias"):
+                bias.normal_()
     model.half().float().save_pretrained(folder)
     shutil.copyfile(needed(SHARED / "data/tokenizers/llama2c/tok512.model"),
                     folder / "tokenizer.model")
@@ -352,6 +355,51 @@ def test_gguf_exports_of_a_tiny_model_run_in_llama_cpp(kind, tmp_path):
     found = llama_cpp_divergences(tmp_path / "m.gguf", [IDS, IDS[:7]])
     print(f"tiny {kind}: KL to llama.cpp {max(found):.2e}")
     assert max(found) < TINY_BOUNDS[kind], found
+
+
+def weigh_blocks(folder, shares):
+    """Neurons and KV heads of block i matter little beyond `shares[i]` of them."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    for block, share in enumerate(shares):
+        down = weights[f"model.layers.{block}.mlp.down_proj.weight"]
+        down[:, int(share * down.shape[1]):] *= 0.01
+        output = weights[f"model.layers.{block}.self_attn.o_proj.weight"]
+        output[:, int(4 * share) * output.shape[1] // 4:] *= 0.01
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+# What a width shared out over the blocks leaves: other numbers of heads and neurons in each.
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_blocks_of_different_widths_run_in_llama_cpp(family, tmp_path):
+    model = make_tiny(tmp_path / "tiny", family=family, layers=4, kv_heads=4)
+    weigh_blocks(model, [0.25, 0.4, 0.8, 1])
+    text = needed(SHARED / "data/eval/tinystories_valid_part.txt")
+    recipe = {"version": 1, "model": str(model),
+              "calibration": {"text": str(text), "sequences": 8, "length": 32},
+              "passes": [{"prune.width": {"ffn": 0.5, "kv_heads": 0.5, "align": 16,
+                                          "uniform": False}}],
+              "export": [{"format": "gguf", "type": "F32", "path": "m.gguf"}]}
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    done = succeed("plan", tmp_path / "r.yaml")
+    assert "architecture deci, which llama.cpp and attar read" in done.stdout
+    succeed("run", tmp_path / "r.yaml", "--out", tmp_path / "out")  # reads it back and compares
+    path = tmp_path / "out/m.gguf"
+    config = attar.open(path).config
+    assert config["ffn_by_block"] == [32, 48, 80, 96]
+    assert config["heads_by_block"] == config["kv_heads_by_block"] == [1, 1, 3, 3]
+    found = llama_cpp_divergences(path, [IDS, IDS[:7]])
+    print(f"{family}, uneven: KL to llama.cpp {max(found):.2e}")
+    assert max(found) < BOUNDS["F32"], found
+    again = tmp_path / "again.gguf"
+    succeed("export", path, "--format", "gguf", "--type", "F32", "--out", again)
+    assert again.read_bytes() == path.read_bytes()
+    for form in ["huggingface", "compressed-tensors"]:
+        bad = recipe | {"export": [{"format": form, "path": "hf"}]}
+        (tmp_path / "bad.yaml").write_text(json.dumps(bad))
+        refused = program("plan", tmp_path / "bad.yaml")
+        assert refused.returncode == 4 and "export as gguf" in refused.stderr
 
 
 @real
