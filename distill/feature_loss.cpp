@@ -286,16 +286,19 @@ double RelationLoss::add(const at::Tensor& input, const LiveTeacher& teacher, st
   const at::AutoGradMode with(true);
   const Block& block = student.learning_block(student_block_);
   const at::Tensor x = input.detach().requires_grad_(true);
-  const at::Tensor normed = rms_norm(x, block.attention_norm, student.config().norm_eps);
+  const at::Tensor normed = rms_norm(x, block[Norm::kAttention], student.config().norm_eps);
   const Projections& wanted = teacher.projections(teacher_block_);
   const at::Tensor* targets[] = {&wanted.query, &wanted.key, &wanted.value};
-  const Role roles[] = {Role::kQuery, Role::kKey, Role::kValue};
-  std::vector<at::Tensor> outputs, gradients;
+  const double eps = student.config().norm_eps;
+  std::vector<at::Tensor> outputs = {
+      norm_heads(block[Role::kQuery].forward(normed), block[Norm::kQuery], eps),
+      norm_heads(block[Role::kKey].forward(normed), block[Norm::kKey], eps),
+      block[Role::kValue].forward(normed)};
+  std::vector<at::Tensor> gradients;
   double loss = 0;
   for (int i = 0; i < 3; ++i) {
-    outputs.push_back(block[roles[i]].forward(normed));
     const RelationGradient found =
-        relation_gradient(outputs.back().detach(), targets[i]->narrow(0, first, input.size(0)),
+        relation_gradient(outputs[i].detach(), targets[i]->narrow(0, first, input.size(0)),
                           heads_[i], weight * scale);
     gradients.push_back(found.student);
     loss += found.loss;

@@ -28,10 +28,10 @@ void walk_norms(const Model& model, const at::Tensor& ids, const RunContext& con
     for (std::int64_t sequence = 0; sequence < hidden.size(0); ++sequence) {
       context.check_stop();
       at::Tensor rows = hidden.narrow(0, sequence, 1);
-      see(norm, rows, block.attention_norm);
+      see(norm, rows, block[Norm::kAttention]);
       const at::Tensor mixed = runner.attention(runner.attention_input(rows), nullptr);
       const at::Tensor between = runner.add_attention(rows, mixed);
-      see(norm + 1, between, block.mlp_norm);
+      see(norm + 1, between, block[Norm::kMlp]);
       rows.copy_(runner.add_mlp(between, runner.gated(runner.mlp_input(between))));
     }
     model.done_with_block(index);

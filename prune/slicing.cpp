@@ -51,8 +51,8 @@ void slice_kv_groups(Block& block, const ModelConfig& config,
 }
 
 void slice_channels(Block& block, const at::Tensor& kept) {
-  block.attention_norm = at::index_select(block.attention_norm, 0, kept);
-  block.mlp_norm = at::index_select(block.mlp_norm, 0, kept);
+  block[Norm::kAttention] = at::index_select(block[Norm::kAttention], 0, kept);
+  block[Norm::kMlp] = at::index_select(block[Norm::kMlp], 0, kept);
   for (const Role role : {Role::kQuery, Role::kKey, Role::kValue, Role::kGate, Role::kUp}) {
     keep_inputs(block[role], kept);
   }

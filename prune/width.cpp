@@ -96,8 +96,8 @@ struct Surgery {
 Block with_channels(Block block, const at::Tensor& channels, double attention_ratio,
                     double mlp_ratio) {
   slice_channels(block, channels);
-  block.attention_norm = block.attention_norm * attention_ratio;
-  block.mlp_norm = block.mlp_norm * mlp_ratio;
+  block[Norm::kAttention] = block[Norm::kAttention] * attention_ratio;
+  block[Norm::kMlp] = block[Norm::kMlp] * mlp_ratio;
   return block;
 }
 

@@ -38,12 +38,16 @@ void AwqPass::see_later(std::span<const PassPlan> plans) {
 }
 
 std::vector<PlannedLayer> AwqPass::plan(const ModelConfig& config) const {
-  std::vector<PlannedLayer> planned = rules_.plan(config, "awq");
+  std::vector<PlannedLayer> planned =
+      rules_.plan(config, "awq", [&](std::int64_t block, Role role) {
+        return !later_.contains({block, role});
+      });
   for (PlannedLayer& layer : planned) {
     const std::optional<Target> goal = target(layer.block, layer.role);
     if (!goal || !goal->later) continue;
     layer.action = "awq scales for " + describe(goal->scheme) + ", rounded by a later pass";
     layer.scheme.reset();
+    layer.keeps_zeros = true;
   }
   return planned;
 }

@@ -25,13 +25,13 @@ void undo_in_producer(Block& block, Site site, const at::Tensor& scale, const Mo
   const at::Tensor inverse = scale.reciprocal();
   switch (site) {
     case Site::kAttentionInput:
-      block.attention_norm = block.attention_norm * inverse;
+      block[Norm::kAttention] = block[Norm::kAttention] * inverse;
       return;
     case Site::kOutputInput:
       scale_rows(block[Role::kValue], per_kv_channel(inverse, config));
       return;
     case Site::kMlpInput:
-      block.mlp_norm = block.mlp_norm * inverse;
+      block[Norm::kMlp] = block[Norm::kMlp] * inverse;
       return;
     case Site::kDownInput:
       scale_rows(block[Role::kUp], inverse);

@@ -77,7 +77,7 @@ std::int64_t other_bytes(const Model& model, std::span<const FitItem> items) {
   if (!model.config().tied_head) add("lm_head", model.head());
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     const Block block = model.block(i);
-    bytes += 4 * (block.attention_norm.numel() + block.mlp_norm.numel());
+    for (const at::Tensor& norm : block.norms) bytes += norm.defined() ? 4 * norm.numel() : 0;
     for (const Role role : kRoles) {
       if (block[role].bias.defined()) bytes += 4 * block[role].bias.numel();
       add(layer_name(i, role), block[role].weight);

@@ -48,12 +48,12 @@ Block rotated(Block block, const ModelRotation& rotation) {
       } else {
         block[role].weight =
             read_turned(block[role].weight,
-                        site == Site::kAttentionInput ? block.attention_norm : block.mlp_norm,
+                        site == Site::kAttentionInput ? block[Norm::kAttention] : block[Norm::kMlp],
                         *rotation.stream);
       }
     }
-    block.attention_norm = at::ones_like(block.attention_norm);
-    block.mlp_norm = at::ones_like(block.mlp_norm);
+    block[Norm::kAttention] = at::ones_like(block[Norm::kAttention]);
+    block[Norm::kMlp] = at::ones_like(block[Norm::kMlp]);
   }
   return block;
 }

@@ -144,8 +144,9 @@ void SchemeRules::check_inputs(std::span<const PlannedLayer> block) const {
   }
 }
 
-std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
-                                            std::string_view method) const {
+std::vector<PlannedLayer> SchemeRules::plan(
+    const ModelConfig& config, std::string_view method,
+    const std::function<bool(std::int64_t, Role)>& rounds) const {
   require_matches(base_.layers, config, where_ + ".layers");
   require_matches(base_.skip, config, where_ + ".skip");
   for (std::size_t i = 0; i < exceptions_.size(); ++i) {
@@ -157,7 +158,7 @@ std::vector<PlannedLayer> SchemeRules::plan(const ModelConfig& config,
       const SchemeDecision decision = decide(block, role, &config);
       PlannedLayer layer{block,         role,        decision.scheme.has_value(),
                          decision.rule, "unchanged", decision.scheme};
-      if (decision.scheme) {
+      if (decision.scheme && (!rounds || rounds(block, role))) {
         const std::int64_t group = decision.scheme->group_size, in = shape_of(config, role).in;
         require<DoesNotFit>(!decision.scheme->floating() || group == 0 || in % group == 0, where_,
                             describe(*decision.scheme), " needs input features in multiples of ",

@@ -1,6 +1,7 @@
 // Which layers a quantizing pass touches and on which grid: the options that all of them share.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -85,8 +86,11 @@ class SchemeRules {
   SchemeDecision decide(std::int64_t block, Role role, const ModelConfig* config = nullptr) const;
 
   // One entry a linear layer. Throws UsageError for a pattern that matches nothing, DoesNotFit for
-  // a group that does not divide the columns of its layer.
-  std::vector<PlannedLayer> plan(const ModelConfig& config, std::string_view method) const;
+  // a group that does not divide the columns of its layer. Where `rounds` says that
+  // another pass will round a layer (false), it is not held to the grid that stands here.
+  std::vector<PlannedLayer> plan(
+      const ModelConfig& config, std::string_view method,
+      const std::function<bool(std::int64_t block, Role role)>& rounds = {}) const;
 
  private:
   struct Exception {

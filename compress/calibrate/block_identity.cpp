@@ -86,7 +86,8 @@ bool same_tensors(const Linear& a, const Linear& b) {
 }
 
 bool same_mixing(const Block& a, const Block& b) {
-  return a.attention_norm.is_same(b.attention_norm) &&
+  return a[Norm::kAttention].is_same(b[Norm::kAttention]) &&
+         a[Norm::kQuery].is_same(b[Norm::kQuery]) && a[Norm::kKey].is_same(b[Norm::kKey]) &&
          same_tensors(a[Role::kQuery], b[Role::kQuery]) &&
          same_tensors(a[Role::kKey], b[Role::kKey]) &&
          same_tensors(a[Role::kValue], b[Role::kValue]);
@@ -106,12 +107,13 @@ std::string hash_before(Site site, const std::string& context, const Block& bloc
   io::Sha256 hash;
   hash.update(context);
   hash.update(to_string(site));
-  hash_tensor(hash, block.attention_norm);
+  hash_tensor(hash, block[Norm::kAttention]);
   if (site == Site::kAttentionInput) return hash.hex();
   for (const Role role : {Role::kQuery, Role::kKey, Role::kValue}) hash_linear(hash, block[role]);
+  for (const Norm norm : {Norm::kQuery, Norm::kKey}) hash_tensor(hash, block[norm]);
   if (site == Site::kOutputInput) return hash.hex();
   hash_linear(hash, block[Role::kOutput]);
-  hash_tensor(hash, block.mlp_norm);
+  hash_tensor(hash, block[Norm::kMlp]);
   if (site == Site::kMlpInput) return hash.hex();
   for (const Role role : {Role::kGate, Role::kUp}) hash_linear(hash, block[role]);
   return hash.hex();

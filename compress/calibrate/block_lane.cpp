@@ -17,7 +17,8 @@ bool same_widths(const Block& a, const Block& b) {
 }
 
 bool same_norms(const Block& a, const Block& b) {
-  return a.attention_norm.is_same(b.attention_norm) && a.mlp_norm.is_same(b.mlp_norm);
+  return std::all_of(kNorms.begin(), kNorms.end(),
+                     [&](Norm norm) { return a[norm].is_same(b[norm]); });
 }
 
 }  // namespace

@@ -63,9 +63,11 @@ BlockWidths widths_of(const Block& block, std::int64_t head_dim) {
 
 void check(const Block& block, const ModelConfig& model, std::string_view where) {
   const ModelConfig config = model.with(widths_of(block, model.head_dim));
-  for (const at::Tensor* norm : {&block.attention_norm, &block.mlp_norm}) {
-    require(norm->defined() && norm->dim() == 1 && norm->size(0) == config.hidden, where,
-            "a norm must hold ", config.hidden, " values");
+  for (const Norm norm : kNorms) {
+    const std::int64_t width = width_of(config, norm);
+    require(
+        block[norm].defined() ? block[norm].dim() == 1 && block[norm].size(0) == width : width == 0,
+        where, short_name(norm), " must hold ", width, " values");
   }
   require(config.ffn > 0 && config.kv_heads > 0 && config.heads % config.kv_heads == 0, where,
           "has ", config.heads, " attention heads for ", config.kv_heads, " key-value heads and ",
@@ -90,8 +92,9 @@ void check_finite(const Block& block, std::int64_t index) {
                             "holds a NaN or an infinity; the file is damaged or was saved from a "
                             "diverged run");
   };
-  refuse(finite(block.attention_norm), "input_layernorm.weight");
-  refuse(finite(block.mlp_norm), "post_attention_layernorm.weight");
+  for (const Norm norm : kNorms) {
+    refuse(finite(block[norm]), std::string(short_name(norm)) + ".weight");
+  }
   for (const Role role : kRoles) {
     refuse(finite(block[role].weight), std::string(short_name(role)) + ".weight");
     refuse(finite(block[role].bias), std::string(short_name(role)) + ".bias");

@@ -1,4 +1,4 @@
-// One transformer block: two norms and seven linear layers, each in whatever state passes left it.
+// One transformer block: its norms and seven linear layers, each in whatever state passes left it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,12 +20,13 @@ struct Linear {
 };
 
 struct Block {
-  at::Tensor attention_norm;  // [hidden] float32
-  at::Tensor mlp_norm;        // [hidden] float32
+  std::array<at::Tensor, kNorms.size()> norms;  // [width_of] float32; undefined: has none
   std::array<Linear, kRoles.size()> linears;
 
   Linear& operator[](Role role) { return linears[index_of(role)]; }
   const Linear& operator[](Role role) const { return linears[index_of(role)]; }
+  at::Tensor& operator[](Norm norm) { return norms[index_of(norm)]; }
+  const at::Tensor& operator[](Norm norm) const { return norms[index_of(norm)]; }
 };
 
 // The widths that the block's own weights have.

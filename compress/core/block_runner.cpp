@@ -42,12 +42,20 @@ BlockRunner::BlockRunner(const ModelConfig& config, const Block& block, const Ro
 
 void BlockRunner::take(const Block& block) {
   config_ = config_.with(widths_of(block, config_.head_dim));
-  attention_norm_ = block.attention_norm.to(at::kFloat).contiguous();
-  mlp_norm_ = block.mlp_norm.to(at::kFloat).contiguous();
+  for (const Norm norm : kNorms) {
+    const at::Tensor& values = block[norm];
+    norms_[index_of(norm)] = values.defined() ? values.to(at::kFloat).contiguous() : values;
+  }
   for (const Site site : kSites) prepare(block, site);
   const at::Tensor& bias = block[Role::kKey].bias;
-  const bool aside = cache_type_ != CacheType::kFloat32 && bias.defined();
+  const bool aside =
+      cache_type_ != CacheType::kFloat32 && bias.defined() && norm(Norm::kKey) == nullptr;
   key_bias_ = aside ? bias.to(at::kFloat).contiguous() : at::Tensor();
+}
+
+const float* BlockRunner::norm(Norm norm) const {
+  const at::Tensor& values = norms_[index_of(norm)];
+  return values.defined() ? values.const_data_ptr<float>() : nullptr;
 }
 
 void BlockRunner::prepare(const Block& block, Site site) {
@@ -71,8 +79,8 @@ std::int64_t BlockRunner::prepared_bytes() const {
 }
 
 at::Tensor BlockRunner::attention_input(const at::Tensor& x) const {
-  return rms_norm_into(memory_->take(ForwardMemory::kNormed, x.sizes()), x, attention_norm_,
-                       config_.norm_eps);
+  return rms_norm_into(memory_->take(ForwardMemory::kNormed, x.sizes()), x,
+                       norms_[index_of(Norm::kAttention)], config_.norm_eps);
 }
 
 at::Tensor BlockRunner::project(const at::Tensor& normed) const {
@@ -88,24 +96,35 @@ at::Tensor BlockRunner::norm_and_project(const at::Tensor& x) const {
   at::Tensor out = memory_->take(ForwardMemory::kProjected, {x.size(0), x.size(1), qkv_.outputs()});
   kernels::packed_product({x.const_data_ptr<float>(), config_.hidden, x.size(0) * x.size(1),
                            qkv_.layer(), nullptr, out.mutable_data_ptr<float>(), qkv_.outputs(),
-                           attention_norm_.const_data_ptr<float>(),
-                           static_cast<float>(config_.norm_eps)});
+                           norm(Norm::kAttention), static_cast<float>(config_.norm_eps)});
   return out;
 }
 
-// Rotates q and k of `length` rows of q | k | v in place.
+// Norms the heads of q and k of `length` rows of q | k | v, where they have norms, and rotates
+// them.
 void BlockRunner::turn(float* rows, std::int64_t length, std::int64_t first_position) const {
   const std::int64_t width = config_.q_width() + 2 * config_.kv_width();
   require(first_position + length <= rope_.cos.size(0), "attention", "a sequence of ",
           first_position + length, " tokens exceeds the ", rope_.cos.size(0),
           " positions prepared");
-  const auto turn_heads = [&](float* states, std::int64_t heads) {
-    kernels::rotate({states, width, length, heads, config_.head_dim, config_.head_dim,
-                     rope_.cos.const_data_ptr<float>(), rope_.sin.const_data_ptr<float>(),
-                     rope_.cos.size(0), first_position});
-  };
-  turn_heads(rows, config_.heads);
-  turn_heads(rows + config_.q_width(), config_.kv_heads);
+  turn_heads(Norm::kQuery, rows, width, length, config_.heads, first_position);
+  turn_heads(Norm::kKey, rows + config_.q_width(), width, length, config_.kv_heads, first_position);
+}
+
+void BlockRunner::turn_heads(Norm norm, float* states, std::int64_t stride, std::int64_t length,
+                             std::int64_t heads, std::int64_t first_position) const {
+  kernels::rotate({.states = states,
+                   .token_stride = stride,
+                   .tokens = length,
+                   .heads = heads,
+                   .head_dim = config_.head_dim,
+                   .rotary_dim = config_.head_dim,
+                   .cosines = rope_.cos.const_data_ptr<float>(),
+                   .sines = rope_.sin.const_data_ptr<float>(),
+                   .table_positions = rope_.cos.size(0),
+                   .first_position = first_position,
+                   .norm = this->norm(norm),
+                   .norm_eps = static_cast<float>(config_.norm_eps)});
 }
 
 void BlockRunner::mix(std::span<const kernels::AttentionSequence> sequences, std::int64_t kv_stride,
@@ -230,8 +249,8 @@ at::Tensor BlockRunner::add_attention(const at::Tensor& x, const at::Tensor& mix
 }
 
 at::Tensor BlockRunner::mlp_input(const at::Tensor& h) const {
-  return rms_norm_into(memory_->take(ForwardMemory::kMlpNormed, h.sizes()), h, mlp_norm_,
-                       config_.norm_eps);
+  return rms_norm_into(memory_->take(ForwardMemory::kMlpNormed, h.sizes()), h,
+                       norms_[index_of(Norm::kMlp)], config_.norm_eps);
 }
 
 at::Tensor BlockRunner::gated(const at::Tensor& normed) const {
@@ -262,11 +281,10 @@ void BlockRunner::finish_into(at::Tensor out, const at::Tensor& x, const at::Ten
     down_.multiply_into(out, gated(mlp_input(h)), h);
     return;
   }
-  kernels::packed_finish({x.const_data_ptr<float>(), mixed.const_data_ptr<float>(),
-                          x.size(0) * x.size(1), output_.layer(), mlp_norm_.const_data_ptr<float>(),
-                          static_cast<float>(config_.norm_eps), gate_up_.layer(),
-                          kernel_activation(config_.activation), down_.layer(),
-                          out.mutable_data_ptr<float>()});
+  kernels::packed_finish(
+      {x.const_data_ptr<float>(), mixed.const_data_ptr<float>(), x.size(0) * x.size(1),
+       output_.layer(), norm(Norm::kMlp), static_cast<float>(config_.norm_eps), gate_up_.layer(),
+       kernel_activation(config_.activation), down_.layer(), out.mutable_data_ptr<float>()});
 }
 
 at::Tensor BlockRunner::forward(const at::Tensor& x, KeyValues* cache) const {

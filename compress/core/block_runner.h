@@ -96,6 +96,10 @@ class BlockRunner {
  private:
   at::Tensor project(const at::Tensor& normed) const;  // q | k | v, not rotated
   void turn(float* rows, std::int64_t length, std::int64_t first_position) const;
+  // The same of `heads` heads of q or of k in rows of `stride` floats.
+  void turn_heads(Norm norm, float* states, std::int64_t stride, std::int64_t length,
+                  std::int64_t heads, std::int64_t first_position) const;
+  const float* norm(Norm norm) const;  // null: there is none
   // `forward` of one token with a cache where threads can share each weight's outputs: one team of
   // threads for all of the steps. The same bits as step by step.
   bool steps_alone(const at::Tensor& x, const KeyValues* cache) const;
@@ -127,7 +131,7 @@ class BlockRunner {
   CacheType cache_type_;
   RopeTable rope_;
   std::shared_ptr<ForwardMemory> memory_;
-  at::Tensor attention_norm_, mlp_norm_;
+  std::array<at::Tensor, kNorms.size()> norms_;
   at::Tensor key_bias_;  // [kv_width] float32; undefined: none, or keys are not coded
   PreparedWeight qkv_, output_, gate_up_, down_;  // q|k|v and gate|up joined
 };

@@ -15,7 +15,6 @@
 #include "compress/kernels/coded_heads/coded_heads.h"
 #include "compress/kernels/gated_activation/gated_activation.h"
 #include "compress/kernels/rms_norm/rms_norm.h"
-#include "compress/kernels/rotate/rotate.h"
 #include "compress/kernels/threads.h"
 
 namespace attar {
@@ -75,7 +74,7 @@ namespace {
 // What a thread of the team multiplies: a row, or its norm.
 struct RowInput {
   const float* x;
-  const at::Tensor* norm = nullptr;
+  const float* norm = nullptr;
   double eps = 0;
 };
 
@@ -86,8 +85,8 @@ kernels::RoundedRows rounded(const RowInput& input, const QuantizedCodes& codes)
   const std::int64_t columns = codes.inputs();
   if (!input.norm) return memory.round(codes, input.x, columns, 1);
   normed.resize(static_cast<std::size_t>(columns));
-  kernels::rms_norm({input.x, input.norm->const_data_ptr<float>(), normed.data(), 1, columns,
-                     static_cast<float>(input.eps)});
+  kernels::rms_norm(
+      {input.x, input.norm, normed.data(), 1, columns, static_cast<float>(input.eps)});
   return memory.round(codes, normed.data(), columns, 1);
 }
 
@@ -110,15 +109,10 @@ void multiply_share(const PreparedWeight& weight, int layers, const RowInput& in
                                  {out, weight.outputs(), weight.bias(), added}, share.thread,
                                  share.threads);
   }
-  const kernels::PackedProduct call{input.x,
-                                    weight.inputs(),
-                                    1,
-                                    weight.layer(),
-                                    added,
-                                    out,
-                                    weight.outputs(),
-                                    input.norm ? input.norm->const_data_ptr<float>() : nullptr,
-                                    static_cast<float>(input.eps)};
+  const kernels::PackedProduct call{
+      input.x,          weight.inputs(), 1,
+      weight.layer(),   added,           out,
+      weight.outputs(), input.norm,      static_cast<float>(input.eps)};
   const std::int64_t height = weight.outputs() / layers;
   const auto [begin, end] = share.outputs(weight, height);
   for (std::int64_t first = 0; first < weight.outputs(); first += height) {
@@ -138,12 +132,8 @@ void BlockRunner::step_attention(const StepRows& rows, std::int64_t first,
   float* k = rows.qkv + q_width + first * dim;
   float* v = k + kv_width;
   float* mixed = rows.mixed + first * group * dim;
-  const auto turn = [&](float* states, std::int64_t count) {
-    kernels::rotate({states, qkv_.outputs(), 1, count, dim, dim, rope_.cos.const_data_ptr<float>(),
-                     rope_.sin.const_data_ptr<float>(), rope_.cos.size(0), position});
-  };
-  turn(q, heads * group);
-  turn(k, heads);
+  turn_heads(Norm::kQuery, q, qkv_.outputs(), 1, heads * group, position);
+  turn_heads(Norm::kKey, k, qkv_.outputs(), 1, heads, position);
   kernels::AttentionSequence sequence{q, nullptr, nullptr, mixed, 1, position + 1};
   kernels::CodedAttention coded = coded_attention();
   if (coded.bits != 0) {
@@ -182,7 +172,8 @@ void BlockRunner::step_attention(const StepRows& rows, std::int64_t first,
 
 void BlockRunner::step_share(const StepRows& rows, int thread, int threads) const {
   const Share share{thread, threads};
-  multiply_share(qkv_, 1, {rows.x, &attention_norm_, config_.norm_eps}, nullptr, rows.qkv, share);
+  multiply_share(qkv_, 1, {rows.x, norm(Norm::kAttention), config_.norm_eps}, nullptr, rows.qkv,
+                 share);
 #pragma omp barrier
   const std::int64_t first = thread * config_.kv_heads / threads;
   const std::int64_t heads = (thread + 1) * config_.kv_heads / threads - first;
@@ -190,8 +181,8 @@ void BlockRunner::step_share(const StepRows& rows, int thread, int threads) cons
 #pragma omp barrier
   multiply_share(output_, 1, {rows.mixed}, rows.x, rows.hidden, share);
 #pragma omp barrier
-  multiply_share(gate_up_, 2, {rows.hidden, &mlp_norm_, config_.norm_eps}, nullptr, rows.gate_up,
-                 share);
+  multiply_share(gate_up_, 2, {rows.hidden, norm(Norm::kMlp), config_.norm_eps}, nullptr,
+                 rows.gate_up, share);
   const std::int64_t ffn = config_.ffn;
   const auto [begin, end] = share.outputs(gate_up_, ffn);
   if (begin < end) {

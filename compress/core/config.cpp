@@ -101,6 +101,17 @@ std::string_view short_name(Role role) {
   return kNames[index_of(role)];
 }
 
+std::string_view short_name(Norm norm) {
+  constexpr std::array<std::string_view, 4> kNames = {"input_layernorm", "post_attention_layernorm",
+                                                      "self_attn.q_norm", "self_attn.k_norm"};
+  return kNames[index_of(norm)];
+}
+
+std::int64_t width_of(const ModelConfig& config, Norm norm) {
+  if (norm == Norm::kAttention || norm == Norm::kMlp) return config.hidden;
+  return config.head_norms ? config.head_dim : 0;
+}
+
 std::string layer_name(std::int64_t block, Role role) {
   return "model.layers." + std::to_string(block) + "." + std::string(short_name(role));
 }

@@ -50,6 +50,7 @@ struct ModelConfig {
   double norm_eps = 1e-5;
   Activation activation = Activation::kSilu;
   Rope rope;
+  bool head_norms = false;  // queries and keys are normed, head by head, before they are rotated
   bool tied_head = false;
   std::optional<std::int64_t> bos, eos;
   // One entry a block when blocks differ; then ffn, heads and kv_heads are the largest of them.
@@ -74,6 +75,15 @@ inline constexpr std::array<Role, 7> kRoles = {
 inline constexpr std::size_t index_of(Role role) { return static_cast<std::size_t>(role); }
 std::string_view to_string(Role role);  // "q", "k", "v", "o", "gate", "up", "down"
 
+// The norms of a block: before attention, before the MLP, of queries and of keys (over a head; only
+// in models with head_norms).
+enum class Norm { kAttention, kMlp, kQuery, kKey };
+inline constexpr std::array<Norm, 4> kNorms = {Norm::kAttention, Norm::kMlp, Norm::kQuery,
+                                               Norm::kKey};
+inline constexpr std::size_t index_of(Norm norm) { return static_cast<std::size_t>(norm); }
+// How many values it holds; 0: the model has none.
+std::int64_t width_of(const ModelConfig& config, Norm norm);
+
 // Where activations are seen: the four distinct inputs of a block's linear layers.
 enum class Site { kAttentionInput, kOutputInput, kMlpInput, kDownInput };
 inline constexpr std::array<Site, 4> kSites = {Site::kAttentionInput, Site::kOutputInput,
@@ -94,6 +104,7 @@ LinearShape shape_of(const ModelConfig& config, std::int64_t block, Role role);
 // "model.layers.3.mlp.down_proj". `short_name` is its tail inside the block, "mlp.down_proj".
 std::string layer_name(std::int64_t block, Role role);
 std::string_view short_name(Role role);
+std::string_view short_name(Norm norm);  // "input_layernorm", ..., "self_attn.k_norm"
 
 // Throws BadInput unless every number is positive, heads divide, and sizes cannot overflow.
 void check(const ModelConfig& config, std::string_view where);

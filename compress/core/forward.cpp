@@ -97,6 +97,11 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return rms_norm_into(at::empty(x.sizes(), x.options()), x, weight, eps);
 }
 
+at::Tensor norm_heads(const at::Tensor& states, const at::Tensor& norm, double eps) {
+  if (!norm.defined()) return states;
+  return rms_norm(states.unflatten(-1, {-1, norm.size(0)}), norm, eps).flatten(-2);
+}
+
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activation activation) {
   if (gate.requires_grad() || up.requires_grad()) {
     return gated_activation_with_gradient(gate, up, activation);
@@ -117,15 +122,17 @@ at::Tensor round_tokens(const at::Tensor& x, kernels::TokenGrid grid) {
 at::Tensor block_forward(const ModelConfig& model, const Block& block, const RopeTable& rope,
                          const at::Tensor& x, BlockOutputs* outputs) {
   const ModelConfig config = model.with(widths_of(block, model.head_dim));
-  const at::Tensor normed = rms_norm(x, block.attention_norm, config.norm_eps);
+  const at::Tensor normed = rms_norm(x, block[Norm::kAttention], config.norm_eps);
   // Gradients of `normed` are added up against the order of these lines.
   const at::Tensor value = block[Role::kValue].forward(normed);
   const at::Tensor key = block[Role::kKey].forward(normed);
   const at::Tensor query = block[Role::kQuery].forward(normed);
-  const at::Tensor mixed = attention_with_gradient(
-      query, key, value, rope, {config.heads, config.kv_heads, config.head_dim});
+  const at::Tensor mixed =
+      attention_with_gradient(norm_heads(query, block[Norm::kQuery], config.norm_eps),
+                              norm_heads(key, block[Norm::kKey], config.norm_eps), value, rope,
+                              {config.heads, config.kv_heads, config.head_dim});
   const at::Tensor h = x + block[Role::kOutput].forward(mixed);
-  const at::Tensor mlp = rms_norm(h, block.mlp_norm, config.norm_eps);
+  const at::Tensor mlp = rms_norm(h, block[Norm::kMlp], config.norm_eps);
   const at::Tensor gate = block[Role::kGate].forward(mlp);
   const at::Tensor up = block[Role::kUp].forward(mlp);
   if (outputs != nullptr) *outputs = {query, key, value, h, gate, up};

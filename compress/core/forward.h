@@ -27,6 +27,10 @@ RopeTable rope_table(const ModelConfig& config, std::int64_t positions);
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 at::Tensor gated_activation(const at::Tensor& gate, const at::Tensor& up, Activation activation);
 
+// Queries or keys [..., heads * head_dim] as attention rotates them: each head normed, or, where
+// `norm` [head_dim] is undefined, as they are.
+at::Tensor norm_heads(const at::Tensor& states, const at::Tensor& norm, double eps);
+
 // The same without gradients, into float32 rows that are there already; the result is `out`. `gate`
 // and `up` may be halves of wider rows.
 at::Tensor rms_norm_into(at::Tensor out, const at::Tensor& x, const at::Tensor& weight, double eps);
@@ -41,7 +45,7 @@ kernels::Activation kernel_activation(Activation activation);
 
 // What the linear layers of a block give on the way, [B, T, width], with their graphs.
 struct BlockOutputs {
-  at::Tensor query, key, value;  // not rotated
+  at::Tensor query, key, value;  // not rotated, heads not normed
   at::Tensor between;            // [B, T, hidden]: x + o(attention)
   at::Tensor gate, up;
 };

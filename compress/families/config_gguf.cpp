@@ -143,6 +143,7 @@ ModelConfig config_from_gguf(const io::GgufFile& file) {
   config.max_positions = meta.integer("context_length");
   config.norm_eps = meta.number("attention.layer_norm_rms_epsilon");
   config.rope = rope_from(file, meta, config.head_dim);
+  config.head_norms = family.head_norms;
   config.tied_head = file.find_tensor(std::string(family.gguf.head) + ".weight") == nullptr;
   config.bos = token_id(file, "tokenizer.ggml.bos_token_id");
   config.eos = token_id(file, "tokenizer.ggml.eos_token_id");

@@ -101,8 +101,9 @@ std::optional<std::int64_t> token_id(const JsonKeys& keys, std::string_view key)
   return id.get<std::int64_t>();
 }
 
-std::int64_t head_dim_from(const JsonKeys& keys, const ModelConfig& config) {
+std::int64_t head_dim_from(const JsonKeys& keys, const Family& family, const ModelConfig& config) {
   if (keys.has("head_dim")) return keys.integer("head_dim");
+  if (family.default_head_dim > 0) return family.default_head_dim;
   require(config.heads > 0 && config.hidden % config.heads == 0, keys.where(),
           "num_attention_heads must divide hidden_size where there is no head_dim, got ",
           config.heads, " and ", config.hidden);
@@ -124,12 +125,13 @@ ModelConfig config_from_json(const nlohmann::json& json, std::string_view where)
   const std::int64_t kv_heads =
       family.default_kv_heads == 0 || null_kv_heads ? config.heads : family.default_kv_heads;
   config.kv_heads = keys.integer_or("num_key_value_heads", kv_heads);
-  config.head_dim = head_dim_from(keys, config);
+  config.head_dim = head_dim_from(keys, family, config);
   config.vocabulary = keys.integer("vocab_size");
   config.max_positions = keys.integer_or("max_position_embeddings", family.default_max_positions);
   config.norm_eps = keys.number_or("rms_norm_eps", family.default_norm_eps);
   config.activation = activation_from(keys);
   config.rope = rope_from(keys);
+  config.head_norms = family.head_norms;
   config.tied_head = keys.boolean_or("tie_word_embeddings", false);
   config.bos = token_id(keys, "bos_token_id");
   config.eos = token_id(keys, "eos_token_id");

@@ -11,8 +11,8 @@ constexpr TensorNames kLlamaNames = {
     .embedding = "model.embed_tokens",
     .final_norm = "model.norm",
     .head = "lm_head",
-    .attention_norm = "model.layers.{}.input_layernorm",
-    .mlp_norm = "model.layers.{}.post_attention_layernorm",
+    .norms = {"model.layers.{}.input_layernorm", "model.layers.{}.post_attention_layernorm",
+              "model.layers.{}.self_attn.q_norm", "model.layers.{}.self_attn.k_norm"},
     .linears = {"model.layers.{}.self_attn.q_proj", "model.layers.{}.self_attn.k_proj",
                 "model.layers.{}.self_attn.v_proj", "model.layers.{}.self_attn.o_proj",
                 "model.layers.{}.mlp.gate_proj", "model.layers.{}.mlp.up_proj",
@@ -23,8 +23,7 @@ constexpr TensorNames kGgufNames = {
     .embedding = "token_embd",
     .final_norm = "output_norm",
     .head = "output",
-    .attention_norm = "blk.{}.attn_norm",
-    .mlp_norm = "blk.{}.ffn_norm",
+    .norms = {"blk.{}.attn_norm", "blk.{}.ffn_norm", "blk.{}.attn_q_norm", "blk.{}.attn_k_norm"},
     .linears = {"blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v", "blk.{}.attn_output",
                 "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down"},
 };
@@ -35,7 +34,7 @@ constexpr GgufArchitecture kUnevenGguf = {
     .name = "deci", .interleaves_query_and_key = true, .holds_rope_factors = true, .uneven = true};
 
 // Of families that share a GGUF architecture the first is the one that such a file is read as.
-constexpr std::array<Family, 3> kFamilies = {{
+constexpr std::array<Family, 4> kFamilies = {{
     {
         .name = "llama",
         .architecture = "LlamaForCausalLM",
@@ -69,6 +68,22 @@ constexpr std::array<Family, 3> kFamilies = {{
         .default_window = 4096,
         .default_max_positions = 32768,
         .default_kv_heads = 32,
+    },
+    {
+        .name = "qwen3",
+        .architecture = "Qwen3ForCausalLM",
+        .gguf_architecture = {.name = "qwen3", .holds_head_norms = true},
+        .huggingface = kLlamaNames,
+        .gguf = kGgufNames,
+        .head_norms = true,
+        .query_key_value_bias = {.key = "attention_bias"},
+        .output_bias = {.key = "attention_bias"},
+        .window_key = "sliding_window",
+        .window_switch = "use_sliding_window",
+        .default_window = 4096,
+        .default_max_positions = 32768,
+        .default_kv_heads = 32,
+        .default_head_dim = 128,
     },
 }};
 

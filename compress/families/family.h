@@ -18,10 +18,10 @@ struct TensorNames {
   std::string_view embedding;
   std::string_view final_norm;
   std::string_view head;  // absent from the file when the head is tied to the embedding
-  std::string_view attention_norm;
-  std::string_view mlp_norm;
+  std::array<std::string_view, kNorms.size()> norms;    // by index_of(Norm)
   std::array<std::string_view, kRoles.size()> linears;  // by index_of(Role)
 
+  std::string_view of(Norm norm) const { return norms[index_of(norm)]; }
   std::string_view of(Role role) const { return linears[index_of(role)]; }
 };
 
@@ -38,7 +38,8 @@ struct GgufArchitecture {
   // of the Hugging Face form, row 2r + 1 is row r + head_dim / 2.
   bool interleaves_query_and_key = false;
   bool holds_rope_factors = false;  // llama.cpp reads rope_freqs.weight for it
-  bool uneven = false;              // heads and neurons are stated block by block
+  bool holds_head_norms = false;
+  bool uneven = false;  // heads and neurons are stated block by block
 };
 
 struct Family {
@@ -47,6 +48,7 @@ struct Family {
   GgufArchitecture gguf_architecture;
   TensorNames huggingface;
   TensorNames gguf;
+  bool head_norms = false;  // ModelConfig::head_norms
   BiasRule query_key_value_bias = {};
   BiasRule output_bias = {};
   BiasRule mlp_bias = {};
@@ -58,6 +60,7 @@ struct Family {
   std::int64_t default_window = 0;
   std::int64_t default_max_positions = 2048;
   std::int64_t default_kv_heads = 0;  // 0: as many as attention heads
+  std::int64_t default_head_dim = 0;  // 0: the hidden size over the heads
   double default_norm_eps = 1e-6;
 
   const BiasRule& bias_rule(Role role) const;

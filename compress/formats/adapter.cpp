@@ -212,8 +212,9 @@ std::vector<Term> terms_of(const Model& model) {
     if (!model.changed(i)) continue;
     const Block now = model.block(i), before = source.read_block(i);
     const std::string name = "block " + std::to_string(i);
-    require_same(same(now.attention_norm, before.attention_norm), name + "'s attention norm");
-    require_same(same(now.mlp_norm, before.mlp_norm), name + "'s MLP norm");
+    for (const Norm norm : kNorms) {
+      require_same(same(now[norm], before[norm]), name + "'s " + std::string(short_name(norm)));
+    }
     for (const Role role : kRoles) {
       const std::string module = layer_name(i, role);
       if (auto term = term_of(now[role], before[role], module)) {

@@ -19,6 +19,12 @@ void put(Tensors& tensors, const std::string& name, const at::Tensor& tensor) {
   if (tensor.defined()) tensors.emplace(name, tensor.contiguous());
 }
 
+std::string name_of(Norm norm) {
+  constexpr std::array<const char*, kNorms.size()> kNames = {"attention_norm", "mlp_norm",
+                                                             "query_norm", "key_norm"};
+  return kNames[index_of(norm)];
+}
+
 nlohmann::json scheme_to_json(const QuantScheme& scheme) {
   nlohmann::json json = {{"bits", scheme.bits},
                          {"group_size", scheme.group_size},
@@ -188,8 +194,7 @@ auto read_file(const std::filesystem::path& path, bool verify, const Body& body)
 
 void write_block_file(const std::filesystem::path& path, const Block& block) {
   Tensors tensors;
-  put(tensors, "attention_norm", block.attention_norm);
-  put(tensors, "mlp_norm", block.mlp_norm);
+  for (const Norm norm : kNorms) put(tensors, name_of(norm), block[norm]);
   nlohmann::json weights;
   for (const Role role : kRoles) {
     const std::string prefix(to_string(role));
@@ -201,7 +206,11 @@ void write_block_file(const std::filesystem::path& path, const Block& block) {
 
 Block read_block_file(const std::filesystem::path& path, bool verify) {
   return read_file(path, verify, [&](const Reader& reader, const nlohmann::json& weights) {
-    Block block{reader.get("attention_norm"), reader.get("mlp_norm"), {}};
+    Block block;
+    for (const Norm norm : kNorms) {
+      const bool always = norm == Norm::kAttention || norm == Norm::kMlp;
+      block[norm] = always ? reader.get(name_of(norm)) : reader.get_if(name_of(norm));
+    }
     for (const Role role : kRoles) {
       const std::string prefix(to_string(role));
       block[role] = {reader.weight(weights.at(prefix), prefix), reader.get_if(prefix + ".bias")};

@@ -3,6 +3,7 @@
 // weight as they are, and their kinds and schemes as JSON under "attar" in __metadata__.
 //
 //   attention_norm, mlp_norm            [hidden] F32
+//   query_norm, key_norm                [head_dim] F32, where there are such
 //   final_norm                          [hidden] F32; weights "embedding" and "head" (not tied)
 //   <role>.bias                         [O] F32, where there is one
 //   <role>.values                       dense [O, I], sparse [nonzeros]

@@ -168,9 +168,10 @@ class TensorWriter {
 
  private:
   void block(const std::vector<GgufPart>& parts, const Block& block) {
-    vector(parts[0], block.attention_norm);
-    vector(parts[1], block.mlp_norm);
-    std::size_t next = 2;
+    std::size_t next = 0;
+    for (const at::Tensor& norm : block.norms) {
+      if (norm.defined()) vector(parts[next++], norm);
+    }
     const BlockWidths widths = widths_of(block, config_.head_dim);
     for (const Role role : kRoles) {
       const Linear& linear = block[role];

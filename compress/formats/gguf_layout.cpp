@@ -66,8 +66,10 @@ class Builder {
     outer(std::string(names.embedding), states.embedding, false);
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       layout_.units.emplace_back();
-      vector(fill(names.attention_norm, i) + ".weight", config_.hidden);
-      vector(fill(names.mlp_norm, i) + ".weight", config_.hidden);
+      for (const Norm norm : kNorms) {
+        const std::int64_t width = width_of(config_, norm);
+        if (width > 0) vector(fill(names.of(norm), i) + ".weight", width);
+      }
       const std::vector<WeightState> roles = states.block(i);
       for (const Role role : kRoles) linear(roles[index_of(role)], i, role);
     }
@@ -86,6 +88,10 @@ class Builder {
     require<DoesNotFit>(config_.activation == Activation::kSilu, "export gguf", "architecture ",
                         layout_.architecture.name, " has silu gates only, the model has ",
                         to_string(config_.activation), "; export as huggingface");
+    require<DoesNotFit>(!config_.head_norms || layout_.architecture.holds_head_norms, "export gguf",
+                        "the blocks differ in width, which llama.cpp reads as ",
+                        layout_.architecture.name,
+                        ", and that has no norms of queries and keys; prune with uniform: true");
   }
 
   void vector(std::string name, std::int64_t width) {

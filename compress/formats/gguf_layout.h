@@ -23,7 +23,7 @@ struct GgufPart {
 
 struct GgufLayout {
   GgufArchitecture architecture;
-  // Embedding; a group of parts a block (two norms, then layers with their biases); final norm and
+  // Embedding; a group of parts a block (norms, then layers with their biases); final norm and
   // head; then rope_freqs.weight, if any, as the last part.
   std::vector<std::vector<GgufPart>> units;
   std::vector<float> rope_factors;

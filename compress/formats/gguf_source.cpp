@@ -44,8 +44,10 @@ class Source final : public GgufSource {
 
   Block read_block(std::int64_t index) const override {
     Block block;
-    block.attention_norm = values(fill(family_.gguf.attention_norm, index) + ".weight");
-    block.mlp_norm = values(fill(family_.gguf.mlp_norm, index) + ".weight");
+    for (const Norm norm : kNorms) {
+      if (width_of(config_, norm) == 0) continue;
+      block[norm] = values(fill(family_.gguf.of(norm), index) + ".weight");
+    }
     for (const Role role : kRoles) {
       const std::string name = fill(family_.gguf.of(role), index);
       Linear& linear = block[role];
@@ -151,8 +153,10 @@ class Source final : public GgufSource {
       check_tensor(std::string(names.head) + ".weight", {config_.hidden, config_.vocabulary});
     }
     for (std::int64_t i = 0; i < config_.layers; ++i) {
-      check_tensor(fill(names.attention_norm, i) + ".weight", {config_.hidden});
-      check_tensor(fill(names.mlp_norm, i) + ".weight", {config_.hidden});
+      for (const Norm norm : kNorms) {
+        const std::int64_t width = width_of(config_, norm);
+        if (width > 0) check_tensor(fill(names.of(norm), i) + ".weight", {width});
+      }
       for (const Role role : kRoles) {
         const std::string name = fill(names.of(role), i);
         const LinearShape shape = shape_of(config_, i, role);

@@ -88,9 +88,10 @@ class WeightWriter {
     }
     const auto index = static_cast<std::int64_t>(u) - 1;
     const Block block = model_.block(index);
-    vector(parts[0], block.attention_norm);
-    vector(parts[1], block.mlp_norm);
-    std::size_t next = 2;
+    std::size_t next = 0;
+    for (const at::Tensor& norm : block.norms) {
+      if (norm.defined()) vector(parts[next++], norm);
+    }
     for (const Role role : kRoles) {
       weight(parts[next++], block[role].weight);
       if (next == parts.size() || !parts[next].tensors.front().name.ends_with(".bias")) continue;

@@ -27,14 +27,15 @@ class Builder {
                         "the blocks differ in width, and transformers expects one width; export "
                         "as gguf, which llama.cpp reads, or prune with uniform: true");
     const TensorNames& names = family_.huggingface;
-    const std::vector<std::int64_t> norm = {config_.hidden};
     layout_.units.emplace_back();
     weight(std::string(names.embedding), states.embedding, false);
     embedding_codes_ = states.embedding.scheme && states.embedding.by_pass;
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       layout_.units.emplace_back();
-      plain(fill(names.attention_norm, i) + ".weight", norm, "");
-      plain(fill(names.mlp_norm, i) + ".weight", norm, "");
+      for (const Norm norm : kNorms) {
+        const std::int64_t width = width_of(config_, norm);
+        if (width > 0) plain(fill(names.of(norm), i) + ".weight", {width}, "");
+      }
       const std::vector<WeightState> roles = states.block(i);
       for (const Role role : kRoles) {
         const WeightState& state = roles[index_of(role)];
@@ -44,7 +45,7 @@ class Builder {
       }
     }
     layout_.units.emplace_back();
-    plain(std::string(names.final_norm) + ".weight", norm, "");
+    plain(std::string(names.final_norm) + ".weight", {config_.hidden}, "");
     if (states.head) {
       weight(std::string(names.head), *states.head, true);
     } else if (compressed()) {

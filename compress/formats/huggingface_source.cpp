@@ -44,8 +44,10 @@ class Source final : public HuggingFaceSource {
 
   Block read_block(std::int64_t index) const override {
     Block block;
-    block.attention_norm = plain(fill(family_.huggingface.attention_norm, index)).to(at::kFloat);
-    block.mlp_norm = plain(fill(family_.huggingface.mlp_norm, index)).to(at::kFloat);
+    for (const Norm norm : kNorms) {
+      if (width_of(config_, norm) == 0) continue;
+      block[norm] = plain(fill(family_.huggingface.of(norm), index)).to(at::kFloat);
+    }
     for (const Role role : kRoles) {
       const std::string module = fill(family_.huggingface.of(role), index);
       block[role].weight = weight(module, shape_of(config_, role));
@@ -201,8 +203,10 @@ class Source final : public HuggingFaceSource {
       expected_.insert(head + ".weight");  // some files hold the tied head as well
     }
     for (std::int64_t i = 0; i < config_.layers; ++i) {
-      check_tensor(fill(names.attention_norm, i) + ".weight", {config_.hidden});
-      check_tensor(fill(names.mlp_norm, i) + ".weight", {config_.hidden});
+      for (const Norm norm : kNorms) {
+        const std::int64_t width = width_of(config_, norm);
+        if (width > 0) check_tensor(fill(names.of(norm), i) + ".weight", {width});
+      }
       for (const Role role : kRoles) {
         const std::string module = fill(names.of(role), i);
         const LinearShape shape = shape_of(config_, role);

@@ -47,8 +47,10 @@ class Source final : public HuggingFaceSource {
 
   Block read_block(std::int64_t index) const override {
     Block block;
-    block.attention_norm = at::ones({config_.hidden}, at::kFloat);
-    block.mlp_norm = at::ones({config_.hidden}, at::kFloat);
+    for (const Norm norm : kNorms) {
+      const std::int64_t width = width_of(config_, norm);
+      if (width > 0) block[norm] = at::ones({width}, at::kFloat);
+    }
     const double residual = 1 / std::sqrt(2.0 * static_cast<double>(config_.layers));
     for (const Role role : kRoles) {
       const LinearShape shape = shape_of(config_, role);

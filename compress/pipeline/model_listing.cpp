@@ -56,7 +56,8 @@ ordered_json tensor_listing(const ModelSource& source) {
 }
 
 std::int64_t parameter_count(const ModelConfig& config) {
-  const std::int64_t norms = (2 * config.layers + 1) * config.hidden;
+  std::int64_t norms = config.hidden;
+  for (const Norm norm : kNorms) norms += config.layers * width_of(config, norm);
   const std::int64_t vocabularies = config.vocabulary * config.hidden * (config.tied_head ? 1 : 2);
   return linear_parameters(config) + norms + vocabularies;
 }

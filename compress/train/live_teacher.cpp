@@ -75,8 +75,10 @@ void LiveTeacher::read(const at::Tensor& ids) {
     if (i == config().layers) break;
     if (holds(blocks_, i)) {
       const Block block = model_.block(i);
-      const at::Tensor normed = rms_norm(x, block.attention_norm, config().norm_eps);
-      projections_[i] = {block[Role::kQuery].forward(normed), block[Role::kKey].forward(normed),
+      const at::Tensor normed = rms_norm(x, block[Norm::kAttention], config().norm_eps);
+      const double eps = config().norm_eps;
+      projections_[i] = {norm_heads(block[Role::kQuery].forward(normed), block[Norm::kQuery], eps),
+                         norm_heads(block[Role::kKey].forward(normed), block[Norm::kKey], eps),
                          block[Role::kValue].forward(normed)};
     }
     const BlockRunner& runner = ready(i);

@@ -98,7 +98,7 @@ Student::Student(const Model& model, const Learning& learning)
       embedding_(model.embedding()),
       head_(model.head()),
       final_norm_(model.final_norm()) {
-  parameters_.reserve(static_cast<std::size_t>(config_.layers) * 24 + 5);
+  parameters_.reserve(static_cast<std::size_t>(config_.layers) * 26 + 5);
   const bool plain = std::holds_alternative<DenseWeight>(embedding_);
   if (learning.embedding && plain) {
     embedding_index_ =
@@ -110,8 +110,11 @@ Student::Student(const Model& model, const Learning& learning)
     Block block = model.block(i);
     std::vector<std::size_t> members;
     if (learning.norms) {
-      members.push_back(learn(name + "input_layernorm.weight", block.attention_norm, false));
-      members.push_back(learn(name + "post_attention_layernorm.weight", block.mlp_norm, false));
+      for (const Norm norm : kNorms) {
+        if (!block[norm].defined()) continue;
+        const std::string tensor = name + std::string(short_name(norm)) + ".weight";
+        members.push_back(learn(tensor, block[norm], false));
+      }
     }
     std::vector<LearntLayer> learnt;
     for (const Role role : kRoles) {
@@ -330,8 +333,7 @@ Weight Student::settled(const Weight& weight, bool averaged) const {
 
 Block Student::block(std::int64_t index, bool averaged) const {
   Block block = blocks_[static_cast<std::size_t>(index)];
-  block.attention_norm = settled(block.attention_norm, averaged);
-  block.mlp_norm = settled(block.mlp_norm, averaged);
+  for (at::Tensor& norm : block.norms) norm = settled(norm, averaged);
   for (const Role role : kRoles) {
     block[role].weight = settled(block[role].weight, averaged);
     block[role].bias = settled(block[role].bias, averaged);

@@ -498,7 +498,7 @@ TEST(RunBlockwise, RefusesANaNBeforeAnyWorkOnIt) {
    public:
     std::optional<Block> read(std::int64_t index) const override {
       Block block = testing::RandomSource().read_block(index);
-      block.mlp_norm[3] = std::numeric_limits<float>::quiet_NaN();
+      block[Norm::kMlp][3] = std::numeric_limits<float>::quiet_NaN();
       return block;
     }
     void write(std::int64_t, const Block&) override {}

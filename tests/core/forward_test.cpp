@@ -24,10 +24,11 @@ namespace {
 using testing::normal;
 using testing::random_model;
 using testing::small_config;
+using testing::Variety;
 
-class BlockForward : public ::testing::TestWithParam<bool> {
+class BlockForward : public ::testing::TestWithParam<Variety> {
  protected:
-  ModelConfig config = small_config();
+  ModelConfig config = small_config(GetParam());
   RopeTable rope = rope_table(config, 64);
   Block block = random_model(GetParam()).block(1);
   at::Tensor x = normal({3, 21, config.hidden}, "x");
@@ -219,9 +220,9 @@ TEST(RoundedActivations, AreTheSameInEveryWayThatABlockRuns) {
   EXPECT_GT((plain - whole).norm().item<double>(), 0);
 }
 
-class CodedCache : public ::testing::TestWithParam<std::tuple<bool, CacheType>> {
+class CodedCache : public ::testing::TestWithParam<std::tuple<Variety, CacheType>> {
  protected:
-  ModelConfig config = small_config();
+  ModelConfig config = small_config(std::get<0>(GetParam()));
   RopeTable rope = rope_table(config, 64);
   Block block = random_model(std::get<0>(GetParam())).block(1);
   at::Tensor x = normal({3, 21, config.hidden}, "x");
@@ -286,7 +287,7 @@ TEST_P(CodedCache, BranchesEqualContinuationsReadAlone) {
 // A bias a hundred times as large as the keys differ by, as Qwen2's models have it: it is no part
 // of the codes, so it costs nothing. (Coded with the rest, 8 bits miss by 0.05, 4 bits by 0.5.)
 TEST_P(CodedCache, IsNearTheFloatsEvenUnderALargeKeyBias) {
-  const bool biased = std::get<0>(GetParam());
+  const bool biased = std::get<0>(GetParam()) == Variety::kBiased;
   if (biased) block[Role::kKey].bias = normal({config.kv_width()}, "large", 100.0);
   if (biased) block[Role::kQuery].bias = at::Tensor();
   const at::Tensor exact = runner(CacheType::kFloat32).forward(x) - x;
@@ -304,16 +305,16 @@ TEST(CacheTypes, AreOf32And8And4Bits) {
   EXPECT_THROW(cache_type(16, "x"), UsageError);
 }
 
-INSTANTIATE_TEST_SUITE_P(BiasesAndBits, CodedCache,
-                         ::testing::Combine(::testing::Bool(),
+INSTANTIATE_TEST_SUITE_P(ModelsAndBits, CodedCache,
+                         ::testing::Combine(testing::all_varieties(),
                                             ::testing::Values(CacheType::kCodes8,
                                                               CacheType::kCodes4)),
                          [](const auto& info) {
-                           return std::string(std::get<0>(info.param) ? "biased" : "plain") +
+                           return testing::name_of(std::get<0>(info.param)) +
                                   (std::get<1>(info.param) == CacheType::kCodes8 ? "8" : "4");
                          });
-INSTANTIATE_TEST_SUITE_P(Biases, BlockForward, ::testing::Bool(),
-                         [](const auto& info) { return info.param ? "with" : "without"; });
+INSTANTIATE_TEST_SUITE_P(Models, BlockForward, testing::all_varieties(),
+                         [](const auto& info) { return testing::name_of(info.param); });
 
 // d loss / d weight against a central difference, in the direction of a random matrix.
 TEST(BlockForward, GradientsEqualFiniteDifferences) {

@@ -42,8 +42,8 @@ TEST(BlockFile, KeepsEveryKindOfWeightBitForBit) {
   const Block block = mixed_block();
   write_block_file(folder / "b.safetensors", block);
   const Block read = read_block_file(folder / "b.safetensors");
-  EXPECT_TRUE(at::equal(read.attention_norm, block.attention_norm));
-  EXPECT_TRUE(at::equal(read.mlp_norm, block.mlp_norm));
+  EXPECT_TRUE(at::equal(read[Norm::kAttention], block[Norm::kAttention]));
+  EXPECT_TRUE(at::equal(read[Norm::kMlp], block[Norm::kMlp]));
   for (const Role role : kRoles) {
     EXPECT_EQ(read[role].weight.index(), block[role].weight.index()) << to_string(role);
     EXPECT_TRUE(at::equal(dense(read[role].weight), dense(block[role].weight))) << to_string(role);
@@ -107,10 +107,10 @@ TEST(FolderModelStore, ReplacesABlockWhileAViewOfTheOldOneIsInUse) {
   Block block = mixed_block();
   store.write(0, block);
   const Block old = *store.read(0);
-  block.attention_norm = block.attention_norm + 1;
+  block[Norm::kAttention] = block[Norm::kAttention] + 1;
   store.write(0, block);
-  EXPECT_TRUE(at::equal(old.attention_norm, mixed_block().attention_norm));
-  EXPECT_TRUE(at::equal(store.read(0)->attention_norm, block.attention_norm));
+  EXPECT_TRUE(at::equal(old[Norm::kAttention], mixed_block()[Norm::kAttention]));
+  EXPECT_TRUE(at::equal(store.read(0)->operator[](Norm::kAttention), block[Norm::kAttention]));
   EXPECT_EQ(folder.names(), std::vector<std::string>{"x0"});
 }
 

@@ -43,6 +43,13 @@ TEST(ConfigJson, HasTheDefaultsOfTransformers) {
   EXPECT_EQ(config.eos, 7);
 }
 
+TEST(ConfigJson, HasTheHeadSizeOfAFamilyWhereNoneIsSaid) {
+  EXPECT_EQ(config_from_json(llama(), "x").head_dim, 16);
+  EXPECT_EQ(
+      config_from_json(with({{"model_type", "qwen3"}, {"num_key_value_heads", 2}}), "x").head_dim,
+      128);
+}
+
 TEST(ConfigJson, ReadsOldAndNewFormsOfTheRopeAlike) {
   const nlohmann::json llama3 = {{"factor", 8.0},
                                  {"low_freq_factor", 1.0},
@@ -121,7 +128,7 @@ TEST(ConfigJson, SaysWhichLayersHaveBiases) {
 }
 
 TEST(ConfigJson, ComesBackFromItsSynthesizedForm) {
-  for (const char* family : {"llama", "mistral", "qwen2"}) {
+  for (const char* family : {"llama", "mistral", "qwen2", "qwen3"}) {
     nlohmann::json json = with({{"model_type", family},
                                 {"num_key_value_heads", 2},
                                 {"head_dim", 24},
@@ -140,6 +147,7 @@ TEST(ConfigJson, ComesBackFromItsSynthesizedForm) {
     const ModelConfig back = config_from_json(made, "made");
     EXPECT_EQ(back.family, family);
     EXPECT_EQ(back.head_dim, 24);
+    EXPECT_EQ(back.head_norms, std::string(family) == "qwen3");
     EXPECT_EQ(back.kv_heads, 2);
     EXPECT_EQ(back.norm_eps, config.norm_eps);
     EXPECT_EQ(back.rope.factor, 32.0);

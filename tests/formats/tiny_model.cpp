@@ -102,8 +102,10 @@ std::map<std::string, at::Tensor> dense_tensors(const Model& model) {
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     const Block block = model.block(i);
     const std::string prefix = "model.layers." + std::to_string(i) + ".";
-    tensors[prefix + "input_layernorm.weight"] = block.attention_norm;
-    tensors[prefix + "post_attention_layernorm.weight"] = block.mlp_norm;
+    for (const Norm norm : kNorms) {
+      if (!block[norm].defined()) continue;
+      tensors[prefix + std::string(short_name(norm)) + ".weight"] = block[norm];
+    }
     for (const Role role : kRoles) {
       tensors[layer_name(i, role) + ".weight"] = dense(block[role].weight);
       if (block[role].bias.defined()) tensors[layer_name(i, role) + ".bias"] = block[role].bias;

@@ -39,7 +39,7 @@ at::Tensor ids_below(std::int64_t bound) {
 
 // Against itself: only the rounding of keys and values is left, more of it with fewer bits.
 TEST(WalkDivergence, MeasuresWhatACodedCacheCosts) {
-  const Model base = testing::random_model(/*biases=*/true);
+  const Model base = testing::random_model(testing::Variety::kBiased);
   const at::Tensor ids = ids_below(base.config().vocabulary);
   const auto mean_of = [&](CacheType cache) {
     double sum = 0, count = 0;

@@ -11,8 +11,8 @@ namespace {
 
 BlockOutcome outcome() {
   BlockOutcome made;
-  made.block.attention_norm = at::ones({4}, at::kFloat);
-  made.block.mlp_norm = at::ones({4}, at::kFloat);
+  made.block[Norm::kAttention] = at::ones({4}, at::kFloat);
+  made.block[Norm::kMlp] = at::ones({4}, at::kFloat);
   for (const Role role : kRoles)
     made.block[role].weight = DenseWeight{at::ones({4, 4}, at::kFloat)};
   made.reports.resize(1);

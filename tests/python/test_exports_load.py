@@ -114,9 +114,11 @@ def make_tiny(folder, hidden=64, family="llama", layers=2, kv_heads=2):
     model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         model.lm_head.weight[3:259] = 0  # llama.cpp gives no distribution for half a character
-        for name, bias in model.named_parameters():
+        for name, values in model.named_parameters():
             if name.endswith(".bias"):
-                bias.normal_()
+                values.normal_()
+            elif name.endswith("norm.weight"):
+                values.uniform_(0.5, 2)
     model.half().float().save_pretrained(folder)
     shutil.copyfile(needed(SHARED / "data/tokenizers/llama2c/tok512.model"),
                     folder / "tokenizer.model")
@@ -357,6 +359,33 @@ def test_gguf_exports_of_a_tiny_model_run_in_llama_cpp(kind, tmp_path):
     assert max(found) < TINY_BOUNDS[kind], found
 
 
+# Norms of queries and keys through every kind of pass: what comes out is what transformers and
+# llama.cpp read.
+def test_a_model_with_norms_of_heads_goes_through_all_passes(tmp_path):
+    model = make_tiny(tmp_path / "tiny", family="qwen3", layers=3)
+    text = needed(SHARED / "data/eval/tinystories_valid_part.txt")
+    learn = {"text": str(text), "steps": 4, "batch": 2, "length": 32, "learning_rate": 1e-3}
+    recipe = {"version": 1, "model": str(model), "seed": 3,
+              "calibration": {"text": str(text), "sequences": 8, "length": 32},
+              "passes": [{"prune.depth": {"remove": 1}},
+                         {"prune.width": {"ffn": 0.75, "kv_heads": 0.5, "align": 32}},
+                         {"distill": learn | {"loss": ["forward_kl", {"relation": {}}],
+                                              "teacher": str(model)}},
+                         {"lowrank.svd": {"keep": 0.9, "align": 1}},
+                         {"quantize.rotate": {}}, {"quantize.awq": {}},
+                         {"quantize.gptq": {"bits": 4, "group_size": 32, "symmetric": True}},
+                         {"quantize.autoround": {"steps": 4}}, {"quantize.tune": {"epochs": 1}}],
+              "export": [{"format": "compressed-tensors", "path": "hf"},
+                         {"format": "gguf", "type": "auto", "path": "m.gguf"}]}
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    succeed("run", tmp_path / "r.yaml", "--out", tmp_path / "out")
+    ours = attar.open(tmp_path / "out/hf").logits(IDS)
+    assert relative_difference(ours, logits_of(load(tmp_path / "out/hf"), IDS)) < 1e-4
+    assert relative_difference(ours, attar.open(model).logits(IDS)) > 1e-2
+    found = llama_cpp_divergences(tmp_path / "out/m.gguf", [IDS, IDS[:7]])
+    assert max(found) < TINY_BOUNDS["Q4_0"], found
+
+
 def weigh_blocks(folder, shares):
     """Neurons and KV heads of block i matter little beyond `shares[i]` of them."""
     from safetensors.torch import load_file, save_file
@@ -368,6 +397,20 @@ def weigh_blocks(folder, shares):
         output = weights[f"model.layers.{block}.self_attn.o_proj.weight"]
         output[:, int(4 * share) * output.shape[1] // 4:] *= 0.01
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+# Every family of transformers through every way: its logits, ours, and llama.cpp's on a GGUF.
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_a_model_of_each_family_agrees_with_transformers_and_llama_cpp(family, tmp_path):
+    model = make_tiny(tmp_path / "tiny", family=family)
+    assert relative_difference(attar.open(model).logits(IDS), logits_of(load(model), IDS)) < 1e-5
+    succeed("export", model, "--format", "gguf", "--type", "F32", "--out", tmp_path / "m.gguf")
+    found = llama_cpp_divergences(tmp_path / "m.gguf", [IDS, IDS[:7]])
+    print(f"{family}: KL to llama.cpp {max(found):.2e}")
+    assert max(found) < BOUNDS["F32"], found
+    new = attar.open(model).generate(IDS, max_new_tokens=8).ids  # token by token
+    more = attar.open(model).logits(IDS + new)
+    assert new == more[len(IDS) - 1:-1].argmax(-1).tolist()
 
 
 # What a width shared out over the blocks leaves: other numbers of heads and neurons in each.

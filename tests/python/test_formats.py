@@ -30,6 +30,9 @@ MODELS = {
     "mistral": dict(family="mistral"),
     "qwen2": dict(family="qwen2"),
     "qwen2_tied": dict(family="qwen2", tie_word_embeddings=True),
+    "qwen3": dict(family="qwen3", head_dim=32),
+    "qwen3_biases": dict(family="qwen3", head_dim=16, attention_bias=True,
+                         tie_word_embeddings=True),
 }
 
 
@@ -76,6 +79,7 @@ def test_a_gguf_becomes_a_folder_that_computes_the_same(model, tmp_path):
 
 
 GGUF_OF = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output",
+           "q_norm": "attn_q_norm", "k_norm": "attn_k_norm",
            "gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down",
            "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
            "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
@@ -95,9 +99,10 @@ def permuted(tensor, heads):
 
 
 def in_gguf_order(name, tensor, config):
-    if config.model_type != "qwen2" and "q_proj" in name:
+    interleaved = not config.model_type.startswith("qwen")
+    if interleaved and "q_proj" in name:
         return permuted(tensor, config.num_attention_heads)
-    if config.model_type != "qwen2" and "k_proj" in name:
+    if interleaved and "k_proj" in name:
         return permuted(tensor, config.num_key_value_heads)
     return tensor
 
@@ -241,7 +246,7 @@ MIXED = ["quantize=4:32:integer@mlp.", "quantize=8:0:symmetric@self_attn.v",
 
 
 @pytest.mark.parametrize("options", SCHEMES.values(), ids=SCHEMES.keys())
-@pytest.mark.parametrize("kind", ["llama_untied", "llama_tied", "qwen2"])
+@pytest.mark.parametrize("kind", ["llama_untied", "llama_tied", "qwen2", "qwen3"])
 def test_compressed_tensors_dequantize_to_what_attar_computes_with(kind, options, tmp_path):
     model = tiny(**MODELS[kind]).half()
     model.save_pretrained(tmp_path / "in")

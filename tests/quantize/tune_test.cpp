@@ -225,7 +225,7 @@ class Tuning : public ::testing::Test {
   static void expect_same(const Model& a, const Model& b) {
     for (std::int64_t i = 0; i < a.config().layers; ++i) {
       const Block one = a.block(i), two = b.block(i);
-      EXPECT_TRUE(at::equal(one.attention_norm, two.attention_norm));
+      EXPECT_TRUE(at::equal(one[Norm::kAttention], two[Norm::kAttention]));
       for (const Role role : kRoles) {
         const auto& x = std::get<QuantizedWeight>(one[role].weight);
         const auto& y = std::get<QuantizedWeight>(two[role].weight);
@@ -250,7 +250,7 @@ TEST_F(Tuning, LowersTheDivergenceOfHeldOutTextAndMovesNoCode) {
   bool moved = false;
   for (std::int64_t i = 0; i < 3; ++i) {
     const Block old_block = tuned.input.block(i), new_block = tuned.output.block(i);
-    EXPECT_TRUE(at::equal(old_block.attention_norm, new_block.attention_norm));
+    EXPECT_TRUE(at::equal(old_block[Norm::kAttention], new_block[Norm::kAttention]));
     for (const Role role : kRoles) {
       const auto& x = std::get<QuantizedWeight>(old_block[role].weight);
       const auto& y = std::get<QuantizedWeight>(new_block[role].weight);

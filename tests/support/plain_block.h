@@ -38,13 +38,15 @@ inline at::Tensor plain_activation(const at::Tensor& x, Activation activation) {
 
 // The tensors of a block in the type that is to be computed in; biases may be undefined.
 struct PlainBlock {
-  at::Tensor attention_norm, mlp_norm;
+  std::array<at::Tensor, kNorms.size()> norms;
   std::array<at::Tensor, kRoles.size()> weights, biases;
 };
 
 inline PlainBlock plain_block(const Block& block, at::ScalarType type) {
-  PlainBlock plain{
-      block.attention_norm.detach().to(type), block.mlp_norm.detach().to(type), {}, {}};
+  PlainBlock plain;
+  for (const Norm norm : kNorms) {
+    if (block[norm].defined()) plain.norms[index_of(norm)] = block[norm].detach().to(type);
+  }
   for (const Role role : kRoles) {
     plain.weights[index_of(role)] = dense(block[role].weight).detach().to(type);
     if (block[role].bias.defined())
@@ -73,9 +75,13 @@ inline at::Tensor plain_forward(const ModelConfig& config, const PlainBlock& blo
   const auto repeated = [&](const at::Tensor& y) {  // [B, heads, T, head_dim]
     return y.repeat_interleave(config.heads / config.kv_heads, 2).transpose(1, 2);
   };
-  const at::Tensor normed = plain_norm(x, block.attention_norm, config.norm_eps);
-  const at::Tensor q = rotate(heads(apply(Role::kQuery, normed), config.heads));
-  const at::Tensor k = rotate(heads(apply(Role::kKey, normed), config.kv_heads));
+  const auto norm = [&](Norm which, const at::Tensor& y) {
+    const at::Tensor& weight = block.norms[index_of(which)];
+    return weight.defined() ? plain_norm(y, weight, config.norm_eps) : y;
+  };
+  const at::Tensor normed = norm(Norm::kAttention, x);
+  const at::Tensor q = rotate(norm(Norm::kQuery, heads(apply(Role::kQuery, normed), config.heads)));
+  const at::Tensor k = rotate(norm(Norm::kKey, heads(apply(Role::kKey, normed), config.kv_heads)));
   const at::Tensor v = heads(apply(Role::kValue, normed), config.kv_heads);
   const at::Tensor scores = q.transpose(1, 2).matmul(repeated(k).transpose(2, 3)) /
                             std::sqrt(static_cast<double>(config.head_dim));
@@ -85,7 +91,7 @@ inline at::Tensor plain_forward(const ModelConfig& config, const PlainBlock& blo
   const at::Tensor mixed =
       weights.matmul(repeated(v)).transpose(1, 2).reshape({batch, length, config.q_width()});
   const at::Tensor h = x + apply(Role::kOutput, mixed);
-  const at::Tensor mlp = plain_norm(h, block.mlp_norm, config.norm_eps);
+  const at::Tensor mlp = norm(Norm::kMlp, h);
   return h + apply(Role::kDown, plain_activation(apply(Role::kGate, mlp), config.activation) *
                                     apply(Role::kUp, mlp));
 }

@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
+#include <gtest/gtest.h>
 
 #include "compress/core/model.h"
 #include "compress/core/random.h"
@@ -22,7 +23,17 @@ inline at::Tensor normal(std::vector<std::int64_t> shape, std::string_view purpo
   return values;
 }
 
-inline ModelConfig small_config() {
+// What some families have and others have not.
+enum class Variety { kPlain, kBiased, kHeadNorms };
+inline std::string name_of(Variety variety) {
+  constexpr std::array<const char*, 3> kNames = {"plain", "biased", "head_norms"};
+  return kNames[static_cast<std::size_t>(variety)];
+}
+inline auto all_varieties() {
+  return ::testing::Values(Variety::kPlain, Variety::kBiased, Variety::kHeadNorms);
+}
+
+inline ModelConfig small_config(Variety variety = Variety::kPlain) {
   ModelConfig config;
   config.family = "llama";
   config.layers = 3;
@@ -34,6 +45,7 @@ inline ModelConfig small_config() {
   config.vocabulary = 101;
   config.max_positions = 256;
   config.tied_head = true;
+  config.head_norms = variety == Variety::kHeadNorms;
   return config;
 }
 
@@ -46,8 +58,12 @@ class RandomSource : public ModelSource {
   Block read_block(std::int64_t index) const override {
     Block block;
     const std::string name = std::to_string(index);
-    block.attention_norm = 1 + normal({config_.hidden}, name + ".attention_norm", 0.1);
-    block.mlp_norm = 1 + normal({config_.hidden}, name + ".mlp_norm", 0.1);
+    constexpr std::array<const char*, kNorms.size()> kNames = {".attention_norm", ".mlp_norm",
+                                                               ".query_norm", ".key_norm"};
+    for (const Norm norm : kNorms) {
+      const std::int64_t width = width_of(config_, norm);
+      if (width > 0) block[norm] = 1 + normal({width}, name + kNames[index_of(norm)], 0.1);
+    }
     for (const Role role : kRoles) {
       const LinearShape shape = shape_of(config_, role);
       const std::string layer = name + "." + std::string(to_string(role));
@@ -74,8 +90,8 @@ class RandomSource : public ModelSource {
   bool biases_;
 };
 
-inline Model random_model(bool biases = false) {
-  return Model(std::make_shared<RandomSource>(small_config(), biases));
+inline Model random_model(Variety variety = Variety::kPlain) {
+  return Model(std::make_shared<RandomSource>(small_config(variety), variety == Variety::kBiased));
 }
 
 }  // namespace attar::testing

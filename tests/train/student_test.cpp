@@ -21,6 +21,7 @@ namespace {
 using testing::normal;
 using testing::random_model;
 using testing::small_config;
+using testing::Variety;
 
 Batch some_batch(std::int64_t size, std::int64_t length, std::int64_t vocabulary) {
   const at::Tensor all =
@@ -56,8 +57,9 @@ std::map<std::string, at::Tensor> plain_gradients(const Model& model, const Batc
   for (std::int64_t i = 0; i < config.layers; ++i) {
     testing::PlainBlock block = testing::plain_block(model.block(i), at::kDouble);
     const std::string name = "model.layers." + std::to_string(i) + ".";
-    leaf(name + "input_layernorm.weight", block.attention_norm);
-    leaf(name + "post_attention_layernorm.weight", block.mlp_norm);
+    for (const Norm norm : kNorms) {
+      leaf(name + std::string(short_name(norm)) + ".weight", block.norms[index_of(norm)]);
+    }
     for (const Role role : kRoles) {
       const std::string layer = name + std::string(short_name(role));
       leaf(layer + ".weight", block.weights[index_of(role)]);
@@ -79,7 +81,7 @@ std::map<std::string, at::Tensor> plain_gradients(const Model& model, const Batc
   return leaves;
 }
 
-class StudentOf : public ::testing::TestWithParam<bool> {};
+class StudentOf : public ::testing::TestWithParam<Variety> {};
 
 TEST_P(StudentOf, GradientsEqualPlainOnesInDouble) {
   const Model model = random_model(GetParam());
@@ -109,8 +111,8 @@ TEST_P(StudentOf, ThreadsAndRecomputingChangeNoBit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Biases, StudentOf, ::testing::Bool(),
-                         [](const auto& info) { return info.param ? "with" : "without"; });
+INSTANTIATE_TEST_SUITE_P(Models, StudentOf, testing::all_varieties(),
+                         [](const auto& info) { return testing::name_of(info.param); });
 
 // A weight in parts has the gradient of the dense weight, carried to its parts by the chain rule.
 TEST(Student, LearnsFactorsCorrectionsAndWhatASparseWeightKeeps) {

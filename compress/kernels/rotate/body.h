@@ -1,6 +1,7 @@
 // The rotation, once for every instruction set S.
 #pragma once
 
+#include "compress/kernels/rms_norm/body.h"
 #include "compress/kernels/rotate/rotate.h"
 #include "compress/kernels/simd/inline.h"
 
@@ -33,6 +34,9 @@ void rotate_rows(const Rotate& call, std::int64_t begin, std::int64_t end) {
     const std::int64_t position = call.positions ? call.positions[t] : call.first_position + t;
     for (std::int64_t h = 0; h < call.heads; ++h) {
       float* head = call.states + t * call.token_stride + h * call.head_dim;
+      if (call.norm != nullptr) {
+        normalise_row<S>(head, call.norm, head, call.head_dim, call.norm_eps);
+      }
       rotate_head<S>(head, head + pairs, call.cosines + position * pairs,
                      call.sines + position * pairs, pairs);
     }

@@ -25,6 +25,8 @@ struct Rotate {
   std::int64_t table_positions;
   std::int64_t first_position = 0;          // token t sits at first_position + t ...
   const std::int64_t* positions = nullptr;  // ... unless this gives each its own: [tokens]
+  const float* norm = nullptr;              // [head_dim]: each head is normed first (rms_norm)
+  float norm_eps = 0;
 };
 
 // Throws std::invalid_argument if a position lies outside the table.
