@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "compress/linalg/quadratic_loss.h"
+#include "prune/block_sensitivity.h"
 #include "prune/channels.h"
 #include "prune/slicing.h"
 
@@ -17,6 +18,8 @@ namespace attar {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr std::int64_t kProbeWindows = 8;  // of the calibration text, for sharing out
 
 at::Tensor all_of(std::int64_t count) { return at::arange(count, at::kLong); }
 
@@ -213,8 +216,10 @@ RemovalOrder WidthPass::order(const at::Tensor& weight, const at::Tensor& gram, 
   return found;
 }
 
-// What every block loses at every level, under the inputs of the model as it is, shared out so that
-// the sum is least and the number that goes is the same as if all were alike.
+// What the predictions lose with every block at every level, shared out so that the sum is least and
+// the number that goes is the same as if all were alike. The KL is measured of each block cut alone
+// to the common width; between levels it follows the loss of the layer's outputs, both being
+// quadratic in what is missing.
 std::vector<BlockWidths> WidthPass::share(ModelWork& work) const {
   const ModelConfig& config = work.input.config();
   std::vector<BlockWidths> widths;
@@ -227,34 +232,52 @@ std::vector<BlockWidths> WidthPass::share(ModelWork& work) const {
   std::vector<std::vector<double>> neuron_losses, head_losses;
   std::int64_t neuron_levels = 0, head_levels = 0;
   BlockStream stream(work.input, *work.calibration, {});
+  const at::Tensor& ids = work.calibration->ids;
+  BlockSensitivity sensitivity(
+      work.input, ids.narrow(0, 0, std::min(kProbeWindows, ids.size(0))), work.context);
   for (std::int64_t index = 0; index < config.layers; ++index) {
     const Block block = work.input.block(index);
     const ModelConfig one = config.of_block(index);
     const auto losses = [&](Role role, const at::Tensor& gram, std::int64_t width,
-                            std::int64_t units, std::int64_t step) {
+                            std::int64_t units, std::int64_t stay, std::int64_t step) {
       const std::int64_t most = (units - 1) / step * step;
-      const RemovalOrder found =
-          order(dense(block[role].weight), gram, width, most, layer_name(index, role));
+      const std::string layer = layer_name(index, role);
+      const at::Tensor weight = dense(block[role].weight);
+      const RemovalOrder found = order(weight, gram, width, most, layer);
+      const at::Tensor kept = columns_of(found.kept(units - stay, units), width);
+      const at::Tensor fitted =
+          config_.refit ? refit_columns(weight, {}, gram, gram, kept, all_of(units * width),
+                                        config_.damping, layer)
+                              .weight
+                        : at::index_select(weight, 1, kept);
+      Block cut = block;
+      cut[role].weight = DenseWeight{at::zeros_like(weight).index_copy_(1, kept, fitted)};
+      const double divergence = sensitivity.divergence_with(cut);
+      const double loss = found.losses[static_cast<std::size_t>(units - stay)];
       std::vector<double> levels;
       for (std::int64_t k = 0; k <= most; k += step) {
-        levels.push_back(found.losses[static_cast<std::size_t>(k)] / found.energy);
+        const double share = found.losses[static_cast<std::size_t>(k)] / loss;
+        levels.push_back(loss > 0 ? divergence * share : 0);
       }
+      work.context.progress(layer);
       return levels;
     };
     stream.sequential(
         block, work.context, [&](Site site, const linalg::GramStatistics& statistics) {
           if (site == Site::kDownInput && config_.ffn < 1) {
             neuron_losses.push_back(
-                losses(Role::kDown, statistics.gram, 1, one.ffn, config_.align));
+                losses(Role::kDown, statistics.gram, 1, one.ffn, neurons(one), config_.align));
             neuron_levels += (one.ffn - neurons(one)) / config_.align;
           }
           if (site == Site::kOutputInput && config_.kv_heads < 1) {
             const std::int64_t width = one.q_width() / one.kv_heads;
-            head_losses.push_back(losses(Role::kOutput, statistics.gram, width, one.kv_heads, 1));
+            head_losses.push_back(
+                losses(Role::kOutput, statistics.gram, width, one.kv_heads, kv_heads(one), 1));
             head_levels += one.kv_heads - kv_heads(one);
           }
         });
     stream.advance(block);
+    sensitivity.advance();
     work.input.done_with_block(index);
   }
   const auto neuron_share = share_out(neuron_losses, neuron_levels);

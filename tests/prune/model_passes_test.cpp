@@ -2,6 +2,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
@@ -13,6 +14,7 @@
 
 #include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
+#include "prune/block_sensitivity.h"
 #include "prune/channels.h"
 #include "prune/depth.h"
 #include "prune/slicing.h"
@@ -249,6 +251,41 @@ TEST(WidthPass, SharesOutWhatGoesByItsLoss) {
   EXPECT_EQ(shape.widths_of(0).ffn + shape.widths_of(1).ffn + shape.widths_of(2).ffn, 3 * 112);
   WidthConfig uniform = width(0.7, 1, 1);
   EXPECT_LT(distance(outcome.model, model), distance(run(WidthPass(uniform), model).model, model));
+}
+
+// The last block's neurons are as many and as different as the others', but their outputs are so small
+// that the predictions hardly see them: what a layer loses of its own output says nothing of that.
+TEST(WidthPass, SharesOutByWhatThePredictionsLose) {
+  const Model model = model_with([](std::int64_t index, Block& block) {
+    if (index != 2) return;
+    Weight& down = block[Role::kDown].weight;
+    down = DenseWeight{dense(down) * 0.03};
+  });
+  WidthConfig config = width(0.7, 1, 1);
+  config.uniform = false;
+  const ModelConfig shape = run(WidthPass(config), model).model.config();
+  EXPECT_LT(shape.widths_of(2).ffn, 64);
+  EXPECT_GT(shape.widths_of(0).ffn, 112);
+  EXPECT_GT(shape.widths_of(1).ffn, 112);
+}
+
+TEST(BlockSensitivity, IsTheKlOfTheModelWithTheOtherBlockInPlace) {
+  const Model model = testing::random_model();
+  const at::Tensor ids = some_ids(2, 12);
+  const RunContext context;
+  BlockSensitivity sensitivity(model, ids, context);
+  EXPECT_EQ(sensitivity.divergence_with(model.block(0)), 0);
+  sensitivity.advance();
+  Block narrow = model.block(1);
+  slice_neurons(narrow, {0, 1, 2, 3, 4, 5, 6, 7});
+  Model changed = model.successor(std::make_shared<MemoryModelStore>());
+  changed.put_block(1, narrow);
+  const at::Tensor p = at::log_softmax(logits(model, ids).to(at::kDouble), -1);
+  const at::Tensor q = at::log_softmax(logits(changed, ids).to(at::kDouble), -1);
+  const at::Tensor kl = (p.exp() * (p - q)).sum(-1).view({2, 12});
+  const double expected = kl.narrow(1, 0, 11).mean().item<double>();  // the last predicts nothing
+  EXPECT_GT(expected, 1e-3);
+  EXPECT_NEAR(sensitivity.divergence_with(narrow), expected, 1e-4 * expected);
 }
 
 TEST(WidthPass, PlansTheShapeThatItLeaves) {
