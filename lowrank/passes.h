@@ -17,7 +17,7 @@ struct SvdConfig : LayerChoiceConfig, FactorConfig {
   std::int64_t align = 32;
   std::string method = "outputs";
   std::string allocation = "water_filling";
-  std::string sensitivity = "block";
+  std::string sensitivity = "predictions";
   std::string refit = "full";
   double damping = 1.0;
 
@@ -35,9 +35,10 @@ struct SvdConfig : LayerChoiceConfig, FactorConfig {
     visit("allocation", &C::allocation, OneOf{{"water_filling", "uniform"}},
           "water_filling: one budget over all layers, by what each loses; uniform: the same share "
           "in each.");
-    visit("sensitivity", &C::sensitivity, OneOf{{"block", "energy"}},
-          "What water-filling compares: the harm to the block's outputs, measured by cutting one "
-          "layer at a time; or the share of the layer's own output energy.");
+    visit("sensitivity", &C::sensitivity, OneOf{{"predictions", "block", "energy"}},
+          "What water-filling compares: the harm to the predictions (KL), or to the block's "
+          "outputs, measured by cutting layers and blocks one at a time; or the share of the "
+          "layer's own output energy.");
     visit("refit", &C::refit, OneOf{{"full", "left", "none"}},
           "Aim at the dense model's outputs from the inputs of the cut one: both factors (layers "
           "that stay dense too), the left one, or not.");

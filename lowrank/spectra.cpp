@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "compress/calibrate/block_lane.h"
+#include "compress/calibrate/block_sensitivity.h"
 #include "compress/core/errors.h"
 #include "compress/linalg/gram.h"
 #include "lowrank/output_pca.h"
@@ -52,6 +53,18 @@ std::optional<Probe> probe_of(const LayerSpectrum& spectrum, const at::Tensor& w
   return Probe{spectrum.role, factors.left.mm(factors.right).to(at::kFloat), dropped};
 }
 
+// What the predictions lose for each unit of relative change of the block's outputs.
+double nats_of(const BlockSensitivity& sensitivity, const std::vector<Probe>& probes,
+               const Block& block, const at::Tensor& output, const at::Tensor& x,
+               BlockRunner& runner) {
+  Block cut = block;
+  for (const Probe& probe : probes) cut[probe.role].weight = DenseWeight{probe.values};
+  runner.take(cut);
+  const double change = relative_change(output, runner.forward(x));
+  runner.take(block);
+  return change > 0 ? sensitivity.divergence_with(cut) / change : 0;
+}
+
 }  // namespace
 
 RankChoice LayerSpectrum::choice() const {
@@ -65,6 +78,11 @@ std::vector<LayerSpectrum> measure_spectra(
   const ModelConfig& config = model.config();
   const RopeTable rope = rope_table(config, tokens.ids.size(1));
   BlockLane lane(config, rope, embed(model.embedding(), tokens.ids), kBatch);
+  const std::int64_t probed = std::min(options.probe_sequences, lane.sequences());
+  std::optional<BlockSensitivity> sensitivity;
+  if (options.measure_harm && options.predictions) {
+    sensitivity.emplace(model, tokens.ids.narrow(0, 0, probed), context);
+  }
   std::vector<LayerSpectrum> spectra;
   for (std::int64_t index = 0; index < config.layers; ++index) {
     context.check_stop();
@@ -94,15 +112,16 @@ std::vector<LayerSpectrum> measure_spectra(
       }
     }
     if (!probes.empty()) {
-      const at::Tensor x = lane.activations(0, std::min(options.probe_sequences, lane.sequences()));
+      const at::Tensor x = lane.activations(0, probed);
       BlockRunner runner(config, block, rope);
       const at::Tensor output = runner.forward(x);
+      const double nats = sensitivity ? nats_of(*sensitivity, probes, block, output, x, runner) : 1;
       Block changed = block;
       for (const Probe& probe : probes) {
         context.check_stop();
         changed[probe.role].weight = DenseWeight{probe.values};
         runner.prepare(changed, site_of(probe.role));
-        const double harm = relative_change(output, runner.forward(x)) / probe.dropped;
+        const double harm = nats * relative_change(output, runner.forward(x)) / probe.dropped;
         for (std::size_t i = first; i < spectra.size(); ++i) {
           if (spectra[i].role == probe.role) spectra[i].harm = harm;
         }
@@ -112,6 +131,7 @@ std::vector<LayerSpectrum> measure_spectra(
     }
     lane.leave();
     lane.advance(block);
+    if (sensitivity) sensitivity->advance();
     model.done_with_block(index);
   }
   return spectra;

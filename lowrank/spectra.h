@@ -19,8 +19,9 @@ struct LayerSpectrum {
   std::int64_t in = 0;
   std::vector<double> values;  // OutputPca::values, descending
   double energy = 0;           // |W X|^2, their sum
-  // What the block's outputs lose, |change|^2 / |output|^2 a token on average, for each unit of
-  // `values` that is dropped here; 0 when it was not measured.
+  // What the block's outputs lose, |change|^2 / |output|^2 a token on average, or what the
+  // predictions lose, in nats, for each unit of `values` that is dropped here; 0 when it was not
+  // measured.
   double harm = 0;
 
   // The layer as water-filling sees it: relative errors count alike in all layers, or by the harm
@@ -30,6 +31,9 @@ struct LayerSpectrum {
 
 struct SpectraOptions {
   bool measure_harm = true;
+  // Harm is that of the predictions: that of the outputs times the KL for each unit of it, measured
+  // with all probed layers of the block cut at once.
+  bool predictions = true;
   double probe_keep = 0.8;  // harm is measured by cutting one layer at a time to this share
   std::int64_t probe_align = 32;
   std::int64_t probe_sequences = 4;  // of the calibration text

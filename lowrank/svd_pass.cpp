@@ -136,7 +136,8 @@ SvdPass::Ranks SvdPass::choose_ranks(ModelWork& work) const {
   };
   const std::vector<LayerSpectrum> spectra = measure_spectra(
       work.input, *work.calibration,
-      {.measure_harm = config_.sensitivity == "block",
+      {.measure_harm = config_.sensitivity != "energy",
+       .predictions = config_.sensitivity == "predictions",
        .probe_keep = config_.keep,
        .probe_align = config_.align},
       [&](std::int64_t block, Role role) { return ranks[at(block, role)] >= 0; }, work.context);

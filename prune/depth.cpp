@@ -8,10 +8,10 @@
 #include <map>
 #include <numeric>
 
+#include "compress/calibrate/head_divergence.h"
 #include "compress/core/block_runner.h"
 #include "compress/linalg/cross_gram.h"
 #include "compress/linalg/gram.h"
-#include "prune/head_divergence.h"
 #include "prune/structured_obs.h"
 
 namespace attar {

@@ -9,8 +9,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "compress/calibrate/block_sensitivity.h"
 #include "compress/linalg/quadratic_loss.h"
-#include "prune/block_sensitivity.h"
 #include "prune/channels.h"
 #include "prune/slicing.h"
 
@@ -282,6 +282,7 @@ std::vector<BlockWidths> WidthPass::share(ModelWork& work) const {
   }
   const auto neuron_share = share_out(neuron_losses, neuron_levels);
   const auto head_share = share_out(head_losses, head_levels);
+  std::string shared;
   for (std::size_t block = 0; block < widths.size(); ++block) {
     const ModelConfig one = config.of_block(static_cast<std::int64_t>(block));
     if (!neuron_share.empty()) widths[block].ffn = one.ffn - neuron_share[block] * config_.align;
@@ -289,7 +290,11 @@ std::vector<BlockWidths> WidthPass::share(ModelWork& work) const {
       widths[block].kv_heads = one.kv_heads - head_share[block];
       widths[block].heads = one.heads / one.kv_heads * widths[block].kv_heads;
     }
+    shared += (block > 0 ? ", " : "") + std::to_string(widths[block].ffn) + " and " +
+              std::to_string(widths[block].kv_heads);
   }
+  work.report.events.push_back(
+      {"model", "widths", "neurons and KV heads by block: " + shared, /*fallback=*/false});
   return widths;
 }
 

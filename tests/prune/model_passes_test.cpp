@@ -12,9 +12,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "compress/calibrate/block_sensitivity.h"
 #include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
-#include "prune/block_sensitivity.h"
 #include "prune/channels.h"
 #include "prune/depth.h"
 #include "prune/slicing.h"

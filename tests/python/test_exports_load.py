@@ -359,30 +359,37 @@ def test_gguf_exports_of_a_tiny_model_run_in_llama_cpp(kind, tmp_path):
     assert max(found) < TINY_BOUNDS[kind], found
 
 
-# Norms of queries and keys through every kind of pass: what comes out is what transformers and
-# llama.cpp read.
-def test_a_model_with_norms_of_heads_goes_through_all_passes(tmp_path):
-    model = make_tiny(tmp_path / "tiny", family="qwen3", layers=3)
+# Norms of queries and keys, and blocks of different widths, through every kind of pass: what comes
+# out is what transformers and llama.cpp read.
+@pytest.mark.parametrize("family, uniform", [("qwen3", True), ("llama", False)])
+def test_a_model_out_of_the_ordinary_goes_through_all_passes(family, uniform, tmp_path):
+    model = make_tiny(tmp_path / "tiny", family=family, layers=4)
+    weigh_blocks(model, [0.25, 0.4, 0.8, 1])
     text = needed(SHARED / "data/eval/tinystories_valid_part.txt")
     learn = {"text": str(text), "steps": 4, "batch": 2, "length": 32, "learning_rate": 1e-3}
     recipe = {"version": 1, "model": str(model), "seed": 3,
               "calibration": {"text": str(text), "sequences": 8, "length": 32},
-              "passes": [{"prune.depth": {"remove": 1}},
-                         {"prune.width": {"ffn": 0.75, "kv_heads": 0.5, "align": 32}},
+              "passes": [{"prune.width": {"ffn": 0.5, "align": 32, "uniform": uniform}},
+                         {"prune.depth": {"remove": 1}},
                          {"distill": learn | {"loss": ["forward_kl", {"relation": {}}],
                                               "teacher": str(model)}},
                          {"lowrank.svd": {"keep": 0.9, "align": 1}},
                          {"quantize.rotate": {}}, {"quantize.awq": {}},
                          {"quantize.gptq": {"bits": 4, "group_size": 32, "symmetric": True}},
                          {"quantize.autoround": {"steps": 4}}, {"quantize.tune": {"epochs": 1}}],
-              "export": [{"format": "compressed-tensors", "path": "hf"},
-                         {"format": "gguf", "type": "auto", "path": "m.gguf"}]}
+              "export": [{"format": "gguf", "type": "auto", "path": "m.gguf"}]}
+    if uniform:
+        recipe["export"] += [{"format": "compressed-tensors", "path": "hf"}]
     (tmp_path / "r.yaml").write_text(json.dumps(recipe))
     succeed("run", tmp_path / "r.yaml", "--out", tmp_path / "out")
-    ours = attar.open(tmp_path / "out/hf").logits(IDS)
-    assert relative_difference(ours, logits_of(load(tmp_path / "out/hf"), IDS)) < 1e-4
+    path = tmp_path / "out/m.gguf"
+    ours = attar.open(path).logits(IDS)
     assert relative_difference(ours, attar.open(model).logits(IDS)) > 1e-2
-    found = llama_cpp_divergences(tmp_path / "out/m.gguf", [IDS, IDS[:7]])
+    assert ("ffn_by_block" in attar.open(path).config) != uniform
+    if uniform:
+        folder = tmp_path / "out/hf"
+        assert relative_difference(attar.open(folder).logits(IDS), logits_of(load(folder), IDS)) < 1e-4
+    found = llama_cpp_divergences(path, [IDS, IDS[:7]])
     assert max(found) < TINY_BOUNDS["Q4_0"], found
 
 
@@ -430,8 +437,8 @@ def test_blocks_of_different_widths_run_in_llama_cpp(family, tmp_path):
     succeed("run", tmp_path / "r.yaml", "--out", tmp_path / "out")  # reads it back and compares
     path = tmp_path / "out/m.gguf"
     config = attar.open(path).config
-    assert config["ffn_by_block"] == [32, 48, 80, 96]
-    assert config["heads_by_block"] == config["kv_heads_by_block"] == [1, 1, 3, 3]
+    for key, total in [("ffn_by_block", 4 * 64), ("heads_by_block", 8), ("kv_heads_by_block", 8)]:
+        assert sum(config[key]) == total and len(set(config[key])) > 1, config
     found = llama_cpp_divergences(path, [IDS, IDS[:7]])
     print(f"{family}, uneven: KL to llama.cpp {max(found):.2e}")
     assert max(found) < BOUNDS["F32"], found

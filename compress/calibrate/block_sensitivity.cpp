@@ -1,4 +1,4 @@
-#include "prune/block_sensitivity.h"
+#include "compress/calibrate/block_sensitivity.h"
 
 #include "compress/core/forward.h"
 

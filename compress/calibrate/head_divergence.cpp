@@ -1,4 +1,4 @@
-#include "prune/head_divergence.h"
+#include "compress/calibrate/head_divergence.h"
 
 #include <vector>
 
@@ -44,7 +44,7 @@ double HeadDivergence::mean(const at::Tensor& hidden, const RunContext& context)
                            p_stats.data(), q_stats.data(), found.data()});
       for (std::size_t row = 0; row < found.size(); ++row) {
         require<NumericRefusal>(p_stats[row].non_finite + q_stats[row].non_finite == 0,
-                                "prune",
+                                "divergence",
                                 "a logit is not finite; look for NaN weights with "
                                 "'attar inspect'");
         sum += std::max(0.0, found[row].kl);

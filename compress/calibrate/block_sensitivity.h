@@ -1,11 +1,11 @@
-// What a model's predictions lose when one of its blocks is another: the sensitivity by which widths
-// are shared out over the blocks.
+// What a model's predictions lose when one of its blocks is another: the sensitivity by which a
+// budget is shared out over the blocks.
 #pragma once
 
+#include "compress/calibrate/head_divergence.h"
 #include "compress/core/block_runner.h"
 #include "compress/core/model.h"
 #include "compress/core/pass.h"
-#include "prune/head_divergence.h"
 
 namespace attar {
 

@@ -1,5 +1,5 @@
 // How far a model's predictions are from its teacher's on a few windows of text, asked many times
-// with other hidden states: what a greedy search over blocks needs.
+// with other hidden states: what a search over blocks needs.
 #pragma once
 
 #include <ATen/core/Tensor.h>
