@@ -68,8 +68,7 @@ double nats_of(const BlockSensitivity& sensitivity, const std::vector<Probe>& pr
 }  // namespace
 
 RankChoice LayerSpectrum::choice() const {
-  const double importance = harm > 0 ? harm : energy > 0 ? 1 / energy : 0;
-  return {out, in, values, importance};
+  return {out, in, values, harm.value_or(energy > 0 ? 1 / energy : 0)};
 }
 
 std::vector<LayerSpectrum> measure_spectra(

@@ -20,9 +20,9 @@ struct LayerSpectrum {
   std::vector<double> values;  // OutputPca::values, descending
   double energy = 0;           // |W X|^2, their sum
   // What the block's outputs lose, |change|^2 / |output|^2 a token on average, or what the
-  // predictions lose, in nats, for each unit of `values` that is dropped here; 0 when it was not
-  // measured.
-  double harm = 0;
+  // predictions lose, in nats, for each unit of `values` that is dropped here; empty when it was
+  // not measured.
+  std::optional<double> harm = std::nullopt;
 
   // The layer as water-filling sees it: relative errors count alike in all layers, or by the harm
   // that they do to the block's outputs.

@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "compress/calibrate/block_sensitivity.h"
 #include "compress/calibrate/layer_walk.h"
 #include "compress/linalg/corrected_target.h"
 #include "lowrank/passes.h"
@@ -114,7 +115,11 @@ std::vector<PlannedLayer> SvdPass::plan(const ModelConfig& config) const {
 
 std::int64_t SvdPass::working_bytes(const ModelConfig& config) const {
   const std::int64_t n = widest_input(config);
-  return 8 * (5 * n * n + 3 * n * config.hidden);  // Grams, a damped one, its inverse, a root
+  const SpectraOptions probes;
+  const bool predictions = config_.rank == 0 && config_.allocation == "water_filling" &&
+                           config_.sensitivity == "predictions";
+  return 8 * (5 * n * n + 3 * n * config.hidden) +  // Grams, a damped one, its inverse, a root
+         (predictions ? BlockSensitivity::bytes(config, probes.probe_sequences * 512) : 0);
 }
 
 SvdPass::Ranks SvdPass::choose_ranks(ModelWork& work) const {

@@ -197,7 +197,7 @@ ModelConfig DepthPass::shape_after(const ModelConfig& config) const {
   ModelConfig after = config;
   after.layers -= config_.remove;
   if (config.uniform()) return after;
-  // Which of them stay is known later.
+  after.widths_open = true;  // which of them stay is known later
   after.set_widths({config.block_widths.begin(), config.block_widths.begin() + after.layers});
   return after;
 }

@@ -77,7 +77,7 @@ std::vector<PlannedLayer> SparsePass::plan(const ModelConfig& config) const {
       const Decision decision = decide(block, role);
       PlannedLayer layer{block, role, decision.prunes, decision.rule, "unchanged"};
       if (decision.prunes) {
-        const std::int64_t in = shape_of(config, role).in;
+        const std::int64_t in = shape_of(config, block, role).in;
         check_pattern(pattern_, in, layer_name(block, role));
         layer.scheme = scheme();
         if (layer.scheme) {

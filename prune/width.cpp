@@ -20,6 +20,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kProbeWindows = 8;  // of the calibration text, for sharing out
+constexpr std::int64_t kProbeLength = 512;  // a guess of the plan
+constexpr double kFelt = 1e-3;              // of a layer's energy: less is lost in rounding
 
 at::Tensor all_of(std::int64_t count) { return at::arange(count, at::kLong); }
 
@@ -114,16 +116,28 @@ std::string change_of(std::int64_t before, std::int64_t after) {
   return std::to_string(before) + " -> " + std::to_string(after);
 }
 
-// Moves a step of neurons and a KV head from `less` to `more` where both have been cut and have
-// room.
-void differ(BlockWidths& more, BlockWidths& less, const ModelConfig& config, std::int64_t align) {
-  const std::int64_t queries = config.heads / config.kv_heads;
-  if (less.ffn > align && more.ffn + align <= config.ffn) {
-    more.ffn += align, less.ffn -= align;
+// How far units may be cut, in steps that leave a multiple of `align` (the first may be smaller).
+struct Levels {
+  std::int64_t units = 0, align = 1;
+
+  std::int64_t count() const { return (units - 1) / align; }
+  // Units that have gone at a level, 0..count().
+  std::int64_t gone(std::int64_t level) const {
+    return level == 0 ? 0 : units - (count() + 1 - level) * align;
   }
-  if (less.kv_heads > 1 && more.kv_heads < config.kv_heads) {
-    more.kv_heads += 1, more.heads += queries;
-    less.kv_heads -= 1, less.heads -= queries;
+  // That of a multiple of `align`, or of all units.
+  std::int64_t of(std::int64_t stay) const {
+    return stay == units ? 0 : count() + 1 - stay / align;
+  }
+};
+
+// Moves a step of neurons and a KV head from `less` to `more` where both have been cut; `own` is
+// what `more` had.
+void differ(BlockWidths& more, BlockWidths& less, const BlockWidths& own, std::int64_t align) {
+  if (less.ffn > align && more.ffn + align <= own.ffn) more.ffn += align, less.ffn -= align;
+  if (less.kv_heads > 1 && more.kv_heads < own.kv_heads) {
+    more.heads += more.heads / more.kv_heads, ++more.kv_heads;
+    less.heads -= less.heads / less.kv_heads, --less.kv_heads;
   }
 }
 
@@ -132,8 +146,9 @@ void differ(BlockWidths& more, BlockWidths& less, const ModelConfig& config, std
 WidthPass::WidthPass(WidthConfig config) : config_(std::move(config)) {
   require<UsageError>(config_.ffn < 1 || config_.kv_heads < 1 || config_.hidden < 1, kName,
                       "nothing to prune: give ffn, kv_heads or hidden below 1");
-  require<UsageError>(config_.uniform || config_.choose == "obs", kName,
-                      "uniform: false needs choose: obs, whose losses are what is shared out");
+  require<UsageError>(
+      config_.uniform || config_.choose == "obs", kName,
+      "uniform: false needs choose: obs, whose losses say what lies between levels");
 }
 
 std::int64_t WidthPass::neurons(const ModelConfig& config) const {
@@ -148,19 +163,25 @@ std::int64_t WidthPass::channels(const ModelConfig& config) const {
   return aligned(config_.hidden, config.hidden, config_.align);
 }
 
-ModelConfig WidthPass::shape_after(const ModelConfig& config) const {
-  ModelConfig after = config;
-  after.hidden = channels(config);
+std::vector<BlockWidths> WidthPass::common_widths(const ModelConfig& config) const {
   std::vector<BlockWidths> widths;
   for (std::int64_t block = 0; block < config.layers; ++block) {
     const ModelConfig one = config.of_block(block);
     const std::int64_t kept = kv_heads(one);
     widths.push_back({neurons(one), one.heads / one.kv_heads * kept, kept});
   }
-  // Which block keeps what is measured while running; as many in all, and in steps of align.
-  if (!config_.uniform) {
+  return widths;
+}
+
+ModelConfig WidthPass::shape_after(const ModelConfig& config) const {
+  ModelConfig after = config;
+  after.hidden = channels(config);
+  std::vector<BlockWidths> widths = common_widths(config);
+  if (shares()) {
+    after.widths_open = true;
     for (std::size_t block = 0; block + 1 < widths.size(); block += 2) {
-      differ(widths[block], widths[block + 1], config, config_.align);
+      differ(widths[block], widths[block + 1], config.widths_of(static_cast<std::int64_t>(block)),
+             config_.align);
     }
   }
   after.set_widths(std::move(widths));
@@ -195,7 +216,9 @@ std::vector<PlannedLayer> WidthPass::plan(const ModelConfig& config) const {
 
 std::int64_t WidthPass::working_bytes(const ModelConfig& config) const {
   const std::int64_t n = std::max({config.hidden, config.q_width(), config.ffn});
-  return 7 * 8 * n * n + 4 * 4 * config.hidden * config.ffn;
+  const std::int64_t sharing =
+      shares() ? BlockSensitivity::bytes(config, kProbeWindows * kProbeLength) : 0;
+  return 7 * 8 * n * n + 4 * 4 * config.hidden * config.ffn + sharing;
 }
 
 RemovalOrder WidthPass::order(const at::Tensor& weight, const at::Tensor& gram, std::int64_t width,
@@ -216,20 +239,15 @@ RemovalOrder WidthPass::order(const at::Tensor& weight, const at::Tensor& gram, 
   return found;
 }
 
-// What the predictions lose with every block at every level, shared out so that the sum is least and
-// the number that goes is the same as if all were alike. The KL is measured of each block cut alone
-// to the common width; between levels it follows the loss of the layer's outputs, both being
-// quadratic in what is missing.
+// What the predictions lose with every block at every level, shared out so that the sum is least
+// and the number that goes is the same as if all were alike. The KL is measured of each block cut
+// alone; between levels it follows the loss of the layer's outputs, both being quadratic in what is
+// missing.
 std::vector<BlockWidths> WidthPass::share(ModelWork& work) const {
   const ModelConfig& config = work.input.config();
-  std::vector<BlockWidths> widths;
-  for (std::int64_t block = 0; block < config.layers; ++block) {
-    const ModelConfig one = config.of_block(block);
-    const std::int64_t kept = kv_heads(one);
-    widths.push_back({neurons(one), one.heads / one.kv_heads * kept, kept});
-  }
-  if (config_.uniform) return widths;
-  std::vector<std::vector<double>> neuron_losses, head_losses;
+  std::vector<BlockWidths> widths = common_widths(config);
+  if (!shares()) return widths;
+  std::vector<std::vector<double>> neuron_costs, head_costs;
   std::int64_t neuron_levels = 0, head_levels = 0;
   BlockStream stream(work.input, *work.calibration, {});
   const at::Tensor& ids = work.calibration->ids;
@@ -238,13 +256,20 @@ std::vector<BlockWidths> WidthPass::share(ModelWork& work) const {
   for (std::int64_t index = 0; index < config.layers; ++index) {
     const Block block = work.input.block(index);
     const ModelConfig one = config.of_block(index);
-    const auto losses = [&](Role role, const at::Tensor& gram, std::int64_t width,
-                            std::int64_t units, std::int64_t stay, std::int64_t step) {
-      const std::int64_t most = (units - 1) / step * step;
+    const auto costs = [&](Role role, const at::Tensor& gram, const Levels& levels,
+                           std::int64_t stay) {
+      const std::int64_t units = levels.units, width = gram.size(0) / units;
+      const std::int64_t most = levels.gone(levels.count());
       const std::string layer = layer_name(index, role);
       const at::Tensor weight = dense(block[role].weight);
       const RemovalOrder found = order(weight, gram, width, most, layer);
-      const at::Tensor kept = columns_of(found.kept(units - stay, units), width);
+      const auto loss = [&](std::int64_t gone) {
+        return found.losses[static_cast<std::size_t>(gone)];
+      };
+      // To the common width, or a step, or until it is felt.
+      std::int64_t gone = std::min(std::max(units - stay, levels.gone(1)), most);
+      while (gone < most && loss(gone) < kFelt * found.energy) ++gone;
+      const at::Tensor kept = columns_of(found.kept(gone, units), width);
       const at::Tensor fitted =
           config_.refit ? refit_columns(weight, {}, gram, gram, kept, all_of(units * width),
                                         config_.damping, layer)
@@ -252,46 +277,46 @@ std::vector<BlockWidths> WidthPass::share(ModelWork& work) const {
                         : at::index_select(weight, 1, kept);
       Block cut = block;
       cut[role].weight = DenseWeight{at::zeros_like(weight).index_copy_(1, kept, fitted)};
-      const double divergence = sensitivity.divergence_with(cut);
-      const double loss = found.losses[static_cast<std::size_t>(units - stay)];
-      std::vector<double> levels;
-      for (std::int64_t k = 0; k <= most; k += step) {
-        const double share = found.losses[static_cast<std::size_t>(k)] / loss;
-        levels.push_back(loss > 0 ? divergence * share : 0);
-      }
+      const double nats = loss(gone) > 0 ? sensitivity.divergence_with(cut) / loss(gone) : 0;
       work.context.progress(layer);
-      return levels;
+      std::vector<double> by_level;
+      for (std::int64_t level = 0; level <= levels.count(); ++level) {
+        by_level.push_back(nats * loss(levels.gone(level)));
+      }
+      return by_level;
     };
     stream.sequential(
         block, work.context, [&](Site site, const linalg::GramStatistics& statistics) {
           if (site == Site::kDownInput && config_.ffn < 1) {
-            neuron_losses.push_back(
-                losses(Role::kDown, statistics.gram, 1, one.ffn, neurons(one), config_.align));
-            neuron_levels += (one.ffn - neurons(one)) / config_.align;
+            const Levels levels{one.ffn, config_.align};
+            neuron_costs.push_back(costs(Role::kDown, statistics.gram, levels, neurons(one)));
+            neuron_levels += levels.of(neurons(one));
           }
           if (site == Site::kOutputInput && config_.kv_heads < 1) {
-            const std::int64_t width = one.q_width() / one.kv_heads;
-            head_losses.push_back(
-                losses(Role::kOutput, statistics.gram, width, one.kv_heads, kv_heads(one), 1));
-            head_levels += one.kv_heads - kv_heads(one);
+            const Levels levels{one.kv_heads, 1};
+            head_costs.push_back(costs(Role::kOutput, statistics.gram, levels, kv_heads(one)));
+            head_levels += levels.of(kv_heads(one));
           }
         });
     stream.advance(block);
     sensitivity.advance();
     work.input.done_with_block(index);
   }
-  const auto neuron_share = share_out(neuron_losses, neuron_levels);
-  const auto head_share = share_out(head_losses, head_levels);
+  const auto neuron_share = share_out(neuron_costs, neuron_levels);
+  const auto head_share = share_out(head_costs, head_levels);
   std::string shared;
   for (std::size_t block = 0; block < widths.size(); ++block) {
-    const ModelConfig one = config.of_block(static_cast<std::int64_t>(block));
-    if (!neuron_share.empty()) widths[block].ffn = one.ffn - neuron_share[block] * config_.align;
-    if (!head_share.empty()) {
-      widths[block].kv_heads = one.kv_heads - head_share[block];
-      widths[block].heads = one.heads / one.kv_heads * widths[block].kv_heads;
+    const BlockWidths own = config.widths_of(static_cast<std::int64_t>(block));
+    BlockWidths& kept = widths[block];
+    if (!neuron_share.empty()) {
+      kept.ffn = own.ffn - Levels{own.ffn, config_.align}.gone(neuron_share[block]);
     }
-    shared += (block > 0 ? ", " : "") + std::to_string(widths[block].ffn) + " and " +
-              std::to_string(widths[block].kv_heads);
+    if (!head_share.empty()) {
+      kept.kv_heads = own.kv_heads - head_share[block];
+      kept.heads = own.heads / own.kv_heads * kept.kv_heads;
+    }
+    shared += (block > 0 ? ", " : "") + std::to_string(kept.ffn) + " and " +
+              std::to_string(kept.kv_heads);
   }
   work.report.events.push_back(
       {"model", "widths", "neurons and KV heads by block: " + shared, /*fallback=*/false});

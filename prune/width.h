@@ -30,8 +30,8 @@ struct WidthConfig {
           "Neurons and channels stay in multiples of this; 256 for k-quants of GGUF.");
     visit("uniform", &C::uniform, Any{},
           "The same widths in every block, which all programs load; false: shared out over the "
-          "blocks by their measured loss, the same number in all, which of the files GGUF alone "
-          "holds, for llama.cpp.");
+          "blocks by what the predictions lose (KL), the same number in all, which of the files "
+          "GGUF alone holds, for llama.cpp.");
     visit("refit", &C::refit, Any{},
           "Refit the weights that stay towards the dense outputs, in closed form.");
     visit("follow", &C::follow, Any{},
@@ -69,6 +69,9 @@ class WidthPass final : public ModelPass {
   std::int64_t kv_heads(const ModelConfig& config) const;
   std::int64_t channels(const ModelConfig& config) const;
 
+  bool shares() const { return !config_.uniform && (config_.ffn < 1 || config_.kv_heads < 1); }
+  // Each block's own share.
+  std::vector<BlockWidths> common_widths(const ModelConfig& config) const;
   // What each block keeps; equal everywhere when uniform.
   std::vector<BlockWidths> share(ModelWork& work) const;
   RemovalOrder order(const at::Tensor& weight, const at::Tensor& gram, std::int64_t width,

@@ -154,12 +154,13 @@ std::vector<PlannedLayer> SchemeRules::plan(
   }
   std::vector<PlannedLayer> planned;
   for (std::int64_t block = 0; block < config.layers; ++block) {
+    const ModelConfig one = config.of_block(block);
     for (const Role role : kRoles) {
-      const SchemeDecision decision = decide(block, role, &config);
+      const SchemeDecision decision = decide(block, role, &one);
       PlannedLayer layer{block,         role,        decision.scheme.has_value(),
                          decision.rule, "unchanged", decision.scheme};
       if (decision.scheme && (!rounds || rounds(block, role))) {
-        const std::int64_t group = decision.scheme->group_size, in = shape_of(config, role).in;
+        const std::int64_t group = decision.scheme->group_size, in = shape_of(one, role).in;
         require<DoesNotFit>(!decision.scheme->floating() || group == 0 || in % group == 0, where_,
                             describe(*decision.scheme), " needs input features in multiples of ",
                             group, ", got ", in, " (layer '", layer_name(block, role),

@@ -12,7 +12,7 @@ BlockSensitivity::BlockSensitivity(const Model& model, const at::Tensor& windows
       entering_(embed(model.embedding(), windows).contiguous()) {
   at::Tensor hidden = entering_.clone();
   run_rest(0, hidden);
-  head_ = std::make_unique<HeadDivergence>(model, hidden);
+  head_.emplace(model, std::move(hidden));
 }
 
 void BlockSensitivity::run(const Block& block, at::Tensor& hidden) const {
@@ -35,6 +35,11 @@ double BlockSensitivity::divergence_with(const Block& block) const {
   run(block, hidden);
   run_rest(index_ + 1, hidden);
   return head_->mean(hidden, context_);
+}
+
+std::int64_t BlockSensitivity::bytes(const ModelConfig& config, std::int64_t tokens) {
+  constexpr std::int64_t kLogitRows = 2 * 256;
+  return 4 * (config.vocabulary * (config.hidden + kLogitRows) + 3 * tokens * config.hidden);
 }
 
 void BlockSensitivity::advance() { run(model_.block(index_++), entering_); }

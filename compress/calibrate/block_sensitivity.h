@@ -2,6 +2,8 @@
 // budget is shared out over the blocks.
 #pragma once
 
+#include <optional>
+
 #include "compress/calibrate/head_divergence.h"
 #include "compress/core/block_runner.h"
 #include "compress/core/model.h"
@@ -18,6 +20,9 @@ class BlockSensitivity {
   // narrower than that one. One forward pass from there on.
   double divergence_with(const Block& block) const;
 
+  // Memory beside the model's blocks, for so many tokens of text.
+  static std::int64_t bytes(const ModelConfig& config, std::int64_t tokens);
+
   // The next block is in turn; the first is at the start.
   void advance();
 
@@ -32,7 +37,7 @@ class BlockSensitivity {
   RopeTable rope_;
   at::Tensor entering_;  // [N, T, hidden], of the block in turn
   std::int64_t index_ = 0;
-  std::unique_ptr<HeadDivergence> head_;
+  std::optional<HeadDivergence> head_;
 };
 
 }  // namespace attar

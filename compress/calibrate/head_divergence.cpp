@@ -14,11 +14,11 @@ constexpr std::int64_t kRows = 256;  // of logits at a time
 
 }  // namespace
 
-HeadDivergence::HeadDivergence(const Model& teacher, const at::Tensor& hidden)
+HeadDivergence::HeadDivergence(const Model& teacher, at::Tensor hidden)
     : head_(dense(teacher.head())),
       final_norm_(teacher.final_norm()),
       eps_(teacher.config().norm_eps),
-      teacher_(hidden.clone()) {}
+      teacher_(std::move(hidden)) {}
 
 at::Tensor HeadDivergence::normed(const at::Tensor& hidden, std::int64_t window) const {
   return rms_norm(hidden.select(0, window), final_norm_, eps_);

@@ -12,7 +12,7 @@ namespace attar {
 class HeadDivergence {
  public:
   //   hidden  [N, T, hidden] float32: the teacher's, after its last block
-  HeadDivergence(const Model& teacher, const at::Tensor& hidden);
+  HeadDivergence(const Model& teacher, at::Tensor hidden);
 
   // Mean KL(teacher || model) in nats over all positions but the last of each window; `hidden` as
   // above, of the model whose final norm and head are the teacher's.

@@ -63,11 +63,10 @@ BlockWidths widths_of(const Block& block, std::int64_t head_dim) {
 
 void check(const Block& block, const ModelConfig& model, std::string_view where) {
   const ModelConfig config = model.with(widths_of(block, model.head_dim));
-  for (const Norm norm : kNorms) {
+  for (const Norm norm : norms_of(config)) {
     const std::int64_t width = width_of(config, norm);
-    require(
-        block[norm].defined() ? block[norm].dim() == 1 && block[norm].size(0) == width : width == 0,
-        where, short_name(norm), " must hold ", width, " values");
+    require(block[norm].defined() && block[norm].dim() == 1 && block[norm].size(0) == width, where,
+            short_name(norm), " must hold ", width, " values");
   }
   require(config.ffn > 0 && config.kv_heads > 0 && config.heads % config.kv_heads == 0, where,
           "has ", config.heads, " attention heads for ", config.kv_heads, " key-value heads and ",

@@ -107,9 +107,12 @@ std::string_view short_name(Norm norm) {
   return kNames[index_of(norm)];
 }
 
+std::span<const Norm> norms_of(const ModelConfig& config) {
+  return std::span(kNorms).first(config.head_norms ? 4 : 2);
+}
+
 std::int64_t width_of(const ModelConfig& config, Norm norm) {
-  if (norm == Norm::kAttention || norm == Norm::kMlp) return config.hidden;
-  return config.head_norms ? config.head_dim : 0;
+  return norm == Norm::kAttention || norm == Norm::kMlp ? config.hidden : config.head_dim;
 }
 
 std::string layer_name(std::int64_t block, Role role) {
@@ -124,16 +127,20 @@ void check(const ModelConfig& c, std::string_view where) {
   bounded(c.hidden, 1 << 20, "hidden size");
   bounded(c.ffn, 1 << 22, "intermediate size");
   bounded(c.heads, 1 << 14, "number of attention heads");
-  bounded(c.kv_heads, c.heads, "number of key-value heads");
+  bounded(c.kv_heads, 1 << 14, "number of key-value heads");
   bounded(c.head_dim, 1 << 12, "head size");
   bounded(c.vocabulary, 1 << 24, "vocabulary size");
   bounded(c.max_positions, 1 << 26, "number of positions");
-  require(c.heads % c.kv_heads == 0, where, "key-value heads must divide attention heads, got ",
-          c.kv_heads, " and ", c.heads);
   require(c.head_dim % 2 == 0, where, "head size must be even for rotary positions, got ",
           c.head_dim);
   require(c.uniform() || static_cast<std::int64_t>(c.block_widths.size()) == c.layers, where,
           "widths of ", c.block_widths.size(), " blocks are given for ", c.layers);
+  for (std::int64_t block = 0; block < (c.uniform() ? 1 : c.layers); ++block) {
+    const BlockWidths one = c.widths_of(block);
+    require(one.ffn > 0 && one.kv_heads > 0 && one.heads % one.kv_heads == 0, where,
+            "key-value heads must divide attention heads, got ", one.kv_heads, " and ", one.heads,
+            " and ", one.ffn, " neurons in block ", block);
+  }
   require(c.norm_eps > 0 && c.norm_eps < 1, where, "norm epsilon must be in (0, 1), got ",
           c.norm_eps);
   require(c.rope.theta > 0 && c.rope.factor > 0, where,

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,6 +56,8 @@ struct ModelConfig {
   std::optional<std::int64_t> bos, eos;
   // One entry a block when blocks differ; then ffn, heads and kv_heads are the largest of them.
   std::vector<BlockWidths> block_widths;
+  // Of a plan: block_widths is a sketch of what will be shared out while running.
+  bool widths_open = false;
 
   bool uniform() const { return block_widths.empty(); }
   BlockWidths widths_of(std::int64_t block) const;
@@ -81,8 +84,8 @@ enum class Norm { kAttention, kMlp, kQuery, kKey };
 inline constexpr std::array<Norm, 4> kNorms = {Norm::kAttention, Norm::kMlp, Norm::kQuery,
                                                Norm::kKey};
 inline constexpr std::size_t index_of(Norm norm) { return static_cast<std::size_t>(norm); }
-// How many values it holds; 0: the model has none.
-std::int64_t width_of(const ModelConfig& config, Norm norm);
+std::span<const Norm> norms_of(const ModelConfig& config);
+std::int64_t width_of(const ModelConfig& config, Norm norm);  // how many values it holds
 
 // Where activations are seen: the four distinct inputs of a block's linear layers.
 enum class Site { kAttentionInput, kOutputInput, kMlpInput, kDownInput };

@@ -28,10 +28,15 @@ constexpr TensorNames kGgufNames = {
                 "blk.{}.ffn_gate", "blk.{}.ffn_up", "blk.{}.ffn_down"},
 };
 
-constexpr GgufArchitecture kLlamaGguf = {
-    .name = "llama", .interleaves_query_and_key = true, .holds_rope_factors = true};
-constexpr GgufArchitecture kUnevenGguf = {
-    .name = "deci", .interleaves_query_and_key = true, .holds_rope_factors = true, .uneven = true};
+constexpr GgufArchitecture kLlamaGguf = {.name = "llama",
+                                         .interleaves_query_and_key = true,
+                                         .holds_rope_factors = true,
+                                         .holds_biases = true};
+constexpr GgufArchitecture kUnevenGguf = {.name = "deci",
+                                          .interleaves_query_and_key = true,
+                                          .holds_rope_factors = true,
+                                          .holds_biases = true,
+                                          .uneven = true};
 
 // Of families that share a GGUF architecture the first is the one that such a file is read as.
 constexpr std::array<Family, 4> kFamilies = {{
@@ -59,7 +64,7 @@ constexpr std::array<Family, 4> kFamilies = {{
     {
         .name = "qwen2",
         .architecture = "Qwen2ForCausalLM",
-        .gguf_architecture = {.name = "qwen2"},
+        .gguf_architecture = {.name = "qwen2", .holds_biases = true},
         .huggingface = kLlamaNames,
         .gguf = kGgufNames,
         .query_key_value_bias = {.always = true},

@@ -38,6 +38,7 @@ struct GgufArchitecture {
   // of the Hugging Face form, row 2r + 1 is row r + head_dim / 2.
   bool interleaves_query_and_key = false;
   bool holds_rope_factors = false;  // llama.cpp reads rope_freqs.weight for it
+  bool holds_biases = false;
   bool holds_head_norms = false;
   bool uneven = false;  // heads and neurons are stated block by block
 };

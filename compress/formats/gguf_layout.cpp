@@ -56,7 +56,7 @@ class Builder {
         family_(family_named(config_.family)),
         options_(options),
         named_(named_by(options.type)) {
-    layout_.architecture = gguf_architecture_of(family_, !config.uniform());
+    layout_.architecture = gguf_architecture_of(family_, config.widths_open || !config.uniform());
   }
 
   GgufLayout build(const ModelStates& states) {
@@ -66,9 +66,8 @@ class Builder {
     outer(std::string(names.embedding), states.embedding, false);
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       layout_.units.emplace_back();
-      for (const Norm norm : kNorms) {
-        const std::int64_t width = width_of(config_, norm);
-        if (width > 0) vector(fill(names.of(norm), i) + ".weight", width);
+      for (const Norm norm : norms_of(config_)) {
+        vector(fill(names.of(norm), i) + ".weight", width_of(config_, norm));
       }
       const std::vector<WeightState> roles = states.block(i);
       for (const Role role : kRoles) linear(roles[index_of(role)], i, role);
@@ -88,10 +87,11 @@ class Builder {
     require<DoesNotFit>(config_.activation == Activation::kSilu, "export gguf", "architecture ",
                         layout_.architecture.name, " has silu gates only, the model has ",
                         to_string(config_.activation), "; export as huggingface");
-    require<DoesNotFit>(!config_.head_norms || layout_.architecture.holds_head_norms, "export gguf",
-                        "the blocks differ in width, which llama.cpp reads as ",
-                        layout_.architecture.name,
-                        ", and that has no norms of queries and keys; prune with uniform: true");
+    require<DoesNotFit>(
+        !config_.head_norms || layout_.architecture.holds_head_norms, "export gguf",
+        "the blocks differ in width, which llama.cpp reads as ", layout_.architecture.name,
+        ", and that has no norms of queries and keys; no file holds such a model: give "
+        "prune.width uniform: true");
   }
 
   void vector(std::string name, std::int64_t width) {
@@ -109,6 +109,9 @@ class Builder {
     linear_bytes_ += static_cast<double>(part.bytes());
     linear_weights_ += static_cast<double>(state.shape.in * state.shape.out);
     layout_.units.back().push_back(std::move(part));
+    require<DoesNotFit>(!state.bias || layout_.architecture.holds_biases, "export gguf", "layer ",
+                        state.layer, " has a bias, and llama.cpp's ", layout_.architecture.name,
+                        " has none; export as huggingface or compressed-tensors");
     if (state.bias) vector(name + ".bias", state.shape.out);
   }
 

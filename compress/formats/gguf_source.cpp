@@ -44,8 +44,7 @@ class Source final : public GgufSource {
 
   Block read_block(std::int64_t index) const override {
     Block block;
-    for (const Norm norm : kNorms) {
-      if (width_of(config_, norm) == 0) continue;
+    for (const Norm norm : norms_of(config_)) {
       block[norm] = values(fill(family_.gguf.of(norm), index) + ".weight");
     }
     for (const Role role : kRoles) {
@@ -153,9 +152,8 @@ class Source final : public GgufSource {
       check_tensor(std::string(names.head) + ".weight", {config_.hidden, config_.vocabulary});
     }
     for (std::int64_t i = 0; i < config_.layers; ++i) {
-      for (const Norm norm : kNorms) {
-        const std::int64_t width = width_of(config_, norm);
-        if (width > 0) check_tensor(fill(names.of(norm), i) + ".weight", {width});
+      for (const Norm norm : norms_of(config_)) {
+        check_tensor(fill(names.of(norm), i) + ".weight", {width_of(config_, norm)});
       }
       for (const Role role : kRoles) {
         const std::string name = fill(names.of(role), i);

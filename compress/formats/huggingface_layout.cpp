@@ -23,18 +23,17 @@ class Builder {
   }
 
   HuggingFaceLayout build(const ModelStates& states) {
-    require<DoesNotFit>(config_.uniform(), "export",
+    require<DoesNotFit>(config_.uniform() && !config_.widths_open, "export",
                         "the blocks differ in width, and transformers expects one width; export "
-                        "as gguf, which llama.cpp reads, or prune with uniform: true");
+                        "as gguf, which llama.cpp reads, or give prune.width uniform: true");
     const TensorNames& names = family_.huggingface;
     layout_.units.emplace_back();
     weight(std::string(names.embedding), states.embedding, false);
     embedding_codes_ = states.embedding.scheme && states.embedding.by_pass;
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       layout_.units.emplace_back();
-      for (const Norm norm : kNorms) {
-        const std::int64_t width = width_of(config_, norm);
-        if (width > 0) plain(fill(names.of(norm), i) + ".weight", {width}, "");
+      for (const Norm norm : norms_of(config_)) {
+        plain(fill(names.of(norm), i) + ".weight", {width_of(config_, norm)}, "");
       }
       const std::vector<WeightState> roles = states.block(i);
       for (const Role role : kRoles) {

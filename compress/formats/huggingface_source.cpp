@@ -44,8 +44,7 @@ class Source final : public HuggingFaceSource {
 
   Block read_block(std::int64_t index) const override {
     Block block;
-    for (const Norm norm : kNorms) {
-      if (width_of(config_, norm) == 0) continue;
+    for (const Norm norm : norms_of(config_)) {
       block[norm] = plain(fill(family_.huggingface.of(norm), index)).to(at::kFloat);
     }
     for (const Role role : kRoles) {
@@ -203,9 +202,8 @@ class Source final : public HuggingFaceSource {
       expected_.insert(head + ".weight");  // some files hold the tied head as well
     }
     for (std::int64_t i = 0; i < config_.layers; ++i) {
-      for (const Norm norm : kNorms) {
-        const std::int64_t width = width_of(config_, norm);
-        if (width > 0) check_tensor(fill(names.of(norm), i) + ".weight", {width});
+      for (const Norm norm : norms_of(config_)) {
+        check_tensor(fill(names.of(norm), i) + ".weight", {width_of(config_, norm)});
       }
       for (const Role role : kRoles) {
         const std::string module = fill(names.of(role), i);

@@ -47,9 +47,8 @@ class Source final : public HuggingFaceSource {
 
   Block read_block(std::int64_t index) const override {
     Block block;
-    for (const Norm norm : kNorms) {
-      const std::int64_t width = width_of(config_, norm);
-      if (width > 0) block[norm] = at::ones({width}, at::kFloat);
+    for (const Norm norm : norms_of(config_)) {
+      block[norm] = at::ones({width_of(config_, norm)}, at::kFloat);
     }
     const double residual = 1 / std::sqrt(2.0 * static_cast<double>(config_.layers));
     for (const Role role : kRoles) {

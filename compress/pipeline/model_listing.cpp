@@ -57,7 +57,7 @@ ordered_json tensor_listing(const ModelSource& source) {
 
 std::int64_t parameter_count(const ModelConfig& config) {
   std::int64_t norms = config.hidden;
-  for (const Norm norm : kNorms) norms += config.layers * width_of(config, norm);
+  for (const Norm norm : norms_of(config)) norms += config.layers * width_of(config, norm);
   const std::int64_t vocabularies = config.vocabulary * config.hidden * (config.tied_head ? 1 : 2);
   return linear_parameters(config) + norms + vocabularies;
 }

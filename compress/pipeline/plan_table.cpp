@@ -21,7 +21,8 @@ std::string kind_of_tensor(const PlannedTensor& tensor) {
   if (key.starts_with("model.layers.")) key = key.substr(key.find('.', 13) + 1);
   for (const PlannedStep& step : tensor.steps) key += "|" + step.rule + "|" + step.action;
   for (const std::string& type : tensor.export_types) key += "|" + type;
-  return key + "|" + tensor.source_type;
+  return key + "|" + tensor.source_type + "|" + std::to_string(tensor.out) + "|" +
+         std::to_string(tensor.in);
 }
 
 struct Folded {

@@ -110,7 +110,7 @@ TEST(FolderModelStore, ReplacesABlockWhileAViewOfTheOldOneIsInUse) {
   block[Norm::kAttention] = block[Norm::kAttention] + 1;
   store.write(0, block);
   EXPECT_TRUE(at::equal(old[Norm::kAttention], mixed_block()[Norm::kAttention]));
-  EXPECT_TRUE(at::equal(store.read(0)->operator[](Norm::kAttention), block[Norm::kAttention]));
+  EXPECT_TRUE(at::equal((*store.read(0))[Norm::kAttention], block[Norm::kAttention]));
   EXPECT_EQ(folder.names(), std::vector<std::string>{"x0"});
 }
 

@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 
+#include "compress/kernels/rms_norm/rms_norm.h"
 #include "tests/kernels/each_variant.h"
 
 namespace attar::kernels {
@@ -88,6 +89,38 @@ TEST_P(RotateOf, GivenPositionsReplaceTheRunningOne) {
     EXPECT_EQ(states[i], states[32 + i]);
     EXPECT_EQ(states[16 + i], before[16 + i]);  // position 0 turns nothing
     EXPECT_NE(states[i], before[i]);
+  }
+}
+
+// Norm and rotation at once are the two one after the other.
+TEST_P(RotateOf, NormsEachHeadFirst) {
+  constexpr std::int64_t kTokens = 3, kHeads = 2;
+  for (const std::int64_t pairs : {1, 5, 8, 16, 33}) {
+    const std::int64_t head_dim = 2 * pairs, stride = kHeads * head_dim + 1;
+    const Table angles = table(pairs);
+    const auto norm = normal(head_dim, 2);
+    auto together = normal(kTokens * stride, 1), apart = together;
+    Rotate call{.states = together.data(),
+                .token_stride = stride,
+                .tokens = kTokens,
+                .heads = kHeads,
+                .head_dim = head_dim,
+                .rotary_dim = head_dim,
+                .cosines = angles.cosines.data(),
+                .sines = angles.sines.data(),
+                .table_positions = kPositions,
+                .norm = norm.data(),
+                .norm_eps = 1e-3F};
+    rotate(call, variant());
+    for (std::int64_t t = 0; t < kTokens; ++t) {
+      float* token = apart.data() + t * stride;
+      rms_norm({token, norm.data(), token, kHeads, head_dim, call.norm_eps}, variant());
+    }
+    call.states = apart.data();
+    call.norm = nullptr;
+    rotate(call, variant());
+    ASSERT_TRUE(together.same_bits(apart)) << "pairs " << pairs;
+    ASSERT_TRUE(together.guards_hold());
   }
 }
 

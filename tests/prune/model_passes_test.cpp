@@ -253,6 +253,35 @@ TEST(WidthPass, SharesOutWhatGoesByItsLoss) {
   EXPECT_LT(distance(outcome.model, model), distance(run(WidthPass(uniform), model).model, model));
 }
 
+// Of the second block's neurons 96 do nothing and the rest matter as much as the others': it gives
+// up those, and no other for nothing.
+TEST(WidthPass, KeepsWhatMattersBesideNeuronsThatDoNothing) {
+  const Model model = model_with([](std::int64_t index, Block& block) {
+    if (index == 1) silence_columns(block[Role::kDown], 64, 96);
+  });
+  WidthConfig config = width(0.7, 1, 1);  // 3 x 48 go
+  config.uniform = false;
+  const ModelConfig shape = run(WidthPass(config), model).model.config();
+  EXPECT_LE(shape.widths_of(1).ffn, 64);
+  EXPECT_GE(shape.widths_of(1).ffn, 32);
+  EXPECT_EQ(shape.widths_of(0).ffn + shape.widths_of(1).ffn + shape.widths_of(2).ffn, 3 * 112);
+}
+
+// 160 neurons in steps of 48: 144, 96, 48. Those that stay are multiples of the step.
+TEST(WidthPass, SharesOutInStepsThatDoNotDivideTheWidth) {
+  WidthConfig config = width(0.6, 1, 1);
+  config.align = 48;
+  config.uniform = false;
+  const ModelConfig shape = run(WidthPass(config), testing::random_model()).model.config();
+  std::int64_t sum = 0;
+  for (std::int64_t block = 0; block < 3; ++block) {
+    const std::int64_t kept = shape.widths_of(block).ffn;
+    EXPECT_TRUE(kept == 160 || kept % 48 == 0) << kept;
+    sum += (kept + 47) / 48;
+  }
+  EXPECT_EQ(sum, 3 * 2);
+}
+
 // The last block's neurons are as many and as different as the others', but their outputs are so small
 // that the predictions hardly see them: what a layer loses of its own output says nothing of that.
 TEST(WidthPass, SharesOutByWhatThePredictionsLose) {

@@ -445,11 +445,21 @@ def test_blocks_of_different_widths_run_in_llama_cpp(family, tmp_path):
     again = tmp_path / "again.gguf"
     succeed("export", path, "--format", "gguf", "--type", "F32", "--out", again)
     assert again.read_bytes() == path.read_bytes()
+    new = attar.open(path).generate(IDS, max_new_tokens=8).ids  # token by token
+    more = attar.open(path).logits(IDS + new)
+    assert new == more[len(IDS) - 1:-1].argmax(-1).tolist()
     for form in ["huggingface", "compressed-tensors"]:
         bad = recipe | {"export": [{"format": form, "path": "hf"}]}
         (tmp_path / "bad.yaml").write_text(json.dumps(bad))
         refused = program("plan", tmp_path / "bad.yaml")
         assert refused.returncode == 4 and "export as gguf" in refused.stderr
+    # A group that divides the mean width and not all that may come of it.
+    bad = {"version": 1, "model": str(path), "export": recipe["export"],
+           "passes": [{"quantize.rtn": {"bits": 4, "group_size": max(config["ffn_by_block"]),
+                                        "layers": ["down"]}}]}
+    (tmp_path / "bad.yaml").write_text(json.dumps(bad))
+    refused = program("plan", tmp_path / "bad.yaml")
+    assert refused.returncode == 4 and "group_size must divide" in refused.stderr
 
 
 @real

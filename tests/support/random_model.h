@@ -60,9 +60,8 @@ class RandomSource : public ModelSource {
     const std::string name = std::to_string(index);
     constexpr std::array<const char*, kNorms.size()> kNames = {".attention_norm", ".mlp_norm",
                                                                ".query_norm", ".key_norm"};
-    for (const Norm norm : kNorms) {
-      const std::int64_t width = width_of(config_, norm);
-      if (width > 0) block[norm] = 1 + normal({width}, name + kNames[index_of(norm)], 0.1);
+    for (const Norm norm : norms_of(config_)) {
+      block[norm] = 1 + normal({width_of(config_, norm)}, name + kNames[index_of(norm)], 0.1);
     }
     for (const Role role : kRoles) {
       const LinearShape shape = shape_of(config_, role);
