@@ -140,8 +140,8 @@ class Pass {
   // Told once, before anything runs: what later passes will do. A pass that prepares layers for
   // another one (quantize.awq before quantize.gptq) leaves the rounding of those to it.
   virtual void see_later(std::span<const PassPlan> /*plans*/) {}
-  // The shape that the pass leaves. A pass that decides while it runs gives a shape of as many
-  // weights as it will leave, uneven where that may come out uneven.
+  // The shape that the pass leaves. A pass that decides while it runs gives a shape of
+  // about as many weights as it will leave, with widths_open where blocks may come out uneven.
   virtual ModelConfig shape_after(const ModelConfig& config) const { return config; }
   // Tokens that go through each block and back while it learns, about; calibration has `tokens` in
   // sequences of `length`. A pass that needs the tokenizer runs the head with them.
