@@ -26,7 +26,9 @@ Block mixed_block() {
   QuantScheme symmetric{8, 64, ZeroPoint::kSymmetric, at::kFloat};
   const LowRankWeight factors{random_values({64, 5}, 2), random_values({5, 64}, 3)};
   const LowRankWeight on_a_grid{factors.b, factors.a, 321};
-  Block block{random_values({64}, 4), random_values({64}, 5), {}};
+  Block block{{random_values({64}, 4), random_values({64}, 5), random_values({16}, 8),
+               random_values({16}, 9)},
+              {}};
   block[Role::kQuery] = {DenseWeight{values}, random_values({64}, 6)};
   block[Role::kKey] = {DenseWeight{values.to(at::kBFloat16)}, {}};
   block[Role::kValue] = {round_to_nearest(values, minima), {}};
@@ -42,8 +44,7 @@ TEST(BlockFile, KeepsEveryKindOfWeightBitForBit) {
   const Block block = mixed_block();
   write_block_file(folder / "b.safetensors", block);
   const Block read = read_block_file(folder / "b.safetensors");
-  EXPECT_TRUE(at::equal(read[Norm::kAttention], block[Norm::kAttention]));
-  EXPECT_TRUE(at::equal(read[Norm::kMlp], block[Norm::kMlp]));
+  for (const Norm norm : kNorms) EXPECT_TRUE(at::equal(read[norm], block[norm]));
   for (const Role role : kRoles) {
     EXPECT_EQ(read[role].weight.index(), block[role].weight.index()) << to_string(role);
     EXPECT_TRUE(at::equal(dense(read[role].weight), dense(block[role].weight))) << to_string(role);
