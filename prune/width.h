@@ -64,6 +64,8 @@ class WidthPass final : public ModelPass {
   void run(ModelWork& work) const override;
 
  private:
+  static constexpr std::int64_t kProbeWindows = 8;  // of the calibration text, for sharing out
+
   // Widths of a uniform result.
   std::int64_t neurons(const ModelConfig& config) const;
   std::int64_t kv_heads(const ModelConfig& config) const;
