@@ -261,14 +261,30 @@ std::int64_t RelationLoss::teacher_block_of(const RelationPart& part, std::int64
   return block;
 }
 
+namespace {
+
+std::int64_t student_block_of(const RelationPart& part, const ModelConfig& student) {
+  std::int64_t block = part.student_block;
+  if (block < 0) {
+    for (block = student.layers - 1; !student.widths_of(block).attends();) --block;
+  }
+  require<UsageError>(block < student.layers, "distill.relation", "student_block must be below ",
+                      student.layers, ", got ", block);
+  return block;
+}
+
+}  // namespace
+
 RelationLoss::RelationLoss(const RelationPart& part, const ModelConfig& student,
                            const ModelConfig& teacher)
-    : student_block_(part.student_block >= 0 ? part.student_block : student.layers - 1),
+    : student_block_(student_block_of(part, student)),
       teacher_block_(teacher_block_of(part, teacher.layers)) {
-  require<UsageError>(student_block_ < student.layers, "distill.relation",
-                      "student_block must be below ", student.layers, ", got ", student_block_);
   const ModelConfig own = student.of_block(student_block_),
                     other = teacher.of_block(teacher_block_);
+  require<UsageError>(own.attends() && other.attends(), "distill.relation", "block ",
+                      student_block_, " of the student or block ", teacher_block_,
+                      " of the teacher has no attention; name others (student_block, "
+                      "teacher_block)");
   const std::int64_t queries = relation_heads({own.q_width(), other.q_width()});
   const std::int64_t values = relation_heads({own.kv_width(), other.kv_width()});
   heads_[0] = queries, heads_[1] = heads_[2] = values;

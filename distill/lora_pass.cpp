@@ -42,7 +42,7 @@ std::optional<CorrectedWeight> with_term(const Weight& weight, const LowRankWeig
 void put_terms(const LoraConfig& config, ModelWork& work) {
   for (std::int64_t i = 0; i < work.input.config().layers; ++i) {
     Block block = work.input.block(i);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(block)) {
       if (!decide(config, i, role).changes) continue;
       const std::string layer = layer_name(i, role);
       Weight& weight = block[role].weight;
@@ -89,6 +89,7 @@ std::vector<PlannedLayer> LoraPass::plan(const ModelConfig& config) const {
     if (!layer.changes || config_.merge) continue;
     layer.adds = layer.keeps_zeros = true;
     const LinearShape shape = shape_of(config, layer.block, layer.role);
+    if (shape.empty()) continue;
     layer.parameters = static_cast<double>(config_.rank * (shape.in + shape.out)) /
                        static_cast<double>(shape.in * shape.out);
   }
@@ -122,7 +123,9 @@ void LoraPass::run(ModelWork& work) const {
             work.state, work.context);
   for (std::int64_t i = 0; i < student.config().layers; ++i) {
     Block block = student.block(i, config_.average > 0);
-    for (const Role role : kRoles) block[role].weight = settled(block[role].weight, config_.merge);
+    for (const Role role : roles_of(block)) {
+      block[role].weight = settled(block[role].weight, config_.merge);
+    }
     work.output.put_block(i, block);
   }
   report_training(outcome, windows, work.input, work.output, work.report);

@@ -82,7 +82,8 @@ struct RelationOptions : ShareOptions {
   static void fields(Visit&& visit) {
     using C = RelationOptions;
     share_fields<C>(visit);
-    visit("student_block", &C::student_block, Range<std::int64_t>{-1, 1 << 20}, "-1: the last.");
+    visit("student_block", &C::student_block, Range<std::int64_t>{-1, 1 << 20},
+          "-1: the last that has attention.");
     visit("teacher_block", &C::teacher_block, Range<std::int64_t>{-1, 1 << 20},
           "-1: three quarters up.");
     visit("heads", &C::heads, Range<std::int64_t>{0, 1 << 16},

@@ -49,7 +49,7 @@ struct HiddenPart {
 struct RelationPart {
   double weight = 1;
   ActiveShare active;
-  std::int64_t student_block = -1;  // -1: the last
+  std::int64_t student_block = -1;  // -1: the last with attention
   std::int64_t teacher_block = -1;  // -1: three quarters up, "upper middle"
   std::int64_t heads = 0;           // 0: the most, up to 64, that divide all widths
 };

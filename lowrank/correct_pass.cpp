@@ -50,8 +50,8 @@ std::vector<PlannedLayer> CorrectPass::plan(const ModelConfig& config) const {
     if (!layer.changes) continue;
     layer.adds = true;
     layer.keeps_zeros = true;
-    layer.parameters =
-        parameters_of(shape_of(config, layer.block, layer.role), config_.rank, storage_);
+    const LinearShape shape = shape_of(config, layer.block, layer.role);
+    if (!shape.empty()) layer.parameters = parameters_of(shape, config_.rank, storage_);
   }
   return planned;
 }
@@ -65,7 +65,7 @@ void CorrectPass::run_block(BlockWork& work) const {
   const auto at_site = [&](Site site, const linalg::GramStatistics& statistics,
                            const linalg::CrossGram* cross) {
     record_dropped(work, site, statistics);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(work.block)) {
       if (site_of(role) == site) correct(work, role, statistics, cross);
     }
   };

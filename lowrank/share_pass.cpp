@@ -60,12 +60,12 @@ std::vector<SharePass::Shared> SharePass::find_bases(ModelWork& work) const {
     for (const Site site : kSites) {
       Stack& stack = stacks[index_of(site)];
       const std::size_t before = stack.weights.size();
-      for (const Role role : kRoles) {
+      for (const Role role : roles_of(block)) {
         if (!reads(role, site) || !decide(config_, index, role).changes) continue;
         stack.weights.push_back(dense(block[role].weight).to(at::kDouble));
       }
-      const at::Tensor& gram = statistics[index_of(site)]->gram;
       if (stack.weights.size() > before) {
+        const at::Tensor& gram = statistics[index_of(site)]->gram;
         stack.gram = stack.gram.defined() ? stack.gram + gram : gram;
       }
       if (!last || stack.weights.empty()) continue;
@@ -121,7 +121,7 @@ void SharePass::run(ModelWork& work) const {
     stream.sequential(
         block, original, work.context,
         [&](Site site, const linalg::GramStatistics& statistics, const linalg::CrossGram& cross) {
-          for (const Role role : kRoles) {
+          for (const Role role : roles_of(block)) {
             if (!reads(role, site)) continue;
             const LayerDecision decision = decide(config_, index, role);
             if (!decision.changes) {

@@ -90,9 +90,9 @@ std::vector<LayerSpectrum> measure_spectra(
     lane.enter(block, context);
     std::vector<Probe> probes;
     const std::size_t first = spectra.size();
-    for (const Site site : kSites) {
+    for (const Site site : sites_of(block)) {
       at::Tensor gram;
-      for (const Role role : kRoles) {
+      for (const Role role : roles_of(block)) {
         if (site_of(role) != site || !wanted(index, role)) continue;
         const at::Tensor weight = dense(block[role].weight).to(at::kDouble);
         if (!gram.defined()) gram = gram_at(lane, site, weight.size(1), context);

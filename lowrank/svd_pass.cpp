@@ -90,7 +90,7 @@ std::vector<PlannedLayer> SvdPass::plan(const ModelConfig& config) const {
   for (PlannedLayer& layer : planned) {
     if (!layer.changes) continue;
     const LinearShape shape = shape_of(config, layer.block, layer.role);
-    if (filled) {
+    if (filled || shape.empty()) {
       layer.parameters = config_.keep;
       continue;
     }
@@ -188,7 +188,7 @@ void SvdPass::run(ModelWork& work) const {
 void SvdPass::cut_block(ModelWork& work, BlockStream* stream, const Ranks& ranks,
                         std::int64_t index, const Block& original, Block& block) const {
   const auto cut_site = [&](Site site, const at::Tensor& gram, const linalg::CrossGram* cross) {
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(block)) {
       if (site_of(role) != site) continue;
       const std::int64_t rank =
           ranks[static_cast<std::size_t>(index) * kRoles.size() + index_of(role)];
@@ -205,7 +205,7 @@ void SvdPass::cut_block(ModelWork& work, BlockStream* stream, const Ranks& ranks
     }
   };
   if (stream == nullptr) {
-    for (const Site site : kSites) cut_site(site, {}, nullptr);
+    for (const Site site : sites_of(block)) cut_site(site, {}, nullptr);
   } else if (stream->has_dense()) {
     stream->sequential(
         block, original, work.context,

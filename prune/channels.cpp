@@ -28,9 +28,8 @@ void walk_norms(const Model& model, const at::Tensor& ids, const RunContext& con
     for (std::int64_t sequence = 0; sequence < hidden.size(0); ++sequence) {
       context.check_stop();
       at::Tensor rows = hidden.narrow(0, sequence, 1);
-      see(norm, rows, block[Norm::kAttention]);
-      const at::Tensor mixed = runner.attention(runner.attention_input(rows), nullptr);
-      const at::Tensor between = runner.add_attention(rows, mixed);
+      if (attends(block)) see(norm, rows, block[Norm::kAttention]);
+      const at::Tensor between = runner.attended(rows);
       see(norm + 1, between, block[Norm::kMlp]);
       rows.copy_(runner.add_mlp(between, runner.gated(runner.mlp_input(between))));
     }
@@ -69,7 +68,9 @@ std::vector<double> norm_ratios(const Model& model, const at::Tensor& ids, const
     for (std::int64_t t = 0; t < ratio.size(0); ++t) sums[norm] += values[t];
     tokens[norm] += static_cast<double>(ratio.size(0));
   });
-  for (std::size_t norm = 0; norm < sums.size(); ++norm) sums[norm] /= tokens[norm];
+  for (std::size_t norm = 0; norm < sums.size(); ++norm) {
+    if (tokens[norm] > 0) sums[norm] /= tokens[norm];
+  }
   return sums;
 }
 

@@ -51,12 +51,13 @@ void slice_kv_groups(Block& block, const ModelConfig& config,
 }
 
 void slice_channels(Block& block, const at::Tensor& kept) {
-  block[Norm::kAttention] = at::index_select(block[Norm::kAttention], 0, kept);
-  block[Norm::kMlp] = at::index_select(block[Norm::kMlp], 0, kept);
-  for (const Role role : {Role::kQuery, Role::kKey, Role::kValue, Role::kGate, Role::kUp}) {
-    keep_inputs(block[role], kept);
+  for (const Norm norm : {Norm::kAttention, Norm::kMlp}) {
+    if (block[norm].defined()) block[norm] = at::index_select(block[norm], 0, kept);
   }
-  for (const Role role : {Role::kOutput, Role::kDown}) keep_outputs(block[role], kept);
+  for (const Role role : roles_of(block)) {
+    const bool writes = role == Role::kOutput || role == Role::kDown;
+    writes ? keep_outputs(block[role], kept) : keep_inputs(block[role], kept);
+  }
 }
 
 OuterWeights slice_channels(const OuterWeights& outer, const at::Tensor& kept) {

@@ -169,12 +169,12 @@ void SparsePass::prune_layer(BlockWork& work, Role role, const at::Tensor& hessi
 
 void SparsePass::run_block(BlockWork& work) const {
   if (config_.method == "magnitude") {
-    for (const Role role : kRoles) prune_layer(work, role, {});
+    for (const Role role : roles_of(work.block)) prune_layer(work, role, {});
     return;
   }
   const auto at_site = [&](Site site, const linalg::GramStatistics& statistics) {
     record_dropped(work, site, statistics);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(work.block)) {
       if (site_of(role) == site) prune_layer(work, role, statistics.gram);
     }
   };
@@ -184,7 +184,7 @@ void SparsePass::run_block(BlockWork& work) const {
   }
   // Wanda makes up for nothing, so nothing is gained by knowing what was lost in this block.
   const auto statistics = work.stream->collect(work.block, work.context);
-  for (const Site site : kSites) at_site(site, *statistics[index_of(site)]);
+  for (const Site site : sites_of(work.block)) at_site(site, *statistics[index_of(site)]);
 }
 
 }  // namespace attar

@@ -97,7 +97,7 @@ struct Surgery {
 Block with_channels(Block block, const at::Tensor& channels, double attention_ratio,
                     double mlp_ratio) {
   slice_channels(block, channels);
-  block[Norm::kAttention] = block[Norm::kAttention] * attention_ratio;
+  if (attends(block)) block[Norm::kAttention] = block[Norm::kAttention] * attention_ratio;
   block[Norm::kMlp] = block[Norm::kMlp] * mlp_ratio;
   return block;
 }
@@ -149,7 +149,7 @@ std::vector<BlockWidths> WidthPass::common_widths(const ModelConfig& config) con
   for (std::int64_t block = 0; block < config.layers; ++block) {
     const ModelConfig one = config.of_block(block);
     const std::int64_t kept = kv_heads(one);
-    widths.push_back({neurons(one), one.heads / one.kv_heads * kept, kept});
+    widths.push_back({neurons(one), kept > 0 ? one.heads / one.kv_heads * kept : 0, kept});
   }
   return widths;
 }
@@ -267,7 +267,7 @@ void WidthPass::run_block(ModelWork& work, std::int64_t index, const BlockWidths
     } else if (site == Site::kDownInput) {
       cut(Role::kDown, 1, config.ffn, keep.ffn, statistics, cross);
     } else if (narrower && cross) {
-      for (const Role role : kRoles) {
+      for (const Role role : roles_of(block)) {
         if (site_of(role) != site) continue;
         surgery.refit(role, statistics, *cross, all_of(kept_channels.size(0)), kept_channels,
                       "channels " + change_of(config.hidden, kept_channels.size(0)) + ", refit",

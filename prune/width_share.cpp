@@ -88,6 +88,7 @@ std::vector<BlockWidths> WidthPass::share(ModelWork& work) const {
             head_levels += levels.of(kv_heads(one));
           }
         });
+    if (config_.kv_heads < 1 && !attends(block)) head_costs.push_back({0.0});
     stream.advance(block);
     sensitivity.advance();
     work.input.done_with_block(index);
@@ -103,7 +104,7 @@ std::vector<BlockWidths> WidthPass::share(ModelWork& work) const {
     }
     if (!head_share.empty()) {
       kept.kv_heads = own.kv_heads - head_share[block];
-      kept.heads = own.heads / own.kv_heads * kept.kv_heads;
+      kept.heads = own.attends() ? own.heads / own.kv_heads * kept.kv_heads : 0;
     }
     shared += (block > 0 ? ", " : "") + std::to_string(kept.ffn) + " and " +
               std::to_string(kept.kv_heads);

@@ -45,7 +45,7 @@ std::int64_t AutoroundPass::working_bytes(const ModelConfig& config) const {
 void AutoroundPass::run_block(BlockWork& work) const {
   const auto since = std::chrono::steady_clock::now();
   bool learns = false, in_codes_before = false;
-  for (const Role role : kRoles) {
+  for (const Role role : roles_of(work.block)) {
     if (!in_codes(work.block[role].weight)) {
       record_skipped(work, role, "not in codes");
     } else if (in_codes(work.original[role].weight)) {

@@ -62,7 +62,7 @@ void AwqPass::run_block(BlockWork& work) const {
   std::array<at::Tensor, kSites.size()> scales;  // [I] float32; undefined: 1
   std::array<double, kRoles.size()> losses{}, plain_losses{};
 
-  for (const ChannelGroup& group : channel_groups()) {
+  for (const ChannelGroup& group : channel_groups_of(work.block)) {
     work.context.check_stop();
     const linalg::GramStatistics& input = *statistics[index_of(group.site)];
     record_dropped(work, group.site, input);
@@ -95,7 +95,7 @@ void AwqPass::run_block(BlockWork& work) const {
     }
   }
 
-  for (const ChannelGroup& group : channel_groups()) {
+  for (const ChannelGroup& group : channel_groups_of(work.block)) {
     const at::Tensor& scale = scales[index_of(group.site)];
     if (!scale.defined()) continue;
     apply_channel_scale(work.block, group, scale, work.config);
@@ -106,7 +106,7 @@ void AwqPass::run_block(BlockWork& work) const {
     }
   }
 
-  for (const Role role : kRoles) {
+  for (const Role role : roles_of(work.block)) {
     const auto since = std::chrono::steady_clock::now();
     const std::optional<Target> goal = target(work.index, role);
     if (!goal) {

@@ -116,7 +116,7 @@ BlockRounding learn_rounding(const ModelConfig& config, const Block& rounded, co
   std::vector<LearntCodes> layers;
   Block block = rounded;
   std::vector<at::Tensor> values;
-  for (const Role role : kRoles) {
+  for (const Role role : roles_of(rounded)) {
     const auto* codes = std::get_if<QuantizedWeight>(&rounded[role].weight);
     if (codes == nullptr || std::holds_alternative<QuantizedWeight>(plain[role].weight)) continue;
     const LearntCodes& layer =

@@ -56,6 +56,10 @@ const std::array<ChannelGroup, 4>& channel_groups() {
   return kGroups;
 }
 
+std::span<const ChannelGroup> channel_groups_of(const Block& block) {
+  return std::span(channel_groups()).last(sites_of(block).size());
+}
+
 void apply_channel_scale(Block& block, const ChannelGroup& group, const at::Tensor& scale,
                          const ModelConfig& config) {
   for (const Role role : group.readers) scale_columns(block[role], scale);

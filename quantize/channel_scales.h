@@ -19,6 +19,8 @@ struct ChannelGroup {
   std::vector<Role> touched() const;  // readers and producer
 };
 const std::array<ChannelGroup, 4>& channel_groups();
+// Those that the block has: without attention the MLP's alone.
+std::span<const ChannelGroup> channel_groups_of(const Block& block);
 
 // Multiplies the columns of the readers by `scale` [I] float32 and divides the producer by it.
 // Under grouped-query attention the scale of `o` must be one for all query heads that read a value

@@ -26,10 +26,7 @@ linalg::GramStatistics head_statistics(const Model& model, const at::Tensor& ids
     const BlockRunner runner(config, block, rope);
     for (std::int64_t sequence = 0; sequence < hidden.size(0); ++sequence) {
       context.check_stop();
-      at::Tensor rows = hidden.narrow(0, sequence, 1);
-      const at::Tensor mixed = runner.attention(runner.attention_input(rows), nullptr);
-      const at::Tensor between = runner.add_attention(rows, mixed);
-      rows.copy_(runner.add_mlp(between, runner.gated(runner.mlp_input(between))));
+      runner.advance(hidden.narrow(0, sequence, 1));
     }
     model.done_with_block(index);
   }

@@ -111,7 +111,7 @@ std::vector<FitItem> price_formats(const Model& model, const Fishers& fisher,
   price(kEmbedding, model.embedding());
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     const Block block = model.block(i);
-    for (const Role role : kRoles) price(layer_name(i, role), block[role].weight);
+    for (const Role role : roles_of(block)) price(layer_name(i, role), block[role].weight);
     model.done_with_block(i);
   }
   if (!model.config().tied_head) price(kHead, model.head());
@@ -200,7 +200,7 @@ Model rounded_to(const Model& model, const Formats& formats) {
   Model rounded = model.successor(std::make_shared<MemoryModelStore>());
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     Block block = model.block(i);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(block)) {
       const auto found = formats.find(layer_name(i, role));
       if (found == formats.end()) continue;
       block[role].weight =

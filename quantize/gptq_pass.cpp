@@ -56,7 +56,7 @@ void GptqPass::run_block(BlockWork& work) const {
     record_dropped(work, site, statistics);
     std::optional<GptqHessian> hessian;  // of the layers that read this input
     at::Tensor lost;
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(work.block)) {
       if (site_of(role) != site) continue;
       const auto since = std::chrono::steady_clock::now();
       const SchemeDecision decision = rules_.decide(work.index, role, &work.config);

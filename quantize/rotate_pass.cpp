@@ -85,7 +85,7 @@ void RotatePass::run(ModelWork& work) const {
     work.input.done_with_block(index);
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(after)) {
       const std::string layer = layer_name(index, role);
       if (!planned[static_cast<std::size_t>(index) * kRoles.size() + index_of(role)].changes) {
         continue;

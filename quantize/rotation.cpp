@@ -35,13 +35,13 @@ void write_turned(Linear& linear, const RandomRotation& turn) {
 }  // namespace
 
 Block rotated(Block block, const ModelRotation& rotation) {
-  if (rotation.heads) {
+  if (rotation.heads && attends(block)) {
     write_turned(block[Role::kValue], *rotation.heads);
     Weight& output = block[Role::kOutput].weight;
     output = read_turned(output, {}, *rotation.heads);
   }
   if (rotation.stream) {
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(block)) {
       const Site site = site_of(role);
       if (site == Site::kOutputInput || site == Site::kDownInput) {
         write_turned(block[role], *rotation.stream);
@@ -52,8 +52,9 @@ Block rotated(Block block, const ModelRotation& rotation) {
                         *rotation.stream);
       }
     }
-    block[Norm::kAttention] = at::ones_like(block[Norm::kAttention]);
-    block[Norm::kMlp] = at::ones_like(block[Norm::kMlp]);
+    for (const Norm norm : {Norm::kAttention, Norm::kMlp}) {
+      if (block[norm].defined()) block[norm] = at::ones_like(block[norm]);
+    }
   }
   return block;
 }

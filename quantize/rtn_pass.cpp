@@ -16,7 +16,7 @@ std::int64_t RtnPass::working_bytes(const ModelConfig& config) const {
 }
 
 void RtnPass::run_block(BlockWork& work) const {
-  for (const Role role : kRoles) {
+  for (const Role role : roles_of(work.block)) {
     const auto since = std::chrono::steady_clock::now();
     const SchemeDecision decision = rules_.decide(work.index, role, &work.config);
     if (!decision.scheme) {

@@ -68,7 +68,7 @@ std::int64_t SmoothPass::working_bytes(const ModelConfig& config) const {
 void SmoothPass::run_block(BlockWork& work) const {
   const auto since = std::chrono::steady_clock::now();
   const auto inputs = work.stream->sample(work.block, work.context, config_.tokens);
-  for (const ChannelGroup& group : channel_groups()) {
+  for (const ChannelGroup& group : channel_groups_of(work.block)) {
     const InputSample& input = inputs[index_of(group.site)];
     if (!scales(work.index, group)) {
       for (const Role role : group.readers) {

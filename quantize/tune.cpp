@@ -88,7 +88,8 @@ std::int64_t layers_in_codes(const Model& model) {
   if (!model.config().tied_head) layers += codes_of(model.head()) != nullptr ? 1 : 0;
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     const Block block = model.block(i);
-    for (const Role role : kRoles) layers += codes_of(block[role].weight) != nullptr ? 1 : 0;
+    for (const Role role : roles_of(block))
+      layers += codes_of(block[role].weight) != nullptr ? 1 : 0;
   }
   return layers;
 }
@@ -123,7 +124,7 @@ GridMoves grid_moves(const Model& before, const Model& after, Student& student) 
   if (!before.config().tied_head) compare("lm_head", before.head(), after.head());
   for (std::int64_t i = 0; i < before.config().layers; ++i) {
     const Block old_block = before.block(i), new_block = after.block(i);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(new_block)) {
       compare(layer_name(i, role), old_block[role].weight, new_block[role].weight);
     }
   }

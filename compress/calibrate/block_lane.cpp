@@ -66,6 +66,10 @@ void BlockLane::enter(const Block& block, const RunContext& run) {
   entered_ = block;
   stage_ = Stage::kNothing;
   prepared(block);
+  if (!attends(block)) {  // what enters is what leaves attention
+    scratch_ = activations_.clone();
+    stage_ = Stage::kHidden;
+  }
 }
 
 BlockRunner& BlockLane::prepared(const Block& block) {

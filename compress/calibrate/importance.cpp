@@ -36,7 +36,7 @@ io::ImportanceMatrix importance_matrix(const Model& model, const CalibrationToke
     context.progress(layer_name(index, Role::kQuery));
     const Block block = model.block(index);
     const auto found = stream.collect(block, context);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(block)) {
       const std::string name = fill(names.of(role), index) + ".weight";
       matrix.means[name] = means_of(*found[index_of(site_of(role))], name);
     }

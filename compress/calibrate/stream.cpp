@@ -218,7 +218,7 @@ std::array<InputSample, kSites.size()> BlockStream::sample(const Block& block,
   lane.enter(block, context);
   // Odd, so that sequences of 2^n tokens are not met at the same few places each.
   const std::int64_t step = std::max<std::int64_t>(1, tokens() / count - 1) | 1;
-  for (const Site site : kSites) {
+  for (const Site site : sites_of(block)) {
     lane.reach(site, context);
     Sampler sampler(columns_at(block, site), step);
     lane.for_batches(context, [&](std::int64_t first, std::int64_t batch) {
@@ -259,7 +259,7 @@ void BlockStream::visit(const Block& block, const Block* original, const RunCont
     s.changed.enter(block, context);
     if (original) s.dense->enter(*original, context);
   };
-  for (const Site site : kSites) {
+  for (const Site site : sites_of(block)) {
     StatisticsKey key;
     if (s.options.store) key = {hash_before(site, s.context, block), s.tokens_sha256};
     std::optional<linalg::GramStatistics> statistics = s.known(key);

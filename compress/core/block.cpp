@@ -61,17 +61,34 @@ BlockWidths widths_of(const Block& block, std::int64_t head_dim) {
           shape_of(block[Role::kKey].weight).out / head_dim};
 }
 
+bool attends(const Block& block) { return block[Norm::kAttention].defined(); }
+
+std::span<const Role> roles_of(const Block& block) {
+  return std::span(kRoles).subspan(attends(block) ? 0 : index_of(Role::kGate));
+}
+
+std::span<const Site> sites_of(const Block& block) {
+  return std::span(kSites).subspan(attends(block) ? 0 : index_of(Site::kMlpInput));
+}
+
+Block without_attention(Block block) {
+  for (const Norm norm : {Norm::kAttention, Norm::kQuery, Norm::kKey}) block[norm].reset();
+  for (const Role role : {Role::kQuery, Role::kKey, Role::kValue, Role::kOutput}) block[role] = {};
+  return block;
+}
+
 void check(const Block& block, const ModelConfig& model, std::string_view where) {
-  const ModelConfig config = model.with(widths_of(block, model.head_dim));
+  const BlockWidths widths = widths_of(block, model.head_dim);
+  const ModelConfig config = model.with(widths);
   for (const Norm norm : norms_of(config)) {
     const std::int64_t width = width_of(config, norm);
     require(block[norm].defined() && block[norm].dim() == 1 && block[norm].size(0) == width, where,
             short_name(norm), " must hold ", width, " values");
   }
-  require(config.ffn > 0 && config.kv_heads > 0 && config.heads % config.kv_heads == 0, where,
+  require(config.ffn > 0 && widths.heads_divide() && widths.attends() == attends(block), where,
           "has ", config.heads, " attention heads for ", config.kv_heads, " key-value heads and ",
           config.ffn, " neurons; there must be some, and the second must divide the first");
-  for (const Role role : kRoles) {
+  for (const Role role : roles_of(block)) {
     const std::string name = std::string(where) + " " + std::string(short_name(role));
     const Linear& linear = block[role];
     check(linear.weight, name);

@@ -19,6 +19,7 @@ struct Linear {
   at::Tensor forward(const at::Tensor& input) const;
 };
 
+// Without attention (`attends`), q, k, v and o are layers that are not there, and so is their norm.
 struct Block {
   std::array<at::Tensor, kNorms.size()> norms;  // [width_of] float32; undefined: has none
   std::array<Linear, kRoles.size()> linears;
@@ -31,6 +32,12 @@ struct Block {
 
 // The widths that the block's own weights have.
 BlockWidths widths_of(const Block& block, std::int64_t head_dim);
+
+// Whether the block has attention, and what it is made of.
+bool attends(const Block& block);
+std::span<const Role> roles_of(const Block& block);
+std::span<const Site> sites_of(const Block& block);
+Block without_attention(Block block);
 
 // Throws BadInput when a weight or norm disagrees with the configuration: another hidden size, or
 // layers of the block that do not fit one another. Its widths may be others than the model's.

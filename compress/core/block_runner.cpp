@@ -64,8 +64,10 @@ void BlockRunner::prepare(const Block& block, Site site) {
   };
   switch (site) {
     case Site::kAttentionInput:
+      if (!config_.attends()) return void(qkv_ = {});
       return qkv_.assign({part(Role::kQuery), part(Role::kKey), part(Role::kValue)}, arithmetic_);
     case Site::kOutputInput:
+      if (!config_.attends()) return void(output_ = {});
       return output_.assign({part(Role::kOutput)}, arithmetic_);
     case Site::kMlpInput:
       return gate_up_.assign({part(Role::kGate), part(Role::kUp)}, arithmetic_);
@@ -194,6 +196,12 @@ at::Tensor BlockRunner::attend(at::Tensor qkv, KeyValues* cache) const {
   return mixed;
 }
 
+void BlockRunner::skip(KeyValues& cache, std::int64_t length) const {
+  require(cache.length + length <= cache.keys.size(0), "attention",
+          "a cache continues one sequence within its capacity");
+  cache.length += length;
+}
+
 at::Tensor BlockRunner::attention_branches(const at::Tensor& normed, const KeyValues& prefix,
                                            std::span<const std::int64_t> lengths) const {
   return attend_branches(project(normed), prefix, lengths);
@@ -248,6 +256,10 @@ at::Tensor BlockRunner::add_attention(const at::Tensor& x, const at::Tensor& mix
   return output_.multiply_into(out, mixed, x.contiguous());
 }
 
+at::Tensor BlockRunner::attended(const at::Tensor& x) const {
+  return config_.attends() ? add_attention(x, attend(norm_and_project(x), nullptr)) : x;
+}
+
 at::Tensor BlockRunner::mlp_input(const at::Tensor& h) const {
   return rms_norm_into(memory_->take(ForwardMemory::kMlpNormed, h.sizes()), h,
                        norms_[index_of(Norm::kMlp)], config_.norm_eps);
@@ -270,6 +282,7 @@ at::Tensor BlockRunner::add_mlp(const at::Tensor& h, const at::Tensor& gated) co
 // that way, each product is shared out by itself.
 bool BlockRunner::finishes_in_one(const at::Tensor& x) const {
   constexpr std::int64_t kPanel = 32;
+  if (!config_.attends()) return false;
   const bool rounds = output_.rounds_tokens() || gate_up_.rounds_tokens() || down_.rounds_tokens();
   return down_.packed() && !rounds && x.is_contiguous() && down_.inputs() % kPanel == 0 &&
          x.size(0) * x.size(1) >= kPanel * threads();
@@ -277,7 +290,7 @@ bool BlockRunner::finishes_in_one(const at::Tensor& x) const {
 
 void BlockRunner::finish_into(at::Tensor out, const at::Tensor& x, const at::Tensor& mixed) const {
   if (!finishes_in_one(x) || !out.is_contiguous()) {
-    const at::Tensor h = add_attention(x, mixed);
+    const at::Tensor h = config_.attends() ? add_attention(x, mixed) : x.contiguous();
     down_.multiply_into(out, gated(mlp_input(h)), h);
     return;
   }
@@ -293,18 +306,25 @@ at::Tensor BlockRunner::forward(const at::Tensor& x, KeyValues* cache) const {
     step(x.const_data_ptr<float>(), *cache, out.mutable_data_ptr<float>());
     return out;
   }
+  if (!config_.attends()) {
+    if (cache) skip(*cache, x.size(1));
+    finish_into(out, x, {});
+    return out;
+  }
   finish_into(out, x, attend(norm_and_project(x), cache));
   return out;
 }
 
 void BlockRunner::advance(at::Tensor x) const {
-  finish_into(x, x, attend(norm_and_project(x), nullptr));
+  finish_into(x, x, config_.attends() ? attend(norm_and_project(x), nullptr) : at::Tensor());
 }
 
 at::Tensor BlockRunner::forward_branches(const at::Tensor& x, const KeyValues& prefix,
                                          std::span<const std::int64_t> lengths) const {
   at::Tensor out = at::empty(x.sizes(), x.options());
-  finish_into(out, x, attend_branches(norm_and_project(x), prefix, lengths));
+  finish_into(
+      out, x,
+      config_.attends() ? attend_branches(norm_and_project(x), prefix, lengths) : at::Tensor());
   return out;
 }
 

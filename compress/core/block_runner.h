@@ -55,8 +55,9 @@ class ForwardMemory {
 
 // A block made ready to run many times: weights prepared, q|k|v and gate|up joined so that
 // each input is multiplied once. The six steps are what a true-sequential pass needs; `forward` is
-// all of them. A step's result lives in `memory`, until the same step is called again; the last
-// step's and `forward`'s are the caller's. Holds no gradients: training calls `block_forward`.
+// all of them; one without attention has the last three. A step's result lives in `memory`, until
+// the same step is called again; the last step's and `forward`'s are the caller's. Holds no
+// gradients: training calls `block_forward`.
 class BlockRunner {
  public:
   BlockRunner(const ModelConfig& config, const Block& block, const RopeTable& rope,
@@ -71,6 +72,7 @@ class BlockRunner {
   at::Tensor attention_branches(const at::Tensor& normed, const KeyValues& prefix,
                                 std::span<const std::int64_t> lengths) const;
   at::Tensor add_attention(const at::Tensor& x, const at::Tensor& mixed) const;  // x + o(mixed)
+  at::Tensor attended(const at::Tensor& x) const;  // these three; without attention x
   at::Tensor mlp_input(const at::Tensor& h) const;                               // [B, T, hidden]
   at::Tensor gated(const at::Tensor& normed) const;                              // [B, T, ffn]
   at::Tensor add_mlp(const at::Tensor& h, const at::Tensor& gated) const;        // h + down(gated)
@@ -120,6 +122,7 @@ class BlockRunner {
   std::int64_t token_codes() const;  // bytes of keys or values of a token
   at::Tensor norm_and_project(const at::Tensor& x) const;
   at::Tensor attend(at::Tensor qkv, KeyValues* cache) const;
+  void skip(KeyValues& cache, std::int64_t length) const;  // of a block without attention
   at::Tensor attend_branches(at::Tensor qkv, const KeyValues& prefix,
                              std::span<const std::int64_t> lengths) const;
   bool finishes_in_one(const at::Tensor& x) const;

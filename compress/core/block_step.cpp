@@ -24,7 +24,7 @@ struct BlockRunner::StepRows {
   const float* x;
   float* qkv;
   float* mixed;
-  float* hidden;  // after attention
+  float* attended;
   float* gate_up;
   float* gated;
   float* out;
@@ -45,9 +45,9 @@ bool shares_out(const PreparedWeight& weight, int layers) {
 }  // namespace
 
 bool BlockRunner::steps_alone(const at::Tensor& x, const KeyValues* cache) const {
-  return cache != nullptr && x.numel() == config_.hidden && x.is_contiguous() &&
-         shares_out(qkv_, 1) && shares_out(output_, 1) && shares_out(gate_up_, 2) &&
-         shares_out(down_, 1);
+  const bool attention = !config_.attends() || (shares_out(qkv_, 1) && shares_out(output_, 1));
+  return cache != nullptr && x.numel() == config_.hidden && x.is_contiguous() && attention &&
+         shares_out(gate_up_, 2) && shares_out(down_, 1);
 }
 
 void BlockRunner::step(const float* x, KeyValues& cache, float* out) const {
@@ -172,17 +172,21 @@ void BlockRunner::step_attention(const StepRows& rows, std::int64_t first,
 
 void BlockRunner::step_share(const StepRows& rows, int thread, int threads) const {
   const Share share{thread, threads};
-  multiply_share(qkv_, 1, {rows.x, norm(Norm::kAttention), config_.norm_eps}, nullptr, rows.qkv,
+  const float* hidden = rows.x;
+  if (config_.attends()) {
+    multiply_share(qkv_, 1, {rows.x, norm(Norm::kAttention), config_.norm_eps}, nullptr, rows.qkv,
+                   share);
+#pragma omp barrier
+    const std::int64_t first = thread * config_.kv_heads / threads;
+    const std::int64_t heads = (thread + 1) * config_.kv_heads / threads - first;
+    if (heads > 0) step_attention(rows, first, heads);
+#pragma omp barrier
+    multiply_share(output_, 1, {rows.mixed}, rows.x, rows.attended, share);
+#pragma omp barrier
+    hidden = rows.attended;
+  }
+  multiply_share(gate_up_, 2, {hidden, norm(Norm::kMlp), config_.norm_eps}, nullptr, rows.gate_up,
                  share);
-#pragma omp barrier
-  const std::int64_t first = thread * config_.kv_heads / threads;
-  const std::int64_t heads = (thread + 1) * config_.kv_heads / threads - first;
-  if (heads > 0) step_attention(rows, first, heads);
-#pragma omp barrier
-  multiply_share(output_, 1, {rows.mixed}, rows.x, rows.hidden, share);
-#pragma omp barrier
-  multiply_share(gate_up_, 2, {rows.hidden, norm(Norm::kMlp), config_.norm_eps}, nullptr,
-                 rows.gate_up, share);
   const std::int64_t ffn = config_.ffn;
   const auto [begin, end] = share.outputs(gate_up_, ffn);
   if (begin < end) {
@@ -191,7 +195,7 @@ void BlockRunner::step_share(const StepRows& rows, int thread, int threads) cons
                                kernel_activation(config_.activation)});
   }
 #pragma omp barrier
-  multiply_share(down_, 1, {rows.gated}, rows.hidden, rows.out, share);
+  multiply_share(down_, 1, {rows.gated}, hidden, rows.out, share);
 }
 
 }  // namespace attar

@@ -108,7 +108,12 @@ std::string_view short_name(Norm norm) {
 }
 
 std::span<const Norm> norms_of(const ModelConfig& config) {
+  if (!config.attends()) return std::span(kNorms).subspan(index_of(Norm::kMlp), 1);
   return std::span(kNorms).first(config.head_norms ? 4 : 2);
+}
+
+std::span<const Role> roles_of(const ModelConfig& config) {
+  return std::span(kRoles).subspan(config.attends() ? 0 : index_of(Role::kGate));
 }
 
 std::int64_t width_of(const ModelConfig& config, Norm norm) {
@@ -137,7 +142,7 @@ void check(const ModelConfig& c, std::string_view where) {
           "widths of ", c.block_widths.size(), " blocks are given for ", c.layers);
   for (std::int64_t block = 0; block < (c.uniform() ? 1 : c.layers); ++block) {
     const BlockWidths one = c.widths_of(block);
-    require(one.ffn > 0 && one.kv_heads > 0 && one.heads % one.kv_heads == 0, where,
+    require(one.ffn > 0 && one.kv_heads >= 0 && one.heads_divide(), where,
             "key-value heads must divide attention heads, got ", one.kv_heads, " and ", one.heads,
             " and ", one.ffn, " neurons in block ", block);
   }

@@ -30,11 +30,16 @@ struct Rope {
   std::vector<float> stored_factors;
 };
 
-// What blocks of one model may differ in.
+// What blocks of one model may differ in. A block without attention has no heads.
 struct BlockWidths {
   std::int64_t ffn = 0;
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
+
+  bool attends() const { return heads > 0; }
+  bool heads_divide() const {
+    return kv_heads > 0 ? heads > 0 && heads % kv_heads == 0 : heads == 0;
+  }
   bool operator==(const BlockWidths&) const = default;
 };
 
@@ -66,6 +71,8 @@ struct ModelConfig {
   // The same model with the widths of one block for all: what code that works on a block reads.
   ModelConfig of_block(std::int64_t block) const;
   ModelConfig with(const BlockWidths& widths) const;
+  // Whether a block of these widths has attention. A model has it in one block at least.
+  bool attends() const { return heads > 0; }
 
   std::int64_t q_width() const { return heads * head_dim; }
   std::int64_t kv_width() const { return kv_heads * head_dim; }
@@ -84,8 +91,12 @@ enum class Norm { kAttention, kMlp, kQuery, kKey };
 inline constexpr std::array<Norm, 4> kNorms = {Norm::kAttention, Norm::kMlp, Norm::kQuery,
                                                Norm::kKey};
 inline constexpr std::size_t index_of(Norm norm) { return static_cast<std::size_t>(norm); }
+// Of a block of these widths; one without attention has the MLP's alone.
 std::span<const Norm> norms_of(const ModelConfig& config);
 std::int64_t width_of(const ModelConfig& config, Norm norm);  // how many values it holds
+
+// Those of a block of these widths; one without attention has gate, up and down alone.
+std::span<const Role> roles_of(const ModelConfig& config);
 
 // Where activations are seen: the four distinct inputs of a block's linear layers.
 enum class Site { kAttentionInput, kOutputInput, kMlpInput, kDownInput };
@@ -98,6 +109,8 @@ Site site_of(Role role);
 struct LinearShape {
   std::int64_t out = 0;
   std::int64_t in = 0;
+
+  bool empty() const { return out == 0 || in == 0; }  // a layer that is not there
 };
 // Of a uniform model, or of `config.of_block(i)`.
 LinearShape shape_of(const ModelConfig& config, Role role);

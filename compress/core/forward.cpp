@@ -122,16 +122,19 @@ at::Tensor round_tokens(const at::Tensor& x, kernels::TokenGrid grid) {
 at::Tensor block_forward(const ModelConfig& model, const Block& block, const RopeTable& rope,
                          const at::Tensor& x, BlockOutputs* outputs) {
   const ModelConfig config = model.with(widths_of(block, model.head_dim));
-  const at::Tensor normed = rms_norm(x, block[Norm::kAttention], config.norm_eps);
-  // Gradients of `normed` are added up against the order of these lines.
-  const at::Tensor value = block[Role::kValue].forward(normed);
-  const at::Tensor key = block[Role::kKey].forward(normed);
-  const at::Tensor query = block[Role::kQuery].forward(normed);
-  const at::Tensor mixed =
-      attention_with_gradient(norm_heads(query, block[Norm::kQuery], config.norm_eps),
-                              norm_heads(key, block[Norm::kKey], config.norm_eps), value, rope,
-                              {config.heads, config.kv_heads, config.head_dim});
-  const at::Tensor h = x + block[Role::kOutput].forward(mixed);
+  at::Tensor query, key, value, h = x;
+  if (config.attends()) {
+    const at::Tensor normed = rms_norm(x, block[Norm::kAttention], config.norm_eps);
+    // Gradients of `normed` are added up against the order of these lines.
+    value = block[Role::kValue].forward(normed);
+    key = block[Role::kKey].forward(normed);
+    query = block[Role::kQuery].forward(normed);
+    const at::Tensor mixed =
+        attention_with_gradient(norm_heads(query, block[Norm::kQuery], config.norm_eps),
+                                norm_heads(key, block[Norm::kKey], config.norm_eps), value, rope,
+                                {config.heads, config.kv_heads, config.head_dim});
+    h = x + block[Role::kOutput].forward(mixed);
+  }
   const at::Tensor mlp = rms_norm(h, block[Norm::kMlp], config.norm_eps);
   const at::Tensor gate = block[Role::kGate].forward(mlp);
   const at::Tensor up = block[Role::kUp].forward(mlp);

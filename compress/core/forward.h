@@ -45,7 +45,7 @@ kernels::Activation kernel_activation(Activation activation);
 
 // What the linear layers of a block give on the way, [B, T, width], with their graphs.
 struct BlockOutputs {
-  at::Tensor query, key, value;  // not rotated, heads not normed
+  at::Tensor query, key, value;  // not rotated, heads not normed; undefined without attention
   at::Tensor between;            // [B, T, hidden]: x + o(attention)
   at::Tensor gate, up;
 };

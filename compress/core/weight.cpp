@@ -101,7 +101,9 @@ std::int64_t bytes_of(const CorrectedWeight& w) {
          bytes_of(w.correction);
 }
 
-WeightShape shape(const DenseWeight& w) { return {w.values.size(0), w.values.size(1)}; }
+WeightShape shape(const DenseWeight& w) {
+  return w.values.defined() ? WeightShape{w.values.size(0), w.values.size(1)} : WeightShape{};
+}
 WeightShape shape(const QuantizedWeight& w) { return {w.codes.size(0), w.codes.size(1)}; }
 WeightShape shape(const SparseWeight& w) { return {w.mask.size(0), w.columns}; }
 WeightShape shape(const LowRankWeight& w) { return {w.b.size(0), w.a.size(1)}; }

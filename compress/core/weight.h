@@ -18,7 +18,7 @@ namespace attar {
 
 // Plain values, [O, I], float32 | float16 | bfloat16. May be a read-only view of a mapped file.
 struct DenseWeight {
-  at::Tensor values;
+  at::Tensor values;  // undefined: a layer that is not there, [0, 0]
 };
 
 // Where the zero of a group lies.

@@ -104,9 +104,10 @@ std::vector<BlockWidths> uneven_widths(const Metadata& meta, std::int64_t layers
   std::vector<BlockWidths> widths;
   for (std::size_t i = 0; i < ffn.size(); ++i) {
     widths.push_back({ffn[i], heads[i], kv_heads[i]});
-    require(ffn[i] > 0 && heads[i] > 0 && kv_heads[i] > 0 && heads[i] % kv_heads[i] == 0, where,
-            "block ", i, " has ", heads[i], " heads, ", kv_heads[i], " key-value heads and ",
-            ffn[i], " neurons; blocks without attention or without an MLP are not supported");
+    require(ffn[i] > 0 && widths.back().heads_divide(), where, "block ", i, " has ", heads[i],
+            " heads, ", kv_heads[i], " key-value heads and ", ffn[i],
+            " neurons; blocks without an MLP, or with a linear map for attention, are not "
+            "supported");
   }
   return widths;
 }

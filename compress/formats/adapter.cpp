@@ -215,7 +215,7 @@ std::vector<Term> terms_of(const Model& model) {
     for (const Norm norm : kNorms) {
       require_same(same(now[norm], before[norm]), name + "'s " + std::string(short_name(norm)));
     }
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(now)) {
       const std::string module = layer_name(i, role);
       if (auto term = term_of(now[role], before[role], module)) {
         terms.push_back({module, {term->b.contiguous(), term->a.contiguous()}});

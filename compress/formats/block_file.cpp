@@ -64,6 +64,7 @@ struct Describe {
   std::string prefix;
 
   nlohmann::json operator()(const DenseWeight& w) const {
+    if (!w.values.defined()) return {{"kind", "none"}};
     put(tensors, prefix + ".values", w.values);
     return {{"kind", "dense"}};
   }
@@ -139,6 +140,7 @@ class Reader {
                              get(prefix + ".codes"), get(prefix + ".scale"),
                              get_if(prefix + ".zero")};
     }
+    if (kind == "none") return DenseWeight{};
     require(kind == "dense", where_, prefix, " is of the unknown kind '", kind, "'");
     return DenseWeight{get(prefix + ".values")};
   }
@@ -208,13 +210,14 @@ Block read_block_file(const std::filesystem::path& path, bool verify) {
   return read_file(path, verify, [&](const Reader& reader, const nlohmann::json& weights) {
     Block block;
     for (const Norm norm : kNorms) {
-      const bool always = norm == Norm::kAttention || norm == Norm::kMlp;
-      block[norm] = always ? reader.get(name_of(norm)) : reader.get_if(name_of(norm));
+      block[norm] = norm == Norm::kMlp ? reader.get(name_of(norm)) : reader.get_if(name_of(norm));
     }
     for (const Role role : kRoles) {
       const std::string prefix(to_string(role));
       block[role] = {reader.weight(weights.at(prefix), prefix), reader.get_if(prefix + ".bias")};
-      check(block[role].weight, path.string() + " " + prefix);
+    }
+    for (const Role role : roles_of(block)) {
+      check(block[role].weight, path.string() + " " + std::string(to_string(role)));
     }
     return block;
   });

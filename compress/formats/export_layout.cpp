@@ -103,7 +103,7 @@ ModelStates current_states(const Model& model) {
     }
     if (!model.changed(index)) return roles;
     const Block block = model.block(index);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(block)) {
       WeightState& state = roles[index_of(role)];
       take_weight(state, block[role].weight);
       state.bias = block[role].bias.defined();

@@ -23,6 +23,7 @@ StoredWeight described(const Weight& weight, std::string name) {
 }  // namespace
 
 StoredWeight stored_weight(const ModelSource& source, std::int64_t block, Role role) {
+  if (shape_of(source.config(), block, role).empty()) return {};
   if (const auto* file = dynamic_cast<const FileSource*>(&source)) return file->stored(block, role);
   const Linear linear = source.read_block(block)[role];
   StoredWeight stored = described(linear.weight, layer_name(block, role));

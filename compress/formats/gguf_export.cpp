@@ -173,7 +173,7 @@ class TensorWriter {
       if (norm.defined()) vector(parts[next++], norm);
     }
     const BlockWidths widths = widths_of(block, config_.head_dim);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(block)) {
       const Linear& linear = block[role];
       const std::int64_t heads = interleaved_heads(widths, role);
       const at::Tensor order = heads > 0 ? interleaved(heads, config_.head_dim) : at::Tensor();

@@ -66,11 +66,12 @@ class Builder {
     outer(std::string(names.embedding), states.embedding, false);
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       layout_.units.emplace_back();
-      for (const Norm norm : norms_of(config_)) {
+      const ModelConfig config = config_.of_block(i);
+      for (const Norm norm : norms_of(config)) {
         vector(fill(names.of(norm), i) + ".weight", width_of(config_, norm));
       }
       const std::vector<WeightState> roles = states.block(i);
-      for (const Role role : kRoles) linear(roles[index_of(role)], i, role);
+      for (const Role role : roles_of(config)) linear(roles[index_of(role)], i, role);
     }
     layout_.units.emplace_back();
     vector(std::string(names.final_norm) + ".weight", config_.hidden);
@@ -91,7 +92,7 @@ class Builder {
         !config_.head_norms || layout_.architecture.holds_head_norms, "export gguf",
         "the blocks differ in width, which llama.cpp reads as ", layout_.architecture.name,
         ", and that has no norms of queries and keys; no file holds such a model: give "
-        "prune.width uniform: true");
+        "prune.width uniform: true and prune.depth unit: block");
   }
 
   void vector(std::string name, std::int64_t width) {

@@ -43,11 +43,12 @@ class Source final : public GgufSource {
   const io::GgufFile& file() const override { return file_; }
 
   Block read_block(std::int64_t index) const override {
+    const ModelConfig config = config_.of_block(index);
     Block block;
-    for (const Norm norm : norms_of(config_)) {
+    for (const Norm norm : norms_of(config)) {
       block[norm] = values(fill(family_.gguf.of(norm), index) + ".weight");
     }
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(config)) {
       const std::string name = fill(family_.gguf.of(role), index);
       Linear& linear = block[role];
       linear.weight = weight(name);
@@ -69,7 +70,9 @@ class Source final : public GgufSource {
   }
 
   void done_with_block(std::int64_t index) const override {
-    for (const Role role : kRoles) done_with_module(fill(family_.gguf.of(role), index));
+    for (const Role role : roles_of(config_.of_block(index))) {
+      done_with_module(fill(family_.gguf.of(role), index));
+    }
   }
   void done_with_outer() const override {
     done_with_module(std::string(family_.gguf.embedding));
@@ -152,12 +155,13 @@ class Source final : public GgufSource {
       check_tensor(std::string(names.head) + ".weight", {config_.hidden, config_.vocabulary});
     }
     for (std::int64_t i = 0; i < config_.layers; ++i) {
-      for (const Norm norm : norms_of(config_)) {
+      const ModelConfig config = config_.of_block(i);
+      for (const Norm norm : norms_of(config)) {
         check_tensor(fill(names.of(norm), i) + ".weight", {width_of(config_, norm)});
       }
-      for (const Role role : kRoles) {
+      for (const Role role : roles_of(config)) {
         const std::string name = fill(names.of(role), i);
-        const LinearShape shape = shape_of(config_, i, role);
+        const LinearShape shape = shape_of(config, role);
         check_tensor(name + ".weight", {shape.in, shape.out});
         if (file_.find_tensor(name + ".bias") != nullptr) {
           check_tensor(name + ".bias", {shape.out});

@@ -25,7 +25,8 @@ class Builder {
   HuggingFaceLayout build(const ModelStates& states) {
     require<DoesNotFit>(config_.uniform() && !config_.widths_open, "export",
                         "the blocks differ in width, and transformers expects one width; export "
-                        "as gguf, which llama.cpp reads, or give prune.width uniform: true");
+                        "as gguf, which llama.cpp reads, or give prune.width uniform: true and "
+                        "prune.depth unit: block");
     const TensorNames& names = family_.huggingface;
     layout_.units.emplace_back();
     weight(std::string(names.embedding), states.embedding, false);

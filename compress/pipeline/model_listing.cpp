@@ -44,7 +44,7 @@ ordered_json tensor_listing(const ModelSource& source) {
   const ModelConfig& config = source.config();
   ordered_json tensors = ordered_json::array();
   for (std::int64_t block = 0; block < config.layers; ++block) {
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(config.of_block(block))) {
       tensors.push_back(entry_of(layer_name(block, role), shape_of(config, block, role),
                                  stored_weight(source, block, role)));
     }
@@ -57,7 +57,9 @@ ordered_json tensor_listing(const ModelSource& source) {
 
 std::int64_t parameter_count(const ModelConfig& config) {
   std::int64_t norms = config.hidden;
-  for (const Norm norm : norms_of(config)) norms += config.layers * width_of(config, norm);
+  for (std::int64_t block = 0; block < config.layers; ++block) {
+    for (const Norm norm : norms_of(config.of_block(block))) norms += width_of(config, norm);
+  }
   const std::int64_t vocabularies = config.vocabulary * config.hidden * (config.tied_head ? 1 : 2);
   return linear_parameters(config) + norms + vocabularies;
 }

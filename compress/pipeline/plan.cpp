@@ -122,7 +122,7 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
           static_cast<std::size_t>(layer.block) * kRoles.size() + index_of(layer.role);
       PlannedTensor& tensor = tensors.at(index);
       tensor.steps.push_back({std::string(passes[pass]->name()), layer.rule, layer.action});
-      if (!layer.changes) continue;
+      if (!layer.changes || tensor.empty()) continue;
       enter_term(layer, tensor, planned);
       planned.layers[tensor.name] = layer.scheme;
       enter_layer(layer, tensor);
@@ -223,6 +223,7 @@ Plan make_plan(const Recipe& recipe, const PassRegistry& registry, const PlanOpt
   plan.tensors = source_tensors(*source);
   for (const PlannedTensor& tensor : plan.tensors) plan.source_bytes += tensor.source_bytes;
   const PlannedModel planned = enter_passes(passes, plan.config, plan.tensors);
+  std::erase_if(plan.tensors, [](const PlannedTensor& tensor) { return tensor.empty(); });
   plan_exports(recipe, *source, planned, plan);
   check_texts(recipe, plan.config);
   plan.gemm_flops = options.probe_speed ? measure_gemm_flops() : 0;

@@ -34,6 +34,8 @@ struct PlannedTensor {
   bool factored = false;  // two factors, or a low-rank correction beside something else
   std::vector<std::string> export_types;  // one an export: "Q4_1, kept codes"
   std::vector<std::uint64_t> export_bytes;
+
+  bool empty() const { return out == 0 || in == 0; }  // of a block without attention
 };
 
 struct PlannedPhase {

@@ -139,8 +139,8 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
              static_cast<double>(config.layers) * (tokens * 2 * columns + 8 * cubes);
   }
   std::int64_t block_bytes = 0;
-  for (std::size_t role = 0; role < kRoles.size(); ++role) {
-    block_bytes += plan.tensors[role].source_bytes;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (tensor.name.starts_with("model.layers.0.")) block_bytes += tensor.source_bytes;
   }
   std::int64_t peak = blockwise_peak_bytes(config, shape, working, block_bytes);
   if (shape.sequences > 0 && recipe.calibration->token_weights == "fisher") {

@@ -124,7 +124,7 @@ double bits_of(const Model& model) {
   double bits = 0, weights = 0;
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     const Block block = model.block(i);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(block)) {
       const WeightShape shape = shape_of(block[role].weight);
       bits += 8 * static_cast<double>(stored_bytes(block[role].weight));
       weights += static_cast<double>(shape.out * shape.in);

@@ -102,7 +102,7 @@ void report_training(const TrainOutcome& outcome, const TrainingWindows& windows
   }
   for (std::int64_t i = 0; i < output.config().layers; ++i) {
     const Block before = input.block(i), after = output.block(i);
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(after)) {
       report.changed.push_back({layer_name(i, role), "trained", stored_bytes(before[role].weight),
                                 stored_bytes(after[role].weight)});
     }

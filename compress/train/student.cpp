@@ -117,7 +117,7 @@ Student::Student(const Model& model, const Learning& learning)
       }
     }
     std::vector<LearntLayer> learnt;
-    for (const Role role : kRoles) {
+    for (const Role role : roles_of(block)) {
       const std::string layer = name + std::string(short_name(role));
       Weight& weight = block[role].weight;
       if (const auto* codes = std::get_if<QuantizedWeight>(&weight);
@@ -334,7 +334,7 @@ Weight Student::settled(const Weight& weight, bool averaged) const {
 Block Student::block(std::int64_t index, bool averaged) const {
   Block block = blocks_[static_cast<std::size_t>(index)];
   for (at::Tensor& norm : block.norms) norm = settled(norm, averaged);
-  for (const Role role : kRoles) {
+  for (const Role role : roles_of(block)) {
     block[role].weight = settled(block[role].weight, averaged);
     block[role].bias = settled(block[role].bias, averaged);
   }

@@ -72,14 +72,19 @@ class Windows {
     BlockOutputs at;
     const at::Tensor output = block_forward(model_.config(), model_.block(index), rope_, x, &at);
     model_.done_with_block(index);
-    const std::vector<at::Tensor> found =
-        gradients(output, {at.query, at.key, at.value, at.between, at.gate, at.up, x}, back);
+    std::vector<at::Tensor> outputs = {at.gate, at.up};
+    std::vector<Site> sites = {Site::kMlpInput, Site::kMlpInput};
+    if (at.query.defined()) {
+      outputs.insert(outputs.end(), {at.query, at.key, at.value, at.between});
+      sites.insert(sites.end(), 3, Site::kAttentionInput);
+      sites.push_back(Site::kOutputInput);
+    }
+    outputs.push_back(x);
+    const std::vector<at::Tensor> found = gradients(output, outputs, back);
     const auto add = [&](Site site, const at::Tensor& gradient) {
       add_squares(gradient, totals[static_cast<std::int64_t>(index_of(site))]);
     };
-    for (const int i : {0, 1, 2}) add(Site::kAttentionInput, found[i]);
-    add(Site::kOutputInput, found[3]);
-    for (const int i : {4, 5}) add(Site::kMlpInput, found[i]);
+    for (std::size_t i = 0; i < sites.size(); ++i) add(sites[i], found[i]);
     add(Site::kDownInput, back);
     return found.back();
   }

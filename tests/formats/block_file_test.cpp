@@ -58,6 +58,21 @@ TEST(BlockFile, KeepsEveryKindOfWeightBitForBit) {
   EXPECT_EQ(std::get<DenseWeight>(read[Role::kKey].weight).values.scalar_type(), at::kBFloat16);
 }
 
+TEST(BlockFile, KeepsThatABlockHasNoAttention) {
+  const TemporaryFolder folder;
+  const Block block = without_attention(mixed_block());
+  write_block_file(folder / "b.safetensors", block);
+  const Block read = read_block_file(folder / "b.safetensors");
+  EXPECT_FALSE(attends(read));
+  for (const Role role : {Role::kQuery, Role::kKey, Role::kValue, Role::kOutput}) {
+    EXPECT_EQ(shape_of(read[role].weight), WeightShape{}) << to_string(role);
+    EXPECT_FALSE(read[role].bias.defined());
+  }
+  for (const Role role : roles_of(block)) {
+    EXPECT_TRUE(at::equal(dense(read[role].weight), dense(block[role].weight))) << to_string(role);
+  }
+}
+
 TEST(BlockFile, WritesEqualBytesForEqualBlocks) {
   const TemporaryFolder folder;
   write_block_file(folder / "a", mixed_block());

@@ -190,12 +190,18 @@ TEST(ConfigGguf, StatesWidthsBlockByBlock) {
 }
 
 // Blocks of Nemotron-NAS may have no attention, a linear layer in its place, or no MLP.
-TEST(ConfigGguf, RefusesBlocksThatLackAPart) {
+TEST(ConfigGguf, ReadsBlocksWithoutAttentionAndRefusesTheOthers) {
+  const ModelConfig config = uneven({4, 0}, {2, 0}, {96, 32});
+  EXPECT_TRUE(config.of_block(0).attends());
+  EXPECT_FALSE(config.of_block(1).attends());
+  EXPECT_EQ(roles_of(config.of_block(1)).size(), 3);
+  EXPECT_EQ(norms_of(config.of_block(1)).size(), 1);
   const auto refused = [](auto... widths) {
     return message_of<BadInput>([&] { uneven(widths...); });
   };
   using List = std::vector<std::uint32_t>;
-  EXPECT_THAT(refused(List{4, 0}, List{2, 0}, List{96, 32}), HasSubstr("block 1 has 0 heads"));
+  EXPECT_THAT(refused(List{0, 0}, List{0, 0}, List{96, 32}), HasSubstr("must be positive"));
+  EXPECT_THAT(refused(List{4, 0}, List{2, 1}, List{96, 32}), HasSubstr("block 1 has 0 heads"));
   EXPECT_THAT(refused(List{4, 4}, List{2, 0}, List{96, 32}), HasSubstr("0 key-value heads"));
   EXPECT_THAT(refused(List{4, 4}, List{2, 2}, List{96, 0}), HasSubstr("0 neurons"));
   EXPECT_THAT(refused(List{4, 4}, List{2, 3}, List{96, 96}), HasSubstr("3 key-value heads"));

@@ -47,7 +47,7 @@ inline PlainBlock plain_block(const Block& block, at::ScalarType type) {
   for (const Norm norm : kNorms) {
     if (block[norm].defined()) plain.norms[index_of(norm)] = block[norm].detach().to(type);
   }
-  for (const Role role : kRoles) {
+  for (const Role role : roles_of(block)) {
     plain.weights[index_of(role)] = dense(block[role].weight).detach().to(type);
     if (block[role].bias.defined())
       plain.biases[index_of(role)] = block[role].bias.detach().to(type);
@@ -79,6 +79,12 @@ inline at::Tensor plain_forward(const ModelConfig& config, const PlainBlock& blo
     const at::Tensor& weight = block.norms[index_of(which)];
     return weight.defined() ? plain_norm(y, weight, config.norm_eps) : y;
   };
+  const auto finish = [&](const at::Tensor& h) {
+    const at::Tensor mlp = norm(Norm::kMlp, h);
+    return h + apply(Role::kDown, plain_activation(apply(Role::kGate, mlp), config.activation) *
+                                      apply(Role::kUp, mlp));
+  };
+  if (!block.norms[index_of(Norm::kAttention)].defined()) return finish(x);
   const at::Tensor normed = norm(Norm::kAttention, x);
   const at::Tensor q = rotate(norm(Norm::kQuery, heads(apply(Role::kQuery, normed), config.heads)));
   const at::Tensor k = rotate(norm(Norm::kKey, heads(apply(Role::kKey, normed), config.kv_heads)));
@@ -90,10 +96,7 @@ inline at::Tensor plain_forward(const ModelConfig& config, const PlainBlock& blo
       scores.masked_fill(later, -std::numeric_limits<float>::infinity()).softmax(-1);
   const at::Tensor mixed =
       weights.matmul(repeated(v)).transpose(1, 2).reshape({batch, length, config.q_width()});
-  const at::Tensor h = x + apply(Role::kOutput, mixed);
-  const at::Tensor mlp = norm(Norm::kMlp, h);
-  return h + apply(Role::kDown, plain_activation(apply(Role::kGate, mlp), config.activation) *
-                                    apply(Role::kUp, mlp));
+  return finish(x + apply(Role::kOutput, mixed));
 }
 
 }  // namespace attar::testing

@@ -24,13 +24,14 @@ inline at::Tensor normal(std::vector<std::int64_t> shape, std::string_view purpo
 }
 
 // What some families have and others have not.
-enum class Variety { kPlain, kBiased, kHeadNorms };
+enum class Variety { kPlain, kBiased, kHeadNorms, kNoAttention };  // the last: in its middle block
 inline std::string name_of(Variety variety) {
-  constexpr std::array<const char*, 3> kNames = {"plain", "biased", "head_norms"};
+  constexpr std::array<const char*, 4> kNames = {"plain", "biased", "head_norms", "no_attention"};
   return kNames[static_cast<std::size_t>(variety)];
 }
 inline auto all_varieties() {
-  return ::testing::Values(Variety::kPlain, Variety::kBiased, Variety::kHeadNorms);
+  return ::testing::Values(Variety::kPlain, Variety::kBiased, Variety::kHeadNorms,
+                           Variety::kNoAttention);
 }
 
 inline ModelConfig small_config(Variety variety = Variety::kPlain) {
@@ -46,6 +47,7 @@ inline ModelConfig small_config(Variety variety = Variety::kPlain) {
   config.max_positions = 256;
   config.tied_head = true;
   config.head_norms = variety == Variety::kHeadNorms;
+  if (variety == Variety::kNoAttention) config.set_widths({{160, 6, 2}, {160, 0, 0}, {160, 6, 2}});
   return config;
 }
 
@@ -60,11 +62,12 @@ class RandomSource : public ModelSource {
     const std::string name = std::to_string(index);
     constexpr std::array<const char*, kNorms.size()> kNames = {".attention_norm", ".mlp_norm",
                                                                ".query_norm", ".key_norm"};
-    for (const Norm norm : norms_of(config_)) {
-      block[norm] = 1 + normal({width_of(config_, norm)}, name + kNames[index_of(norm)], 0.1);
+    const ModelConfig config = config_.of_block(index);
+    for (const Norm norm : norms_of(config)) {
+      block[norm] = 1 + normal({width_of(config, norm)}, name + kNames[index_of(norm)], 0.1);
     }
-    for (const Role role : kRoles) {
-      const LinearShape shape = shape_of(config_, role);
+    for (const Role role : roles_of(config)) {
+      const LinearShape shape = shape_of(config, role);
       const std::string layer = name + "." + std::string(to_string(role));
       block[role].weight = DenseWeight{
           normal({shape.out, shape.in}, layer, 1.0 / std::sqrt(static_cast<double>(shape.in)))};
