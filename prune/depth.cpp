@@ -3,10 +3,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <chrono>
 #include <map>
 #include <numeric>
+#include <optional>
 
 #include "compress/calibrate/head_divergence.h"
 #include "compress/core/block_runner.h"
@@ -19,11 +22,44 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A model that loses blocks, and its activations on a few windows.
+enum class Unit { kBlock, kAttention, kMlp };
+
+Unit unit_named(std::string_view name) {
+  return name == "block" ? Unit::kBlock : name == "attention" ? Unit::kAttention : Unit::kMlp;
+}
+
+// Neurons in place of an MLP: llama.cpp loses the attention of a block that has none at all.
+constexpr std::int64_t kPlaceholder = 32;
+
+Block without_mlp(Block block) {
+  for (const Role role : {Role::kGate, Role::kUp}) {
+    Linear& linear = block[role];
+    linear.weight = DenseWeight{dense(linear.weight).narrow(0, 0, kPlaceholder).clone()};
+    if (linear.bias.defined()) linear.bias = linear.bias.narrow(0, 0, kPlaceholder).clone();
+  }
+  Linear& down = block[Role::kDown];
+  down.weight = DenseWeight{at::zeros({shape_of(down.weight).out, kPlaceholder}, at::kFloat)};
+  if (down.bias.defined()) down.bias = at::zeros_like(down.bias);
+  return block;
+}
+
+bool has(Unit unit, const BlockWidths& widths) {
+  return unit == Unit::kBlock ||
+         (unit == Unit::kMlp ? widths.ffn > kPlaceholder : widths.heads > 0);
+}
+
+// What is left of a block without the unit.
+std::optional<Block> remainder(Unit unit, Block block) {
+  if (unit == Unit::kBlock) return std::nullopt;
+  return unit == Unit::kMlp ? without_mlp(std::move(block)) : without_attention(std::move(block));
+}
+
+// A model that loses units, and its activations on a few windows.
 class Shrinking {
  public:
-  Shrinking(ModelWork& work, const at::Tensor& windows)
+  Shrinking(ModelWork& work, Unit unit, const at::Tensor& windows)
       : work_(work),
+        unit_(unit),
         config_(work.input.config()),
         rope_(rope_table(config_, windows.size(1))),
         kept_(static_cast<std::size_t>(config_.layers)) {
@@ -34,52 +70,64 @@ class Shrinking {
 
   std::int64_t depth() const { return static_cast<std::int64_t>(kept_.size()); }
   const std::vector<std::int64_t>& kept() const { return kept_; }
-  const std::map<std::int64_t, Block>& patched() const { return patched_; }
   // What enters the block at a place; at depth(): what leaves the last.
   const at::Tensor& entering(std::int64_t place) const { return entering_[place]; }
-
-  Block block(std::int64_t place) const {
-    const std::int64_t index = kept_[static_cast<std::size_t>(place)];
-    const auto found = patched_.find(index);
-    return found == patched_.end() ? work_.input.block(index) : found->second;
+  std::string name(std::int64_t place) const {
+    return "model.layers." + std::to_string(kept_[static_cast<std::size_t>(place)]);
   }
 
-  // What leaves the last block without the one at `place`.
+  Block block(std::int64_t place) const {
+    const auto found = changed_.find(kept_[static_cast<std::size_t>(place)]);
+    return found == changed_.end() ? work_.input.block(kept_[static_cast<std::size_t>(place)])
+                                   : found->second;
+  }
+
+  // The places that have a unit.
+  std::vector<std::int64_t> candidates() const {
+    std::vector<std::int64_t> places;
+    for (std::int64_t place = 0; place < depth(); ++place) {
+      if (has(unit_, widths_of(block(place), config_.head_dim))) places.push_back(place);
+    }
+    return places;
+  }
+
+  // block_influence of the unit at `place`.
+  double influence(std::int64_t place) const;
+
+  // What leaves the last block without the unit at `place`.
   at::Tensor without(std::int64_t place) const {
     at::Tensor hidden = entering_[place].clone();
-    for (std::int64_t later = place + 1; later < depth(); ++later) pass(later, hidden);
+    if (const auto rest = remainder(unit_, block(place))) pass(*rest, hidden);
+    for (std::int64_t later = place + 1; later < depth(); ++later) pass(block(later), hidden);
     return hidden;
   }
 
   void remove(std::int64_t place) {
+    if (const auto rest = remainder(unit_, block(place))) return replace(place, *rest);
     kept_.erase(kept_.begin() + place);
     follow(place);
   }
 
   void replace(std::int64_t place, const Block& block) {
-    patched_[kept_[static_cast<std::size_t>(place)]] = block;
+    changed_[kept_[static_cast<std::size_t>(place)]] = block;
     follow(place);
-  }
-  // Takes a patch back.
-  void restore(std::int64_t place, const Block& block, bool was_patched) {
-    if (was_patched) {
-      patched_[kept_[static_cast<std::size_t>(place)]] = block;
-    } else {
-      patched_.erase(kept_[static_cast<std::size_t>(place)]);
-    }
-    follow(place);
-  }
-  bool is_patched(std::int64_t place) const {
-    return patched_.contains(kept_[static_cast<std::size_t>(place)]);
   }
 
-  // Runs the block at `place` over [N, T, hidden] in place.
-  void pass(std::int64_t place, at::Tensor& hidden) const {
-    const BlockRunner runner(config_, block(place), rope_);
+  // Runs the block over [N, T, hidden] in place.
+  void pass(const Block& block, at::Tensor& hidden) const {
+    const BlockRunner runner(config_, block, rope_);
     for (std::int64_t window = 0; window < hidden.size(0); ++window) {
       work_.context.check_stop();
-      at::Tensor rows = hidden.narrow(0, window, 1);
-      rows.copy_(runner.forward(rows));
+      runner.advance(hidden.narrow(0, window, 1));
+    }
+  }
+
+  void write(Model& output) const {
+    output.keep_blocks(kept_);
+    for (std::int64_t place = 0; place < depth(); ++place) {
+      if (changed_.contains(kept_[static_cast<std::size_t>(place)])) {
+        output.put_block(place, block(place));
+      }
     }
   }
 
@@ -89,16 +137,17 @@ class Shrinking {
     entering_.resize(static_cast<std::size_t>(place) + 1);
     for (std::int64_t next = place; next < depth(); ++next) {
       at::Tensor hidden = entering_.back().clone();
-      pass(next, hidden);
+      pass(block(next), hidden);
       entering_.push_back(hidden);
     }
   }
 
   ModelWork& work_;
+  const Unit unit_;
   const ModelConfig config_;
   RopeTable rope_;
   std::vector<std::int64_t> kept_;         // blocks of the input, in their order
-  std::map<std::int64_t, Block> patched_;  // by block of the input
+  std::map<std::int64_t, Block> changed_;  // by block of the input
   std::vector<at::Tensor> entering_;       // [N, T, hidden] by place, one more than blocks
 };
 
@@ -108,24 +157,36 @@ at::Tensor tokens_of(const at::Tensor& hidden) {
   return hidden.narrow(1, 1, hidden.size(1) - 1).flatten(0, 1);
 }
 
-std::vector<double> influences(const Shrinking& model) {
-  std::vector<double> found;
-  for (std::int64_t place = 0; place < model.depth(); ++place) {
-    found.push_back(
-        block_influence(tokens_of(model.entering(place)), tokens_of(model.entering(place + 1))));
+double Shrinking::influence(std::int64_t place) const {
+  if (unit_ == Unit::kBlock) {
+    return block_influence(tokens_of(entering_[place]), tokens_of(entering_[place + 1]));
   }
-  return found;
+  const BlockRunner runner(config_, block(place), rope_);
+  at::Tensor between = entering_[place].clone();
+  for (std::int64_t window = 0; window < between.size(0); ++window) {
+    at::Tensor rows = between.narrow(0, window, 1);
+    rows.copy_(runner.attended(rows));
+  }
+  return unit_ == Unit::kAttention
+             ? block_influence(tokens_of(entering_[place]), tokens_of(between))
+             : block_influence(tokens_of(between), tokens_of(entering_[place + 1]));
+}
+
+// What the unit of a block adds to `x` [1, T, hidden].
+at::Tensor added_by(Unit unit, const BlockRunner& runner, const at::Tensor& x) {
+  if (unit == Unit::kAttention) return runner.attended(x) - x;
+  return runner.forward(x) - (unit == Unit::kMlp ? runner.attended(x) : x);
 }
 
 struct Patch {
   Block block;
-  double explained = 0;  // share of what the removed block added
+  double explained = 0;  // share of what the removed unit added
   std::vector<std::string> fallbacks;
 };
 
-// `before` with down so that it also gives, as well as a linear map of its neurons can, what `gone`
-// added to the stream. `hidden` [N, T, hidden] enters `before`.
-Patch fit_patch(const ModelWork& work, const Block& before, const Block& gone,
+// `before` with down so that it also gives, as well as a linear map of its neurons can, what the
+// unit of `gone` added to the stream. `hidden` [N, T, hidden] enters `before`.
+Patch fit_patch(const ModelWork& work, Unit unit, const Block& before, const Block& gone,
                 const at::Tensor& hidden, double damping, std::string_view where) {
   const ModelConfig& config = work.input.config();
   const RopeTable rope = rope_table(config, hidden.size(1));
@@ -137,11 +198,9 @@ Patch fit_patch(const ModelWork& work, const Block& before, const Block& gone,
   for (std::int64_t sequence = 0; sequence < hidden.size(0); ++sequence) {
     work.context.check_stop();
     const at::Tensor rows = hidden.narrow(0, sequence, 1);
-    const at::Tensor mixed = first.attention(first.attention_input(rows), nullptr);
-    const at::Tensor between = first.add_attention(rows, mixed);
+    const at::Tensor between = first.attended(rows);
     const at::Tensor gated = first.gated(first.mlp_input(between)).clone();
-    const at::Tensor out = first.add_mlp(between, gated).clone();
-    const at::Tensor added = second.forward(out) - out;
+    const at::Tensor added = added_by(unit, second, first.add_mlp(between, gated));
     gram.add(gated.flatten(0, 1));
     cross.add(added.flatten(0, 1), gated.flatten(0, 1));
     added_size += added.square().sum(at::kDouble).item<double>();
@@ -164,8 +223,6 @@ std::int64_t bytes_of(const Block& block) {
   return bytes;
 }
 
-std::string name_of(std::int64_t index) { return "model.layers." + std::to_string(index); }
-
 }  // namespace
 
 double block_influence(const at::Tensor& before, const at::Tensor& after) {
@@ -177,14 +234,18 @@ double block_influence(const at::Tensor& before, const at::Tensor& after) {
 }
 
 std::vector<PlannedLayer> DepthPass::plan(const ModelConfig& config) const {
-  const std::string some = "goes if its block is one of " + std::to_string(config_.remove) +
-                           " chosen by " + config_.choose;
+  const std::string some = "goes if its " + config_.unit + " is one of " +
+                           std::to_string(config_.remove) + " chosen by " + config_.choose;
+  const Unit unit = unit_named(config_.unit);
   std::vector<PlannedLayer> planned;
   for (std::int64_t block = 0; block < config.layers; ++block) {
     for (const Role role : kRoles) {
       const bool patched = role == Role::kDown && config_.patch;
-      planned.push_back({block, role, patched, "prune.depth",
-                         patched ? some + ", patched if the next one is" : some});
+      const bool goes =
+          unit == Unit::kBlock || (index_of(role) >= index_of(Role::kGate)) == (unit == Unit::kMlp);
+      planned.push_back(
+          {block, role, patched, "prune.depth",
+           (goes ? some : "stays") + (patched ? ", patched if the next one goes" : "")});
       planned.back().keeps_zeros = !patched;
     }
   }
@@ -192,13 +253,29 @@ std::vector<PlannedLayer> DepthPass::plan(const ModelConfig& config) const {
 }
 
 ModelConfig DepthPass::shape_after(const ModelConfig& config) const {
-  require<DoesNotFit>(config_.remove < config.layers, kName, "cannot remove ", config_.remove,
-                      " of ", config.layers, " blocks; something must stay");
+  const Unit unit = unit_named(config_.unit);
+  std::vector<BlockWidths> widths;
+  std::int64_t there = 0;
+  for (std::int64_t block = 0; block < config.layers; ++block) {
+    widths.push_back(config.widths_of(block));
+    there += has(unit, widths.back()) ? 1 : 0;
+  }
+  require<DoesNotFit>(config_.remove < there, kName, "cannot remove ", config_.remove, " of ",
+                      there, " units (", config_.unit, "); something must stay");
   ModelConfig after = config;
-  after.layers -= config_.remove;
-  if (config.uniform()) return after;
-  after.widths_open = true;  // which of them stay is known later
-  after.set_widths({config.block_widths.begin(), config.block_widths.begin() + after.layers});
+  after.widths_open = unit != Unit::kBlock || !config.uniform();  // which stay is known later
+  if (unit == Unit::kBlock) {
+    after.layers -= config_.remove;
+    widths.resize(static_cast<std::size_t>(after.layers));
+  }
+  std::int64_t left = unit == Unit::kBlock ? 0 : config_.remove;
+  for (auto block = widths.rbegin(); left > 0; ++block) {
+    if (!has(unit, *block)) continue;
+    --left;
+    *block = unit == Unit::kMlp ? BlockWidths{kPlaceholder, block->heads, block->kv_heads}
+                                : BlockWidths{block->ffn, 0, 0};
+  }
+  after.set_widths(std::move(widths));
   return after;
 }
 
@@ -209,21 +286,21 @@ std::int64_t DepthPass::working_bytes(const ModelConfig& config) const {
 void DepthPass::run(ModelWork& work) const {
   const at::Tensor& ids = work.calibration->ids;
   const at::Tensor windows = ids.narrow(0, 0, std::min(config_.windows, ids.size(0)));
-  Shrinking model(work, windows);
+  const Unit unit = unit_named(config_.unit);
+  Shrinking model(work, unit, windows);
   const HeadDivergence teacher(work.input, model.entering(model.depth()));
   for (std::int64_t step = 0; step < config_.remove; ++step) {
     const auto since = Clock::now();
-    const std::vector<double> influence = influences(model);
-    std::vector<std::int64_t> places(influence.size());
-    std::iota(places.begin(), places.end(), 0);
+    std::vector<std::int64_t> places = model.candidates();
+    std::map<std::int64_t, double> influence;
+    for (const std::int64_t place : places) influence[place] = model.influence(place);
     if (config_.choose == "last") {
-      places = {model.depth() - 1};
+      places = {places.back()};
     } else {
-      std::stable_sort(places.begin(), places.end(), [&](std::int64_t a, std::int64_t b) {
-        return influence[static_cast<std::size_t>(a)] < influence[static_cast<std::size_t>(b)];
-      });
+      std::stable_sort(places.begin(), places.end(),
+                       [&](std::int64_t a, std::int64_t b) { return influence[a] < influence[b]; });
       const std::int64_t tried = config_.choose == "block_influence" ? 1 : config_.candidates;
-      if (tried > 0 && tried < model.depth()) places.resize(static_cast<std::size_t>(tried));
+      if (tried > 0 && tried < std::ssize(places)) places.resize(static_cast<std::size_t>(tried));
     }
     std::int64_t chosen = places.front();
     double least = teacher.mean(model.without(chosen), work.context);
@@ -233,24 +310,24 @@ void DepthPass::run(ModelWork& work) const {
       least = kl;
       chosen = places[k];
     }
-    const std::int64_t index = model.kept()[static_cast<std::size_t>(chosen)];
     const Block gone = model.block(chosen);
     LayerChange change;
-    change.layer = name_of(index);
+    change.layer = model.name(chosen) + (unit == Unit::kAttention ? ".self_attn"
+                                         : unit == Unit::kMlp     ? ".mlp"
+                                                                  : "");
     std::ostringstream action;
-    action << "removed, block influence " << influence[static_cast<std::size_t>(chosen)] << ", KL "
-           << least;
-    change.bytes_before = bytes_of(gone);
+    action << "removed, block influence " << influence[chosen] << ", KL " << least;
+    const auto rest = remainder(unit, gone);
+    change.bytes_before = bytes_of(gone) - (rest ? bytes_of(*rest) : 0);
     change.baseline_error = change.error = least;
     model.remove(chosen);
     if (config_.patch && chosen > 0) {
       const std::int64_t place = chosen - 1;
-      const std::string neighbour = name_of(model.kept()[static_cast<std::size_t>(place)]);
-      const bool was_patched = model.is_patched(place);
+      const std::string neighbour = model.name(place);
       const Block before = model.block(place);
       at::Tensor hidden = embed(work.input.embedding(), ids);
-      for (std::int64_t p = 0; p < place; ++p) model.pass(p, hidden);
-      const Patch patch = fit_patch(work, before, gone, hidden, config_.damping, neighbour);
+      for (std::int64_t p = 0; p < place; ++p) model.pass(model.block(p), hidden);
+      const Patch patch = fit_patch(work, unit, before, gone, hidden, config_.damping, neighbour);
       for (const std::string& text : patch.fallbacks) {
         require<NumericRefusal>(!work.context.strict, neighbour, text,
                                 "; the recipe is strict, so this is refused");
@@ -263,7 +340,7 @@ void DepthPass::run(ModelWork& work) const {
         action << ", KL " << kl << " after a patch of " << neighbour << " that explains "
                << patch.explained << " of it";
       } else {
-        model.restore(place, before, was_patched);
+        model.replace(place, before);
         std::ostringstream text;
         text << "a patch in place of " << change.layer << " was left out: KL " << kl << " with it, "
              << least << " without";
@@ -275,10 +352,7 @@ void DepthPass::run(ModelWork& work) const {
     work.context.progress(change.layer);
     work.report.changed.push_back(std::move(change));
   }
-  work.output.keep_blocks(model.kept());
-  for (std::int64_t place = 0; place < model.depth(); ++place) {
-    if (model.is_patched(place)) work.output.put_block(place, model.block(place));
-  }
+  model.write(work.output);
 }
 
 }  // namespace attar

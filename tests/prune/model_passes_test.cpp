@@ -386,6 +386,46 @@ TEST(DepthPass, KeepsAPatchOnlyWhereItHelps) {
   EXPECT_LE(patched.report.changed[0].error, plain.report.changed[0].error);
 }
 
+// A unit that does nothing goes, and the model computes the same.
+TEST(DepthPass, RemovesAttentionOrMlpAlone) {
+  struct Case {
+    const char *unit, *layer;
+    Role writer;
+  };
+  for (const auto& [unit, layer, writer] :
+       {Case{"attention", "model.layers.1.self_attn", Role::kOutput},
+        Case{"mlp", "model.layers.1.mlp", Role::kDown}}) {
+    const Model model = model_with([&](std::int64_t index, Block& block) {
+      if (index == 1) block[writer].weight = DenseWeight{1e-3 * dense(block[writer].weight)};
+    });
+    DepthConfig config;
+    config.unit = unit;
+    for (const char* choose : {"kl", "block_influence"}) {
+      config.choose = choose;
+      const Outcome outcome = run(DepthPass(config), model);
+      EXPECT_EQ(outcome.model.config().layers, 3);
+      ASSERT_EQ(outcome.report.changed.size(), 1U);
+      EXPECT_EQ(outcome.report.changed[0].layer, layer) << choose;
+      EXPECT_LT(distance(outcome.model, model), 1e-4) << unit;
+      const Block left = outcome.model.block(1);
+      EXPECT_EQ(attends(left), writer == Role::kDown);
+      EXPECT_EQ(shape_of(left[Role::kDown].weight).in, writer == Role::kDown ? 32 : 160);
+      // Sketched on the last block; what it leaves in all is what the pass leaves.
+      const ModelConfig planned = DepthPass(config).shape_after(model.config());
+      EXPECT_TRUE(planned.widths_open);
+      EXPECT_EQ(planned.widths_of(2), outcome.model.config().widths_of(1));
+    }
+    config.choose = "last";
+    const Outcome last = run(DepthPass(config), model);
+    EXPECT_NE(last.report.changed[0].layer, layer);
+    EXPECT_GT(distance(last.model, model), 1e-2);
+    // The same again finds one fewer, and none but the last that has to stay.
+    config.remove = 2;
+    EXPECT_EQ(run(DepthPass(config), model).report.changed.size(), 2U);
+    EXPECT_THROW(DepthPass(config).shape_after(last.model.config()), DoesNotFit);
+  }
+}
+
 TEST(DepthPass, RefusesWhatCannotBe) {
   DepthConfig config;
   config.remove = 3;

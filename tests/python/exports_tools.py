@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -10,8 +11,11 @@ import pytest
 import torch
 import transformers
 
+import attar
+
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SHARED = SOURCE.parent / "shared"
+IDS = [1, 403, 407, 261, 378, 432, 383, 286, 261, 376, 400, 428, 5, 67, 300, 9, 44, 8]
 transformers.utils.logging.set_verbosity_error()
 
 
@@ -90,3 +94,34 @@ def llama_cpp(path, prompts, vocabulary):
         assert abs(float(row.logsumexp(-1))) < 1e-3
         rows.append(row.log_softmax(-1))
     return rows
+
+
+def make_tiny(folder, hidden=64, family="llama", layers=2, kv_heads=2):
+    """A model of transformers whose widths hold groups of `hidden`."""
+    torch.manual_seed(5)
+    config = transformers.AutoConfig.for_model(
+        family, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=kv_heads, vocab_size=512,
+        max_position_embeddings=256,
+        bos_token_id=1, eos_token_id=2, initializer_range=0.2, tie_word_embeddings=False)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        model.lm_head.weight[3:259] = 0  # llama.cpp gives no distribution for half a character
+        for name, values in model.named_parameters():
+            if name.endswith(".bias"):
+                values.normal_()
+            elif name.endswith("norm.weight"):
+                values.uniform_(0.5, 2)
+    model.half().float().save_pretrained(folder)
+    shutil.copyfile(needed(SHARED / "data/tokenizers/llama2c/tok512.model"),
+                    folder / "tokenizer.model")
+    return folder
+
+
+def llama_cpp_divergences(path, prompts):
+    """KL of llama.cpp's next-token distribution from ours on the same file, a prompt each."""
+    pytest.importorskip("xllamacpp")
+    model = attar.open(path)
+    theirs = llama_cpp(path, prompts, model.config["vocabulary"])
+    return [divergence(model.logits(ids)[-1].double().log_softmax(-1), row)
+            for ids, row in zip(prompts, theirs)]
