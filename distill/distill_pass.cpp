@@ -31,7 +31,7 @@ std::unique_ptr<LiveTeacher> live_teacher(const OpenTeacher& open, const LossPla
     }
   }
   for (const RelationPart& part : losses.relations) {
-    blocks.push_back(RelationLoss::teacher_block_of(part, layers));
+    blocks.push_back(RelationLoss::teacher_block_of(part, open.model.config()));
   }
   return std::make_unique<LiveTeacher>(open.model, open.map, boundaries, blocks);
 }

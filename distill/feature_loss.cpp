@@ -253,38 +253,37 @@ double HiddenLoss::add(std::int64_t boundary, const at::Tensor& state, const at:
   return loss;
 }
 
-std::int64_t RelationLoss::teacher_block_of(const RelationPart& part, std::int64_t layers) {
-  const std::int64_t block =
-      part.teacher_block >= 0 ? part.teacher_block : std::max<std::int64_t>(0, layers * 3 / 4 - 1);
-  require<UsageError>(block < layers, "distill.relation", "teacher_block must be below ", layers,
-                      ", got ", block);
-  return block;
-}
-
 namespace {
 
-std::int64_t student_block_of(const RelationPart& part, const ModelConfig& student) {
-  std::int64_t block = part.student_block;
-  if (block < 0) {
-    for (block = student.layers - 1; !student.widths_of(block).attends();) --block;
+// The block that is named, or, with -1, `block` or the last with attention before it.
+std::int64_t block_with_attention(std::int64_t named, std::int64_t block, const ModelConfig& config,
+                                  std::string_view option) {
+  if (named < 0) {
+    while (block > 0 && !config.widths_of(block).attends()) --block;
+    named = block;
   }
-  require<UsageError>(block < student.layers, "distill.relation", "student_block must be below ",
-                      student.layers, ", got ", block);
-  return block;
+  require<UsageError>(named < config.layers, "distill.relation", option, " must be below ",
+                      config.layers, ", got ", named);
+  require<UsageError>(config.widths_of(named).attends(), "distill.relation", "block ", named,
+                      " has no attention; name another by ", option);
+  return named;
 }
 
 }  // namespace
 
+std::int64_t RelationLoss::teacher_block_of(const RelationPart& part, const ModelConfig& teacher) {
+  return block_with_attention(part.teacher_block,
+                              std::max<std::int64_t>(0, teacher.layers * 3 / 4 - 1), teacher,
+                              "teacher_block");
+}
+
 RelationLoss::RelationLoss(const RelationPart& part, const ModelConfig& student,
                            const ModelConfig& teacher)
-    : student_block_(student_block_of(part, student)),
-      teacher_block_(teacher_block_of(part, teacher.layers)) {
+    : student_block_(
+          block_with_attention(part.student_block, student.layers - 1, student, "student_block")),
+      teacher_block_(teacher_block_of(part, teacher)) {
   const ModelConfig own = student.of_block(student_block_),
                     other = teacher.of_block(teacher_block_);
-  require<UsageError>(own.attends() && other.attends(), "distill.relation", "block ",
-                      student_block_, " of the student or block ", teacher_block_,
-                      " of the teacher has no attention; name others (student_block, "
-                      "teacher_block)");
   const std::int64_t queries = relation_heads({own.q_width(), other.q_width()});
   const std::int64_t values = relation_heads({own.kv_width(), other.kv_width()});
   heads_[0] = queries, heads_[1] = heads_[2] = values;

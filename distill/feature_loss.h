@@ -98,7 +98,7 @@ class RelationLoss {
   double add(const at::Tensor& input, const LiveTeacher& teacher, std::int64_t first, double weight,
              double scale, Student& student, at::Tensor& total) const;
 
-  static std::int64_t teacher_block_of(const RelationPart& part, std::int64_t layers);
+  static std::int64_t teacher_block_of(const RelationPart& part, const ModelConfig& teacher);
 
  private:
   std::int64_t student_block_, teacher_block_;

@@ -85,7 +85,7 @@ struct RelationOptions : ShareOptions {
     visit("student_block", &C::student_block, Range<std::int64_t>{-1, 1 << 20},
           "-1: the last that has attention.");
     visit("teacher_block", &C::teacher_block, Range<std::int64_t>{-1, 1 << 20},
-          "-1: three quarters up.");
+          "-1: three quarters up, or the last before that has attention.");
     visit("heads", &C::heads, Range<std::int64_t>{0, 1 << 16},
           "Relation heads; 0: the most, up to 64, that divide all widths.");
   }

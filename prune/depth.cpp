@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <numeric>
@@ -22,42 +23,55 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-enum class Unit { kBlock, kAttention, kMlp };
+// What goes at a time; `align` neurons stay in place of an MLP.
+struct Unit {
+  enum class Kind { kBlock, kAttention, kMlp } kind;
+  std::int64_t align;
 
-Unit unit_named(std::string_view name) {
-  return name == "block" ? Unit::kBlock : name == "attention" ? Unit::kAttention : Unit::kMlp;
-}
+  explicit Unit(const DepthConfig& config)
+      : kind(config.unit == "block"       ? Kind::kBlock
+             : config.unit == "attention" ? Kind::kAttention
+                                          : Kind::kMlp),
+        align(config.align) {}
 
-// Neurons in place of an MLP: llama.cpp loses the attention of a block that has none at all.
-constexpr std::int64_t kPlaceholder = 32;
+  bool whole() const { return kind == Kind::kBlock; }
+  bool mlp() const { return kind == Kind::kMlp; }
+  std::string suffix() const { return whole() ? "" : mlp() ? ".mlp" : ".self_attn"; }
 
-Block without_mlp(Block block) {
-  for (const Role role : {Role::kGate, Role::kUp}) {
-    Linear& linear = block[role];
-    linear.weight = DenseWeight{dense(linear.weight).narrow(0, 0, kPlaceholder).clone()};
-    if (linear.bias.defined()) linear.bias = linear.bias.narrow(0, 0, kPlaceholder).clone();
+  bool in(const BlockWidths& widths) const {
+    return whole() || (mlp() ? widths.ffn > align : widths.attends());
   }
-  Linear& down = block[Role::kDown];
-  down.weight = DenseWeight{at::zeros({shape_of(down.weight).out, kPlaceholder}, at::kFloat)};
-  if (down.bias.defined()) down.bias = at::zeros_like(down.bias);
-  return block;
-}
+  // Not of a whole block.
+  BlockWidths without(const BlockWidths& widths) const {
+    return mlp() ? BlockWidths{align, widths.heads, widths.kv_heads}
+                 : BlockWidths{widths.ffn, 0, 0};
+  }
+  // What is left of a block.
+  std::optional<Block> without(Block block) const {
+    if (whole()) return std::nullopt;
+    if (!mlp()) return without_attention(std::move(block));
+    for (const Role role : {Role::kGate, Role::kUp}) {
+      Linear& linear = block[role];
+      linear.weight = DenseWeight{dense(linear.weight).narrow(0, 0, align).clone()};
+      if (linear.bias.defined()) linear.bias = linear.bias.narrow(0, 0, align).clone();
+    }
+    Linear& down = block[Role::kDown];
+    down.weight = DenseWeight{at::zeros({shape_of(down.weight).out, align}, at::kFloat)};
+    if (down.bias.defined()) down.bias = at::zeros_like(down.bias);
+    return block;
+  }
+};
 
-bool has(Unit unit, const BlockWidths& widths) {
-  return unit == Unit::kBlock ||
-         (unit == Unit::kMlp ? widths.ffn > kPlaceholder : widths.heads > 0);
-}
-
-// What is left of a block without the unit.
-std::optional<Block> remainder(Unit unit, Block block) {
-  if (unit == Unit::kBlock) return std::nullopt;
-  return unit == Unit::kMlp ? without_mlp(std::move(block)) : without_attention(std::move(block));
+// Tokens of windows as rows, the first of each left out: it is an attention sink, whose size says
+// nothing about the others.
+at::Tensor tokens_of(const at::Tensor& hidden) {
+  return hidden.narrow(1, 1, hidden.size(1) - 1).flatten(0, 1);
 }
 
 // A model that loses units, and its activations on a few windows.
 class Shrinking {
  public:
-  Shrinking(ModelWork& work, Unit unit, const at::Tensor& windows)
+  Shrinking(ModelWork& work, const Unit& unit, const at::Tensor& windows)
       : work_(work),
         unit_(unit),
         config_(work.input.config()),
@@ -69,7 +83,6 @@ class Shrinking {
   }
 
   std::int64_t depth() const { return static_cast<std::int64_t>(kept_.size()); }
-  const std::vector<std::int64_t>& kept() const { return kept_; }
   // What enters the block at a place; at depth(): what leaves the last.
   const at::Tensor& entering(std::int64_t place) const { return entering_[place]; }
   std::string name(std::int64_t place) const {
@@ -77,33 +90,47 @@ class Shrinking {
   }
 
   Block block(std::int64_t place) const {
-    const auto found = changed_.find(kept_[static_cast<std::size_t>(place)]);
-    return found == changed_.end() ? work_.input.block(kept_[static_cast<std::size_t>(place)])
-                                   : found->second;
+    const std::int64_t index = kept_[static_cast<std::size_t>(place)];
+    const auto found = changed_.find(index);
+    return found == changed_.end() ? work_.input.block(index) : found->second;
   }
 
-  // The places that have a unit.
+  // The places whose unit may go: not the last attention of all.
   std::vector<std::int64_t> candidates() const {
     std::vector<std::int64_t> places;
+    std::int64_t attending = 0;
+    for (std::int64_t place = 0; place < depth(); ++place) attending += widths(place).attends();
     for (std::int64_t place = 0; place < depth(); ++place) {
-      if (has(unit_, widths_of(block(place), config_.head_dim))) places.push_back(place);
+      const bool last = attending == 1 && widths(place).attends() && !unit_.mlp();
+      if (unit_.in(widths(place)) && !last) places.push_back(place);
     }
     return places;
   }
 
   // block_influence of the unit at `place`.
-  double influence(std::int64_t place) const;
+  double influence(std::int64_t place) const {
+    const at::Tensor &before = entering_[place], &after = entering_[place + 1];
+    if (unit_.whole()) return block_influence(tokens_of(before), tokens_of(after));
+    const BlockRunner runner(config_, block(place), rope_);
+    at::Tensor between = before.clone();
+    for (std::int64_t window = 0; window < between.size(0); ++window) {
+      at::Tensor rows = between.narrow(0, window, 1);
+      rows.copy_(runner.attended(rows));
+    }
+    return unit_.mlp() ? block_influence(tokens_of(between), tokens_of(after))
+                       : block_influence(tokens_of(before), tokens_of(between));
+  }
 
   // What leaves the last block without the unit at `place`.
   at::Tensor without(std::int64_t place) const {
     at::Tensor hidden = entering_[place].clone();
-    if (const auto rest = remainder(unit_, block(place))) pass(*rest, hidden);
+    if (const auto rest = unit_.without(block(place))) pass(*rest, hidden);
     for (std::int64_t later = place + 1; later < depth(); ++later) pass(block(later), hidden);
     return hidden;
   }
 
   void remove(std::int64_t place) {
-    if (const auto rest = remainder(unit_, block(place))) return replace(place, *rest);
+    if (const auto rest = unit_.without(block(place))) return replace(place, *rest);
     kept_.erase(kept_.begin() + place);
     follow(place);
   }
@@ -132,6 +159,13 @@ class Shrinking {
   }
 
  private:
+  BlockWidths widths(std::int64_t place) const {
+    const std::int64_t index = kept_[static_cast<std::size_t>(place)];
+    const auto found = changed_.find(index);
+    return found == changed_.end() ? config_.widths_of(index)
+                                   : widths_of(found->second, config_.head_dim);
+  }
+
   // Computes what enters the places after `place` again.
   void follow(std::int64_t place) {
     entering_.resize(static_cast<std::size_t>(place) + 1);
@@ -151,31 +185,11 @@ class Shrinking {
   std::vector<at::Tensor> entering_;       // [N, T, hidden] by place, one more than blocks
 };
 
-// Tokens of windows as rows, the first of each left out: it is an attention sink, whose size says
-// nothing about the others.
-at::Tensor tokens_of(const at::Tensor& hidden) {
-  return hidden.narrow(1, 1, hidden.size(1) - 1).flatten(0, 1);
-}
-
-double Shrinking::influence(std::int64_t place) const {
-  if (unit_ == Unit::kBlock) {
-    return block_influence(tokens_of(entering_[place]), tokens_of(entering_[place + 1]));
-  }
-  const BlockRunner runner(config_, block(place), rope_);
-  at::Tensor between = entering_[place].clone();
-  for (std::int64_t window = 0; window < between.size(0); ++window) {
-    at::Tensor rows = between.narrow(0, window, 1);
-    rows.copy_(runner.attended(rows));
-  }
-  return unit_ == Unit::kAttention
-             ? block_influence(tokens_of(entering_[place]), tokens_of(between))
-             : block_influence(tokens_of(between), tokens_of(entering_[place + 1]));
-}
-
 // What the unit of a block adds to `x` [1, T, hidden].
-at::Tensor added_by(Unit unit, const BlockRunner& runner, const at::Tensor& x) {
-  if (unit == Unit::kAttention) return runner.attended(x) - x;
-  return runner.forward(x) - (unit == Unit::kMlp ? runner.attended(x) : x);
+at::Tensor added_by(const Unit& unit, const BlockRunner& runner, const at::Tensor& x) {
+  if (unit.whole()) return runner.forward(x) - x;
+  const at::Tensor between = runner.attended(x).clone();
+  return unit.mlp() ? runner.forward(x) - between : between - x;
 }
 
 struct Patch {
@@ -186,7 +200,7 @@ struct Patch {
 
 // `before` with down so that it also gives, as well as a linear map of its neurons can, what the
 // unit of `gone` added to the stream. `hidden` [N, T, hidden] enters `before`.
-Patch fit_patch(const ModelWork& work, Unit unit, const Block& before, const Block& gone,
+Patch fit_patch(const ModelWork& work, const Unit& unit, const Block& before, const Block& gone,
                 const at::Tensor& hidden, double damping, std::string_view where) {
   const ModelConfig& config = work.input.config();
   const RopeTable rope = rope_table(config, hidden.size(1));
@@ -236,13 +250,12 @@ double block_influence(const at::Tensor& before, const at::Tensor& after) {
 std::vector<PlannedLayer> DepthPass::plan(const ModelConfig& config) const {
   const std::string some = "goes if its " + config_.unit + " is one of " +
                            std::to_string(config_.remove) + " chosen by " + config_.choose;
-  const Unit unit = unit_named(config_.unit);
+  const Unit unit(config_);
   std::vector<PlannedLayer> planned;
   for (std::int64_t block = 0; block < config.layers; ++block) {
     for (const Role role : kRoles) {
       const bool patched = role == Role::kDown && config_.patch;
-      const bool goes =
-          unit == Unit::kBlock || (index_of(role) >= index_of(Role::kGate)) == (unit == Unit::kMlp);
+      const bool goes = unit.whole() || (index_of(role) >= index_of(Role::kGate)) == unit.mlp();
       planned.push_back(
           {block, role, patched, "prune.depth",
            (goes ? some : "stays") + (patched ? ", patched if the next one goes" : "")});
@@ -252,28 +265,31 @@ std::vector<PlannedLayer> DepthPass::plan(const ModelConfig& config) const {
   return planned;
 }
 
+// Which go is known later: here the last.
 ModelConfig DepthPass::shape_after(const ModelConfig& config) const {
-  const Unit unit = unit_named(config_.unit);
+  const Unit unit(config_);
   std::vector<BlockWidths> widths;
-  std::int64_t there = 0;
   for (std::int64_t block = 0; block < config.layers; ++block) {
     widths.push_back(config.widths_of(block));
-    there += has(unit, widths.back()) ? 1 : 0;
   }
+  const auto there = std::count_if(widths.begin(), widths.end(),
+                                   [&](const BlockWidths& block) { return unit.in(block); });
   require<DoesNotFit>(config_.remove < there, kName, "cannot remove ", config_.remove, " of ",
                       there, " units (", config_.unit, "); something must stay");
   ModelConfig after = config;
-  after.widths_open = unit != Unit::kBlock || !config.uniform();  // which stay is known later
-  if (unit == Unit::kBlock) {
+  after.widths_open = config.widths_open || !unit.whole() || !config.uniform();
+  if (unit.whole()) {  // those with attention in front: of them one stays
+    std::stable_partition(widths.begin(), widths.end(),
+                          [](const BlockWidths& block) { return block.attends(); });
     after.layers -= config_.remove;
     widths.resize(static_cast<std::size_t>(after.layers));
-  }
-  std::int64_t left = unit == Unit::kBlock ? 0 : config_.remove;
-  for (auto block = widths.rbegin(); left > 0; ++block) {
-    if (!has(unit, *block)) continue;
-    --left;
-    *block = unit == Unit::kMlp ? BlockWidths{kPlaceholder, block->heads, block->kv_heads}
-                                : BlockWidths{block->ffn, 0, 0};
+  } else {
+    std::int64_t left = config_.remove;
+    for (auto block = widths.rbegin(); left > 0; ++block) {
+      if (!unit.in(*block)) continue;
+      *block = unit.without(*block);
+      --left;
+    }
   }
   after.set_widths(std::move(widths));
   return after;
@@ -286,17 +302,16 @@ std::int64_t DepthPass::working_bytes(const ModelConfig& config) const {
 void DepthPass::run(ModelWork& work) const {
   const at::Tensor& ids = work.calibration->ids;
   const at::Tensor windows = ids.narrow(0, 0, std::min(config_.windows, ids.size(0)));
-  const Unit unit = unit_named(config_.unit);
+  const Unit unit(config_);
   Shrinking model(work, unit, windows);
   const HeadDivergence teacher(work.input, model.entering(model.depth()));
   for (std::int64_t step = 0; step < config_.remove; ++step) {
     const auto since = Clock::now();
     std::vector<std::int64_t> places = model.candidates();
+    if (config_.choose == "last") places = {places.back()};
     std::map<std::int64_t, double> influence;
     for (const std::int64_t place : places) influence[place] = model.influence(place);
-    if (config_.choose == "last") {
-      places = {places.back()};
-    } else {
+    if (config_.choose != "last") {
       std::stable_sort(places.begin(), places.end(),
                        [&](std::int64_t a, std::int64_t b) { return influence[a] < influence[b]; });
       const std::int64_t tried = config_.choose == "block_influence" ? 1 : config_.candidates;
@@ -312,12 +327,10 @@ void DepthPass::run(ModelWork& work) const {
     }
     const Block gone = model.block(chosen);
     LayerChange change;
-    change.layer = model.name(chosen) + (unit == Unit::kAttention ? ".self_attn"
-                                         : unit == Unit::kMlp     ? ".mlp"
-                                                                  : "");
+    change.layer = model.name(chosen) + unit.suffix();
     std::ostringstream action;
     action << "removed, block influence " << influence[chosen] << ", KL " << least;
-    const auto rest = remainder(unit, gone);
+    const auto rest = unit.without(gone);
     change.bytes_before = bytes_of(gone) - (rest ? bytes_of(*rest) : 0);
     change.baseline_error = change.error = least;
     model.remove(chosen);

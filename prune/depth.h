@@ -14,6 +14,7 @@ double block_influence(const at::Tensor& before, const at::Tensor& after);
 struct DepthConfig {
   std::int64_t remove = 1;
   std::string unit = "block";
+  std::int64_t align = 32;
   std::string choose = "kl";
   std::int64_t candidates = 0;
   std::int64_t windows = 8;
@@ -25,8 +26,11 @@ struct DepthConfig {
     using C = DepthConfig;
     visit("remove", &C::remove, Range<std::int64_t>{1, 1 << 16}, "Units that go.");
     visit("unit", &C::unit, OneOf{{"block", "attention", "mlp"}},
-          "What goes at a time: a whole block, its attention or its MLP, in place of which 32 "
+          "What goes at a time: a whole block, its attention or its MLP, in place of which `align` "
           "neurons that write nothing stay. Blocks that differ go into a GGUF alone.");
+    visit("align", &C::align, Range<std::int64_t>{1, 1 << 16},
+          "mlp: neurons in its place (llama.cpp loses the attention of a block without any), a "
+          "multiple of the groups that a later pass rounds.");
     visit("choose", &C::choose, OneOf{{"kl", "block_influence", "last"}},
           "One after the other, the unit whose loss changes the predictions least; or the one that "
           "turns its inputs least; or the last ones (the baseline).");

@@ -76,7 +76,8 @@ void AwqPass::run_block(BlockWork& work) const {
     for (const Role role : group.readers) {
       problem.weights.push_back(dense(work.block[role].weight));
     }
-    const Target goal = *target(work.index, group.readers.front());
+    Target goal = *target(work.index, group.readers.front());
+    goal.scheme = fitted(goal.scheme, input.gram.size(0));
     problem.gram = input.gram;
     problem.mean_absolute = input.mean_absolute();
     if (group.site == Site::kOutputInput) {
@@ -137,7 +138,8 @@ void AwqPass::run_block(BlockWork& work) const {
     QuantizedWeight rounded = quantize_to_grid(weight, grid);
     const at::Tensor nothing = at::zeros(weight.sizes(), at::kFloat);
     const double energy = linalg::hessian_loss(weight, nothing, gram);
-    const double error = linalg::hessian_loss(weight, dense(Weight(rounded)), gram) / energy;
+    const double loss = linalg::hessian_loss(weight, dense(Weight(rounded)), gram);
+    const double error = energy > 0 ? loss / energy : 0;
     record_changed(work, role, std::move(rounded), "awq " + describe(goal->scheme), error,
                    plain_losses[index_of(role)], since);
   }

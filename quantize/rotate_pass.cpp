@@ -93,7 +93,7 @@ void RotatePass::run(ModelWork& work) const {
       work.context.progress(layer);
       work.report.changed.push_back({layer, "rotated", stored_bytes(before[role].weight),
                                      stored_bytes(after[role].weight), 0, 0,
-                                     seconds / kRoles.size()});
+                                     seconds / static_cast<double>(roles_of(after).size())});
     }
   }
 }

@@ -62,6 +62,13 @@ void check_type(const std::string& type, const std::string& where) {
                       gguf_mixture_names());
 }
 
+QuantScheme fitted(const QuantScheme& scheme, std::int64_t columns) {
+  const io::GgmlTypeInfo* wanted = io::find_ggml_type(to_string(scheme.block));
+  if (wanted == nullptr) return scheme;
+  const io::GgmlType type = fallback_type(wanted->type, columns);
+  return type == wanted->type ? scheme : attar::scheme_of(type);
+}
+
 QuantScheme grid_of(const GridConfig& config, std::int64_t columns) {
   if (config.type.empty()) return plain_scheme(config);
   if (const auto scheme = number_format(config.type)) return *scheme;
@@ -154,7 +161,10 @@ std::vector<PlannedLayer> SchemeRules::plan(
   }
   std::vector<PlannedLayer> planned;
   for (std::int64_t block = 0; block < config.layers; ++block) {
-    const ModelConfig one = config.of_block(block);
+    // Whether a block has attention may be a sketch: as if it had.
+    const BlockWidths own = config.widths_of(block);
+    const ModelConfig one =
+        config.with(own.attends() ? own : BlockWidths{own.ffn, config.heads, config.kv_heads});
     for (const Role role : kRoles) {
       const SchemeDecision decision = decide(block, role, &one);
       PlannedLayer layer{block,         role,        decision.scheme.has_value(),

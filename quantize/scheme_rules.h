@@ -71,6 +71,10 @@ struct SchemeConfig : GridConfig {
   }
 };
 
+// The scheme, or, where it is a grid of GGUF whose blocks do not divide the columns, the one in its
+// place (fallback_type).
+QuantScheme fitted(const QuantScheme& scheme, std::int64_t columns);
+
 // What the rules say of one layer.
 struct SchemeDecision {
   std::optional<QuantScheme> scheme;  // absent: the layer stays as it is

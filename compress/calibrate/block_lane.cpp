@@ -66,10 +66,6 @@ void BlockLane::enter(const Block& block, const RunContext& run) {
   entered_ = block;
   stage_ = Stage::kNothing;
   prepared(block);
-  if (!attends(block)) {  // what enters is what leaves attention
-    scratch_ = activations_.clone();
-    stage_ = Stage::kHidden;
-  }
 }
 
 BlockRunner& BlockLane::prepared(const Block& block) {
@@ -87,7 +83,15 @@ void BlockLane::reach(Site site, const RunContext& run) {
                 [&](std::int64_t first, std::int64_t count) { inputs(earlier, first, count); });
     visited(earlier);
   };
-  if (site >= Site::kMlpInput && stage_ == Stage::kNothing) pass_by(Site::kOutputInput);
+  if (site >= Site::kMlpInput && stage_ == Stage::kNothing) {
+    if (attends(*entered_)) {
+      pass_by(Site::kOutputInput);
+    } else {                    // what enters is what leaves attention
+      scratch_ = at::Tensor();  // gives the other one back first
+      scratch_ = activations_.clone();
+      stage_ = Stage::kHidden;
+    }
+  }
   if (site == Site::kDownInput && stage_ == Stage::kMixed) pass_by(Site::kMlpInput);
 }
 

@@ -33,7 +33,7 @@ io::ImportanceMatrix importance_matrix(const Model& model, const CalibrationToke
   BlockStream stream(model, tokens, options);
   for (std::int64_t index = 0; index < model.config().layers; ++index) {
     context.check_stop();
-    context.progress(layer_name(index, Role::kQuery));
+    context.progress(layer_name(index, Role::kDown));
     const Block block = model.block(index);
     const auto found = stream.collect(block, context);
     for (const Role role : roles_of(block)) {

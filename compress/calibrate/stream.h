@@ -60,16 +60,17 @@ class BlockStream {
   std::int64_t sequences() const;
   bool has_dense() const;
 
-  // Statistics of all four inputs of the block as it stands; the stream stays before the block.
+  // Statistics of the block's inputs as it stands (sites_of; null for the others); the stream stays
+  // before the block.
   std::array<std::shared_ptr<const linalg::GramStatistics>, kSites.size()> collect(
       const Block& block, const RunContext& context);
 
-  // Of the same four inputs, tokens at even distances over the calibration text, about `tokens` of
+  // Of the same inputs, tokens at even distances over the calibration text, about `tokens` of
   // them; the same ones whatever the batch. The stream stays before the block.
   std::array<InputSample, kSites.size()> sample(const Block& block, const RunContext& context,
                                                 std::int64_t tokens);
 
-  // True-sequential: visits the four inputs in order; `change(site, statistics)` may change the
+  // True-sequential: visits the block's inputs in order; `change(site, statistics)` may change the
   // linear layers that read this input, and those before it (which are then computed again); later
   // inputs see the change. The stream stays before the block.
   void sequential(const Block& block, const RunContext& context,

@@ -85,9 +85,11 @@ void check(const Block& block, const ModelConfig& model, std::string_view where)
     require(block[norm].defined() && block[norm].dim() == 1 && block[norm].size(0) == width, where,
             short_name(norm), " must hold ", width, " values");
   }
-  require(config.ffn > 0 && widths.heads_divide() && widths.attends() == attends(block), where,
-          "has ", config.heads, " attention heads for ", config.kv_heads, " key-value heads and ",
-          config.ffn, " neurons; there must be some, and the second must divide the first");
+  require(config.ffn > 0 && widths.heads_divide(), where, "has ", config.heads,
+          " attention heads for ", config.kv_heads, " key-value heads and ", config.ffn,
+          " neurons; there must be neurons, and the second must divide the first");
+  require(widths.attends() == attends(block), where,
+          "must have a norm before attention and heads, or neither");
   for (const Role role : roles_of(block)) {
     const std::string name = std::string(where) + " " + std::string(short_name(role));
     const Linear& linear = block[role];

@@ -1,4 +1,4 @@
-// One transformer block: its norms and seven linear layers, each in whatever state passes left it.
+// One transformer block: its norms and linear layers, each in whatever state passes left it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,7 +19,7 @@ struct Linear {
   at::Tensor forward(const at::Tensor& input) const;
 };
 
-// Without attention (`attends`), q, k, v and o are layers that are not there, and so is their norm.
+// Without attention (`attends`) q, k, v and o are not there ([0, 0]), their norms undefined.
 struct Block {
   std::array<at::Tensor, kNorms.size()> norms;  // [width_of] float32; undefined: has none
   std::array<Linear, kRoles.size()> linears;

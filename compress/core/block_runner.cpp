@@ -196,10 +196,10 @@ at::Tensor BlockRunner::attend(at::Tensor qkv, KeyValues* cache) const {
   return mixed;
 }
 
-void BlockRunner::skip(KeyValues& cache, std::int64_t length) const {
-  require(cache.length + length <= cache.keys.size(0), "attention",
-          "a cache continues one sequence within its capacity");
-  cache.length += length;
+at::Tensor BlockRunner::mixed(const at::Tensor& x, KeyValues* cache) const {
+  if (config_.attends()) return attend(norm_and_project(x), cache);
+  if (cache != nullptr) cache->length += x.size(1);
+  return {};
 }
 
 at::Tensor BlockRunner::attention_branches(const at::Tensor& normed, const KeyValues& prefix,
@@ -257,7 +257,7 @@ at::Tensor BlockRunner::add_attention(const at::Tensor& x, const at::Tensor& mix
 }
 
 at::Tensor BlockRunner::attended(const at::Tensor& x) const {
-  return config_.attends() ? add_attention(x, attend(norm_and_project(x), nullptr)) : x;
+  return config_.attends() ? add_attention(x, mixed(x, nullptr)) : x;
 }
 
 at::Tensor BlockRunner::mlp_input(const at::Tensor& h) const {
@@ -290,7 +290,7 @@ bool BlockRunner::finishes_in_one(const at::Tensor& x) const {
 
 void BlockRunner::finish_into(at::Tensor out, const at::Tensor& x, const at::Tensor& mixed) const {
   if (!finishes_in_one(x) || !out.is_contiguous()) {
-    const at::Tensor h = config_.attends() ? add_attention(x, mixed) : x.contiguous();
+    const at::Tensor h = mixed.defined() ? add_attention(x, mixed) : x.contiguous();
     down_.multiply_into(out, gated(mlp_input(h)), h);
     return;
   }
@@ -306,18 +306,11 @@ at::Tensor BlockRunner::forward(const at::Tensor& x, KeyValues* cache) const {
     step(x.const_data_ptr<float>(), *cache, out.mutable_data_ptr<float>());
     return out;
   }
-  if (!config_.attends()) {
-    if (cache) skip(*cache, x.size(1));
-    finish_into(out, x, {});
-    return out;
-  }
-  finish_into(out, x, attend(norm_and_project(x), cache));
+  finish_into(out, x, mixed(x, cache));
   return out;
 }
 
-void BlockRunner::advance(at::Tensor x) const {
-  finish_into(x, x, config_.attends() ? attend(norm_and_project(x), nullptr) : at::Tensor());
-}
+void BlockRunner::advance(at::Tensor x) const { finish_into(x, x, mixed(x, nullptr)); }
 
 at::Tensor BlockRunner::forward_branches(const at::Tensor& x, const KeyValues& prefix,
                                          std::span<const std::int64_t> lengths) const {

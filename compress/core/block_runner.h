@@ -122,11 +122,13 @@ class BlockRunner {
   std::int64_t token_codes() const;  // bytes of keys or values of a token
   at::Tensor norm_and_project(const at::Tensor& x) const;
   at::Tensor attend(at::Tensor qkv, KeyValues* cache) const;
-  void skip(KeyValues& cache, std::int64_t length) const;  // of a block without attention
+  // What attention mixes for x [B, T, hidden], [B, T, q_width]; undefined without attention, whose
+  // cache counts the tokens all the same.
+  at::Tensor mixed(const at::Tensor& x, KeyValues* cache) const;
   at::Tensor attend_branches(at::Tensor qkv, const KeyValues& prefix,
                              std::span<const std::int64_t> lengths) const;
   bool finishes_in_one(const at::Tensor& x) const;
-  // o, then the MLP; `out` may be x.
+  // o, where there is attention, then the MLP; `out` may be x.
   void finish_into(at::Tensor out, const at::Tensor& x, const at::Tensor& mixed) const;
 
   ModelConfig config_;

@@ -122,7 +122,7 @@ std::string layer_name(std::int64_t block, Role role);
 std::string_view short_name(Role role);
 std::string_view short_name(Norm norm);  // "input_layernorm", ..., "self_attn.k_norm"
 
-// Throws BadInput unless every number is positive, heads divide, and sizes cannot overflow.
+// Throws BadInput unless numbers are positive, heads divide (BlockWidths), and nothing overflows.
 void check(const ModelConfig& config, std::string_view where);
 
 }  // namespace attar

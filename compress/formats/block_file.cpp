@@ -216,8 +216,14 @@ Block read_block_file(const std::filesystem::path& path, bool verify) {
       const std::string prefix(to_string(role));
       block[role] = {reader.weight(weights.at(prefix), prefix), reader.get_if(prefix + ".bias")};
     }
-    for (const Role role : roles_of(block)) {
-      check(block[role].weight, path.string() + " " + std::string(to_string(role)));
+    const std::size_t present = roles_of(block).size();
+    for (const Role role : kRoles) {
+      const std::string where = path.string() + " " + std::string(to_string(role));
+      const bool there = index_of(role) >= kRoles.size() - present;
+      require(there == (shape_of(block[role].weight) != WeightShape{}), where,
+              there ? "is missing" : "is there without a norm of attention",
+              "; delete the file and run again");
+      if (there) check(block[role].weight, where);
     }
     return block;
   });

@@ -114,7 +114,7 @@ ModelStates current_states(const Model& model) {
 }
 
 at::ScalarType source_dense_type(const ModelSource& source) {
-  const StoredWeight stored = stored_weight(source, 0, Role::kQuery);
+  const StoredWeight stored = stored_weight(source, 0, Role::kDown);
   return stored.scheme ? stored.scheme->scale_type : stored.dense_type;
 }
 

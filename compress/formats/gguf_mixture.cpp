@@ -33,7 +33,7 @@ bool has_more_bits(std::int64_t block, std::int64_t blocks) {
 
 GgmlType value_type(const GgufMixture& mixture, const ModelConfig& config, std::int64_t block) {
   const BlockWidths widths = config.widths_of(block);
-  const bool shared = widths.heads / widths.kv_heads >= 4;
+  const bool shared = widths.attends() && widths.heads / widths.kv_heads >= 4;
   const std::string_view name = mixture.name;
   if (name == "Q2_K") return shared ? GgmlType::q4_k : GgmlType::q3_k;
   if (name == "Q2_K_S" && shared) return GgmlType::q4_k;

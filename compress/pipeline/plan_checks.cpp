@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
@@ -138,10 +139,13 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
     flops += (pass->needs().dense_stream ? 3 : 2) * tokens * forward_flops(config, shape.length) +
              static_cast<double>(config.layers) * (tokens * 2 * columns + 8 * cubes);
   }
-  std::int64_t block_bytes = 0;
+  std::map<std::string, std::int64_t> bytes_of_block;
   for (const PlannedTensor& tensor : plan.tensors) {
-    if (tensor.name.starts_with("model.layers.0.")) block_bytes += tensor.source_bytes;
+    if (!tensor.name.starts_with("model.layers.")) continue;
+    bytes_of_block[tensor.name.substr(0, tensor.name.find('.', 13))] += tensor.source_bytes;
   }
+  std::int64_t block_bytes = 0;
+  for (const auto& [block, bytes] : bytes_of_block) block_bytes = std::max(block_bytes, bytes);
   std::int64_t peak = blockwise_peak_bytes(config, shape, working, block_bytes);
   if (shape.sequences > 0 && recipe.calibration->token_weights == "fisher") {
     const std::int64_t windows = std::min(recipe.calibration->weight_windows, shape.sequences);

@@ -60,7 +60,7 @@ class Distilling : public ::testing::TestWithParam<const char*> {
       for (const auto boundary : boundaries_of(part, 3)) boundaries.push_back(boundary);
     }
     for (const RelationPart& part : plan.relations) {
-      blocks.push_back(RelationLoss::teacher_block_of(part, 3));
+      blocks.push_back(RelationLoss::teacher_block_of(part, testing::small_config()));
     }
     Teachers teachers;
     teachers.live =

@@ -375,15 +375,17 @@ TEST(DepthPass, RemovesTheBlockThatDoesNothing) {
 
 TEST(DepthPass, KeepsAPatchOnlyWhereItHelps) {
   const Model model = testing::random_model();
-  DepthConfig config;
-  config.remove = 1;
-  config.windows = 24;
-  const Outcome patched = run(DepthPass(config), model);
-  config.patch = false;
-  const Outcome plain = run(DepthPass(config), model);
-  ASSERT_EQ(patched.report.changed.size(), 1U);
-  EXPECT_EQ(patched.report.changed[0].layer, plain.report.changed[0].layer);
-  EXPECT_LE(patched.report.changed[0].error, plain.report.changed[0].error);
+  for (const char* unit : {"block", "attention", "mlp"}) {
+    DepthConfig config;
+    config.unit = unit;
+    config.windows = 24;
+    const Outcome patched = run(DepthPass(config), model);
+    config.patch = false;
+    const Outcome plain = run(DepthPass(config), model);
+    ASSERT_EQ(patched.report.changed.size(), 1U);
+    EXPECT_EQ(patched.report.changed[0].layer, plain.report.changed[0].layer);
+    EXPECT_LT(patched.report.changed[0].error, plain.report.changed[0].error) << unit;
+  }
 }
 
 // A unit that does nothing goes, and the model computes the same.
@@ -419,11 +421,22 @@ TEST(DepthPass, RemovesAttentionOrMlpAlone) {
     const Outcome last = run(DepthPass(config), model);
     EXPECT_NE(last.report.changed[0].layer, layer);
     EXPECT_GT(distance(last.model, model), 1e-2);
-    // The same again finds one fewer, and none but the last that has to stay.
-    config.remove = 2;
-    EXPECT_EQ(run(DepthPass(config), model).report.changed.size(), 2U);
+    config.remove = 2;  // of the two that are left in `last`, where one has to stay
     EXPECT_THROW(DepthPass(config).shape_after(last.model.config()), DoesNotFit);
   }
+}
+
+TEST(DepthPass, LeavesTheLastAttentionThatThereIs) {
+  const Model model = testing::random_model();
+  DepthConfig config;
+  config.unit = "attention";
+  config.remove = 2;
+  const Outcome one = run(DepthPass(config), model);
+  config.unit = "block";
+  EXPECT_TRUE(DepthPass(config).shape_after(one.model.config()).attends());
+  const Outcome left = run(DepthPass(config), one.model);
+  EXPECT_EQ(left.model.config().layers, 1);
+  EXPECT_TRUE(attends(left.model.block(0)));
 }
 
 TEST(DepthPass, RefusesWhatCannotBe) {

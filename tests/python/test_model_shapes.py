@@ -152,9 +152,11 @@ def lacking(tmp_path_factory):
     text = str(needed(SHARED / "data/eval/tinystories_valid_part.txt"))
     model = make_tiny(folder / "tiny", hidden=256, layers=4)
     weigh_blocks(model, [0.25, 0.4, 0.8, 1])
-    return run(folder, recipe(model, text, [
+    path = run(folder, recipe(model, text, [
         {"prune.depth": {"remove": 2, "unit": "attention"}},
-        {"prune.width": {"ffn": 0.5, "align": 256, "uniform": False}}]))
+        {"prune.width": {"ffn": 0.5, "align": 128, "uniform": False}}]))
+    assert len(set(attar.open(path).config["ffn_by_block"])) > 1
+    return path
 
 
 RTN = {"quantize.rtn": {"bits": 4, "group_size": 32, "symmetric": True}}
@@ -162,8 +164,11 @@ ALONE = {
     "heads": [{"prune.width": {"kv_heads": 0.5, "uniform": False}}],
     "channels": [{"prune.width": {"hidden": 0.5, "align": 64}}],
     "block": [{"prune.depth": {"remove": 1}}],
-    "more attention": [{"prune.depth": {"remove": 1, "unit": "attention"}}],
-    "mlp": [{"prune.depth": {"remove": 1, "unit": "mlp"}}],
+    "all but one attention": [{"prune.depth": {"remove": 1, "unit": "attention"}},
+                              {"prune.depth": {"remove": 2}}],
+    "mlp": [{"prune.depth": {"remove": 1, "unit": "mlp", "align": 64}}, {"quantize.awq": {}},
+            {"quantize.gptq": {"type": "Q4_K"}}],
+    "mixture": [{"quantize.rtn": {"type": "Q4_K_M"}}],
     "magnitude": [{"prune.sparse": {"method": "magnitude"}}],
     "wanda": [{"prune.sparse": {"method": "wanda"}}],
     "sparsegpt": [{"prune.sparse": {"method": "sparsegpt"}}],
@@ -172,11 +177,11 @@ ALONE = {
     "plain svd": [{"lowrank.svd": {"rank": 16, "method": "plain"}}],
     "correct": [RTN, {"lowrank.correct": {"rank": 4}}],
     "embedding": [RTN, {"quantize.embedding": {}}],
-    "fit": [{"quantize.fit": {"bits": 5, "types": ["Q4_K", "Q6_K"]}}],
+    "fit": [{"quantize.fit": {"bits": 5, "types": ["IQ4_NL", "Q8_0"]}}],
     "w8a8": [{"quantize.smooth": {}}, {"quantize.rtn": {"bits": 8, "activations": 8}}],
     "text": [{"train.text": {}}],
     "lora": [{"train.lora": {"merge": True}}],
-    "hidden": [{"distill": {"loss": ["forward_kl", {"hidden": {}}]}}],
+    "hidden": [{"distill": {"loss": ["forward_kl", {"hidden": {}}, {"relation": {}}]}}],
 }
 
 
@@ -202,7 +207,7 @@ def test_mixtures_and_coded_caches_of_unlike_blocks(lacking, tmp_path):
         (path := tmp_path / kind).mkdir()
         succeed("export", lacking, "--format", "gguf", "--type", kind, "--out", path / "m.gguf")
         same_in_llama_cpp(as_floats(path / "m.gguf", path), kind)
-    for bits in [8, 4]:
-        done = succeed("generate", lacking, "--prompt", "Once upon a time", "--tokens", 8,
-                       "--kv-bits", bits, "--runtime", "quantized")
-        assert done.stdout.strip()
+    said = {bits: succeed("generate", lacking, "--prompt", "Once upon a time", "--tokens", 8,
+                          "--kv-bits", bits).stdout for bits in [32, 8, 4]}
+    assert said[8] == said[32]
+    assert said[4]
