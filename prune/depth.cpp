@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -138,6 +139,17 @@ class Shrinking {
   void replace(std::int64_t place, const Block& block) {
     changed_[kept_[static_cast<std::size_t>(place)]] = block;
     follow(place);
+  }
+
+  // Replaces where `better` finds it so, and returns that; else the place is as it was, the input's
+  // own block no change.
+  bool replace_if(std::int64_t place, const Block& block, const std::function<bool()>& better) {
+    const std::map<std::int64_t, Block> before = changed_;
+    replace(place, block);
+    if (better()) return true;
+    changed_ = before;
+    follow(place);
+    return false;
   }
 
   // Runs the block over [N, T, hidden] in place.
@@ -346,14 +358,16 @@ void DepthPass::run(ModelWork& work) const {
                                 "; the recipe is strict, so this is refused");
         work.report.events.push_back({neighbour, "damping", text, true});
       }
-      model.replace(place, patch.block);
-      const double kl = teacher.mean(model.entering(model.depth()), work.context);
-      if (kl < least) {
+      double kl = least;
+      const bool kept = model.replace_if(place, patch.block, [&] {
+        kl = teacher.mean(model.entering(model.depth()), work.context);
+        return kl < least;
+      });
+      if (kept) {
         change.error = kl;
         action << ", KL " << kl << " after a patch of " << neighbour << " that explains "
                << patch.explained << " of it";
       } else {
-        model.replace(place, before);
         std::ostringstream text;
         text << "a patch in place of " << change.layer << " was left out: KL " << kl << " with it, "
              << least << " without";
