@@ -1,105 +1,26 @@
-// The passes over whole models, on small random ones whose answer is known.
+// The passes over whole models, on small random ones whose answer is known; prune.depth has a file
+// of its own.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "compress/calibrate/block_sensitivity.h"
 #include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
 #include "prune/channels.h"
-#include "prune/depth.h"
 #include "prune/slicing.h"
 #include "prune/structured_obs.h"
 #include "prune/vocabulary.h"
 #include "prune/width.h"
-#include "tests/prune/matrices.h"
+#include "tests/prune/model_tools.h"
 
 namespace attar {
 namespace {
 
-using testing::normal;
-using testing::small_config;
-
-// A random model that a test changes before it is read.
-class ChangedSource final : public testing::RandomSource {
- public:
-  using Change = std::function<void(std::int64_t index, Block& block)>;
-  explicit ChangedSource(Change change, ModelConfig config = small_config())
-      : RandomSource(std::move(config)), change_(std::move(change)) {}
-  Block read_block(std::int64_t index) const override {
-    Block block = RandomSource::read_block(index);
-    change_(index, block);
-    return block;
-  }
-  Weight read_embedding() const override {
-    at::Tensor values = dense(RandomSource::read_embedding());
-    if (silent.defined()) values.index_fill_(1, silent, 0.0);
-    return DenseWeight{values};
-  }
-  Weight read_head() const override { return read_embedding(); }
-
-  at::Tensor silent;  // channels that nothing writes
-
- private:
-  Change change_;
-};
-
-Model model_with(ChangedSource::Change change) {
-  return Model(std::make_shared<ChangedSource>(std::move(change)));
-}
-
-at::Tensor some_ids(std::int64_t sequences, std::int64_t length) {
-  at::Tensor ids = at::zeros({sequences, length}, at::kLong);
-  const CounterRandom random(5, "ids");
-  for (std::int64_t i = 0; i < ids.numel(); ++i) {
-    ids.data_ptr<std::int64_t>()[i] =
-        static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(i), 101));
-  }
-  return ids;
-}
-
-at::Tensor logits(const Model& model, const at::Tensor& ids) {
-  const RopeTable rope = rope_table(model.config(), ids.size(1));
-  at::Tensor hidden = embed(model.embedding(), ids);
-  for (std::int64_t index = 0; index < model.config().layers; ++index) {
-    hidden = BlockRunner(model.config().of_block(index), model.block(index), rope).forward(hidden);
-  }
-  hidden = rms_norm(hidden, model.final_norm(), model.config().norm_eps);
-  return at::mm(hidden.flatten(0, 1), dense(model.head()).t());
-}
-
-double difference(const at::Tensor& a, const at::Tensor& b) {
-  return ((a - b).abs().max() / b.abs().max()).item<double>();
-}
-
-double distance(const Model& changed, const Model& model) {
-  const at::Tensor ids = some_ids(4, 32);
-  const at::Tensor a = logits(changed, ids), b = logits(model, ids);
-  return ((a - b).square().sum() / b.square().sum()).item<double>();
-}
-
-struct Outcome {
-  Model model;
-  PassReport report;
-};
-
-Outcome run(const ModelPass& pass, const Model& model, std::int64_t sequences = 24) {
-  const CalibrationTokens tokens = calibration_of(some_ids(sequences, 48));
-  Outcome outcome{model.successor(std::make_shared<MemoryModelStore>()), {}};
-  const RunContext context;
-  ModelWork work{model, outcome.model, model, &tokens, nullptr, {}, outcome.report, context};
-  pass.run(work);
-  return outcome;
-}
+using namespace testing;
 
 WidthConfig width(double ffn, double kv_heads, double hidden) {
   WidthConfig config;
@@ -282,8 +203,9 @@ TEST(WidthPass, SharesOutInStepsThatDoNotDivideTheWidth) {
   EXPECT_EQ(sum, 3 * 2);
 }
 
-// The last block's neurons are as many and as different as the others', but their outputs are so small
-// that the predictions hardly see them: what a layer loses of its own output says nothing of that.
+// The last block's neurons are as many and as different as the others', but their outputs are so
+// small that the predictions hardly see them: what a layer loses of its own output says nothing of
+// that.
 TEST(WidthPass, SharesOutByWhatThePredictionsLose) {
   const Model model = model_with([](std::int64_t index, Block& block) {
     if (index != 2) return;
@@ -330,119 +252,6 @@ TEST(WidthPass, PlansTheShapeThatItLeaves) {
   EXPECT_EQ(done.hidden, after.hidden);
   EXPECT_EQ(done.heads, after.heads);
   EXPECT_THROW(WidthPass(width(1, 1, 1)), UsageError);
-}
-
-TEST(BlockInfluence, IsOneMinusTheMeanCosine) {
-  const at::Tensor a = at::tensor({1.0f, 2.0f, 3.0f}).reshape({1, 3});
-  const at::Tensor b = at::tensor({1.0f, 2.5f, 2.0f}).reshape({1, 3});
-  EXPECT_NEAR(block_influence(a, a), 0, 1e-12);
-  EXPECT_NEAR(block_influence(a, -a), 2, 1e-12);
-  const std::filesystem::path path = ATTAR_SOURCE_DIR "/../shared/specs/golden/golden.json";
-  if (!std::filesystem::exists(path)) GTEST_SKIP() << "needs ../shared/specs/golden/golden.json";
-  nlohmann::json golden;
-  std::ifstream(path) >> golden;
-  EXPECT_NEAR(block_influence(a, b), golden["bi"].get<double>(), 1e-12);
-}
-
-// The second block adds next to nothing.
-Model with_an_idle_block() {
-  return model_with([](std::int64_t index, Block& block) {
-    if (index != 1) return;
-    for (const Role role : {Role::kOutput, Role::kDown}) {
-      block[role].weight = DenseWeight{1e-3 * dense(block[role].weight)};
-    }
-  });
-}
-
-TEST(DepthPass, RemovesTheBlockThatDoesNothing) {
-  const Model model = with_an_idle_block();
-  for (const char* choose : {"kl", "block_influence"}) {
-    DepthConfig config;
-    config.choose = choose;
-    const Outcome outcome = run(DepthPass(config), model);
-    EXPECT_EQ(outcome.model.config().layers, 2);
-    EXPECT_EQ(outcome.model.source_block(1), 2) << choose;
-    EXPECT_LT(distance(outcome.model, model), 1e-4);
-    ASSERT_EQ(outcome.report.changed.size(), 1U);
-    EXPECT_EQ(outcome.report.changed[0].layer, "model.layers.1");
-  }
-  DepthConfig last;
-  last.choose = "last";
-  const Outcome outcome = run(DepthPass(last), model);
-  EXPECT_EQ(outcome.model.source_block(1), 1);
-  EXPECT_GT(distance(outcome.model, model), 1e-2);
-}
-
-TEST(DepthPass, KeepsAPatchOnlyWhereItHelps) {
-  const Model model = testing::random_model();
-  for (const char* unit : {"block", "attention", "mlp"}) {
-    DepthConfig config;
-    config.unit = unit;
-    config.windows = 24;
-    const Outcome patched = run(DepthPass(config), model);
-    config.patch = false;
-    const Outcome plain = run(DepthPass(config), model);
-    ASSERT_EQ(patched.report.changed.size(), 1U);
-    EXPECT_EQ(patched.report.changed[0].layer, plain.report.changed[0].layer);
-    EXPECT_LT(patched.report.changed[0].error, plain.report.changed[0].error) << unit;
-  }
-}
-
-// A unit that does nothing goes, and the model computes the same.
-TEST(DepthPass, RemovesAttentionOrMlpAlone) {
-  struct Case {
-    const char *unit, *layer;
-    Role writer;
-  };
-  for (const auto& [unit, layer, writer] :
-       {Case{"attention", "model.layers.1.self_attn", Role::kOutput},
-        Case{"mlp", "model.layers.1.mlp", Role::kDown}}) {
-    const Model model = model_with([&](std::int64_t index, Block& block) {
-      if (index == 1) block[writer].weight = DenseWeight{1e-3 * dense(block[writer].weight)};
-    });
-    DepthConfig config;
-    config.unit = unit;
-    for (const char* choose : {"kl", "block_influence"}) {
-      config.choose = choose;
-      const Outcome outcome = run(DepthPass(config), model);
-      EXPECT_EQ(outcome.model.config().layers, 3);
-      ASSERT_EQ(outcome.report.changed.size(), 1U);
-      EXPECT_EQ(outcome.report.changed[0].layer, layer) << choose;
-      EXPECT_LT(distance(outcome.model, model), 1e-4) << unit;
-      const Block left = outcome.model.block(1);
-      EXPECT_EQ(attends(left), writer == Role::kDown);
-      EXPECT_EQ(shape_of(left[Role::kDown].weight).in, writer == Role::kDown ? 32 : 160);
-      // Sketched on the last block; what it leaves in all is what the pass leaves.
-      const ModelConfig planned = DepthPass(config).shape_after(model.config());
-      EXPECT_TRUE(planned.widths_open);
-      EXPECT_EQ(planned.widths_of(2), outcome.model.config().widths_of(1));
-    }
-    config.choose = "last";
-    const Outcome last = run(DepthPass(config), model);
-    EXPECT_NE(last.report.changed[0].layer, layer);
-    EXPECT_GT(distance(last.model, model), 1e-2);
-    config.remove = 2;  // of the two that are left in `last`, where one has to stay
-    EXPECT_THROW(DepthPass(config).shape_after(last.model.config()), DoesNotFit);
-  }
-}
-
-TEST(DepthPass, LeavesTheLastAttentionThatThereIs) {
-  const Model model = testing::random_model();
-  DepthConfig config;
-  config.unit = "attention";
-  config.remove = 2;
-  const Outcome one = run(DepthPass(config), model);
-  config.unit = "block";
-  EXPECT_TRUE(DepthPass(config).shape_after(one.model.config()).attends());
-  const Outcome left = run(DepthPass(config), one.model);
-  EXPECT_EQ(left.model.config().layers, 1);
-  EXPECT_TRUE(attends(left.model.block(0)));
-}
-
-TEST(DepthPass, RefusesWhatCannotBe) {
-  DepthConfig config;
-  config.remove = 3;
-  EXPECT_THROW(DepthPass(config).shape_after(small_config()), DoesNotFit);
 }
 
 }  // namespace
