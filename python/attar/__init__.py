@@ -24,7 +24,8 @@ from typing import Any, Mapping, Optional, Sequence, Union
 
 import torch  # before the compiled part, which is linked with its libraries
 
-from ._build import TORCH_VERSION, VERSION as __version__
+from ._build import TORCH_VERSION
+from ._build import VERSION as __version__  # noqa: F401 (for who imports attar)
 
 if torch.__version__.split("+")[0] != TORCH_VERSION:
     raise ImportError(f"attar was built against torch {TORCH_VERSION}, this is torch "

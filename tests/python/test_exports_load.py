@@ -16,8 +16,8 @@ pytest.importorskip("transformers")
 import attar
 from attar_program import attar as program
 from attar_program import succeed
-from exports_tools import (IDS, SHARED, SOURCE, llama_cpp_divergences, load, logits_of, make_tiny,
-                           needed, relative_difference)
+from exports_tools import (IDS, SHARED, SOURCE, divergence, llama_cpp_divergences, load, logits_of,
+                           make_tiny, needed, relative_difference)
 
 TINY = ["stories260K", "llama2xs-279K", "babyllama-tok105-936K"]
 REAL = os.environ.get("ATTAR_REAL") == "1"

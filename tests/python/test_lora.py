@@ -11,8 +11,8 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file
 
 import attar
-from attar_program import SHARED, attar as program, make_stories, succeed, write_recipe
-from exports_tools import load, logits_of, needed, relative_difference
+from attar_program import attar as program, make_stories, succeed, write_recipe
+from exports_tools import load, logits_of, relative_difference
 
 STORIES = [1, 403, 407, 261, 378, 432, 383, 286, 261, 376, 400, 428, 5, 67, 300, 9, 44, 8]
 # A domain that stories260K does not know.

@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 from safetensors import safe_open
 
 import attar
-from attar_program import SHARED, attar as program, make_stories, succeed, write_recipe
+from attar_program import SHARED, make_stories, succeed, write_recipe
 from effects_tools import real, run
 from exports_tools import divergence, llama_cpp, load, logits_of, needed, relative_difference
 

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import attar
-from attar_program import (SHARED, STORY, attar as program, make_stories, make_text, succeed,
+from attar_program import (STORY, attar as program, make_stories, make_text, succeed,
                            write_recipe)
 from exports_tools import (SOURCE, divergence, llama_cpp, load, logits_of, needed,
                            relative_difference)

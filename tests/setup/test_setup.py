@@ -108,13 +108,25 @@ def test_apt_is_left_alone_when_nothing_is_missing(tmp_path):
     assert not (tmp_path / "called").exists()
 
 
-def test_no_tracked_file_names_a_package_registry():
+@pytest.fixture(scope="session")
+def tracked():
     names = subprocess.run(["git", "-C", str(TOP), "ls-files", "-z"], capture_output=True, text=True)
     if names.returncode:
-        return  # an unpacked archive
+        pytest.skip("an unpacked archive: no list of the files of the tree")
+    return [TOP / name for name in names.stdout.split("\0") if name and (TOP / name).is_file()]
+
+
+def test_no_tracked_file_names_a_package_registry(tracked):
     registry = re.compile(rb"(pypi|download\.pytorch|files\.pythonhosted)\.(org|com)")
-    assert [name for name in names.stdout.split("\0") if name and (TOP / name).is_file()
-            and registry.search((TOP / name).read_bytes())] == []
+    assert [file for file in tracked if registry.search(file.read_bytes())] == []
+
+
+# What only a check that takes minutes would meet: a name that nothing defines, an import too many.
+def test_every_name_in_the_python_files_is_defined_and_used(tracked):
+    files = [file for file in tracked if file.suffix == ".py"]
+    found = subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F,E9",
+                            "--output-format", "concise", *files], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 @pytest.fixture
