@@ -63,24 +63,15 @@ std::int64_t CorrectPass::working_bytes(const ModelConfig& config) const {
 
 void CorrectPass::run_block(BlockWork& work) const {
   const auto at_site = [&](Site site, const linalg::GramStatistics& statistics,
-                           const linalg::CrossGram* cross) {
+                           linalg::CrossGram* cross) {
     record_dropped(work, site, statistics);
+    if (cross != nullptr && !config_.follow) cross->residual = at::Tensor();
     for (const Role role : roles_of(work.block)) {
       if (site_of(role) == site) correct(work, role, statistics, cross);
     }
   };
-  if (needs().dense_stream) {
-    work.stream->sequential(
-        work.block, work.original, work.context,
-        [&](Site site, const linalg::GramStatistics& statistics, const linalg::CrossGram& cross) {
-          at_site(site, statistics, &cross);
-        });
-  } else {
-    work.stream->sequential(work.block, work.context,
-                            [&](Site site, const linalg::GramStatistics& statistics) {
-                              at_site(site, statistics, nullptr);
-                            });
-  }
+  const Block* original = needs().dense_stream ? &work.original : nullptr;
+  work.stream->sequential(work.block, original, work.context, at_site);
 }
 
 void CorrectPass::correct(BlockWork& work, Role role, const linalg::GramStatistics& statistics,
@@ -96,8 +87,8 @@ void CorrectPass::correct(BlockWork& work, Role role, const linalg::GramStatisti
   const at::Tensor now = dense(work.block[role].weight).to(at::kDouble);
   at::Tensor wanted = original;
   if (cross) {
-    wanted =
-        linalg::corrected_target(now, original.mm(cross->gram), statistics.gram, config_.damping);
+    wanted = linalg::corrected_target(now, linalg::dense_target(original, *cross), statistics.gram,
+                                      config_.damping);
     if (!wanted.defined()) {
       wanted = original;
       record_event(work, layer_name(work.index, role), "refit",

@@ -19,6 +19,7 @@ struct SvdConfig : LayerChoiceConfig, FactorConfig {
   std::string allocation = "water_filling";
   std::string sensitivity = "predictions";
   std::string refit = "full";
+  bool follow = true;
   double damping = 1.0;
 
   template <class Visit>
@@ -42,6 +43,8 @@ struct SvdConfig : LayerChoiceConfig, FactorConfig {
     visit("refit", &C::refit, OneOf{{"full", "left", "none"}},
           "Aim at the dense model's outputs from the inputs of the cut one: both factors (layers "
           "that stay dense too), the left one, or not.");
+    visit("follow", &C::follow, Any{},
+          "Refit: also make up for what the residual stream has lost before the layer (o, down).");
     visit("damping", &C::damping, Range{0.0, 10.0},
           "Refit: share of the mean diagonal of X X^T that draws towards the weight as it was.");
     factor_fields(visit);
@@ -84,6 +87,7 @@ class SvdPass final : public ModelPass {
 struct CorrectConfig : LayerChoiceConfig, FactorConfig {
   std::int64_t rank = 32;
   std::string target = "dense";
+  bool follow = true;
   double damping = 0.01;
 
   template <class Visit>
@@ -93,6 +97,9 @@ struct CorrectConfig : LayerChoiceConfig, FactorConfig {
     visit("target", &C::target, OneOf{{"dense", "weight"}},
           "dense: the outputs of the unchanged model; weight: what the weight lost, on the inputs "
           "as they are now.");
+    visit("follow", &C::follow, Any{},
+          "target dense: also make up for what the residual stream has lost before the layer (o, "
+          "down).");
     visit("damping", &C::damping, Range{0.0, 10.0},
           "target dense: share of the mean diagonal of X X^T that draws towards no correction.");
     factor_fields(visit);

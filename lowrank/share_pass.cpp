@@ -113,7 +113,7 @@ void SharePass::choose_ranks(ModelWork& work, std::vector<Shared>& bases) const 
 void SharePass::run(ModelWork& work) const {
   std::vector<Shared> bases = find_bases(work);
   choose_ranks(work, bases);
-  BlockStream stream(work.input, *work.calibration, {.dense_stream = true});
+  BlockStream stream(work.input, *work.calibration, {.dense_stream = true, .residual = false});
   for (std::int64_t index = 0; index < work.input.config().layers; ++index) {
     work.context.check_stop();
     const Block original = work.input.block(index);

@@ -20,7 +20,7 @@ std::string percent(double share) {
 // What is known about a layer's inputs when it is cut.
 struct Inputs {
   at::Tensor gram;    // X X^T of what the layer sees now; undefined: nothing is known
-  at::Tensor target;  // W X_dense X^T; undefined: no refit
+  at::Tensor target;  // of linalg::dense_target; undefined: no refit
 };
 
 struct Cut {
@@ -170,8 +170,9 @@ void SvdPass::run(ModelWork& work) const {
   const Ranks ranks = choose_ranks(work);
   std::optional<BlockStream> stream;
   if (!plain()) {
-    stream.emplace(work.input, *work.calibration,
-                   StreamOptions{.dense_stream = config_.refit != "none"});
+    stream.emplace(
+        work.input, *work.calibration,
+        StreamOptions{.dense_stream = config_.refit != "none", .residual = config_.follow});
   }
   for (std::int64_t index = 0; index < work.input.config().layers; ++index) {
     work.context.check_stop();
@@ -225,7 +226,7 @@ void SvdPass::cut_layer(ModelWork& work, const std::string& layer, std::int64_t 
                         Weight& weight) const {
   const auto since = std::chrono::steady_clock::now();
   const at::Tensor before = dense(weight).to(at::kDouble);
-  const Inputs inputs{gram, cross ? before.mm(cross->gram) : at::Tensor()};
+  const Inputs inputs{gram, cross ? linalg::dense_target(before, *cross) : at::Tensor()};
   LayerChange change;
   change.layer = layer;
   change.bytes_before = stored_bytes(weight);

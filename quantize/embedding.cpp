@@ -44,7 +44,8 @@ GptqResult gptq_rows(const Weight& weight, const at::Tensor& hessian, const Quan
   std::vector<at::Tensor> codes, scales, zeros;
   GptqResult whole;
   double all = 0;
-  const GptqHessian prepared = prepare_hessian(hessian, options.act_order, options.damping, where);
+  const linalg::SweepHessian prepared =
+      linalg::prepare_hessian(hessian, options.act_order, options.damping, where);
   for (std::int64_t first = 0; first < values.size(0); first += kRows) {
     const at::Tensor rows =
         values.narrow(0, first, std::min(kRows, values.size(0) - first)).contiguous();

@@ -17,8 +17,8 @@
 namespace attar {
 namespace {
 
-void check_input(const at::Tensor& weight, const GptqHessian& hessian, const QuantScheme& scheme,
-                 const GptqOptions& options, std::string_view where) {
+void check_input(const at::Tensor& weight, const linalg::SweepHessian& hessian,
+                 const QuantScheme& scheme, const GptqOptions& options, std::string_view where) {
   require<UsageError>(weight.dim() == 2 && weight.scalar_type() == at::kFloat && weight.numel() > 0,
                       where, "the weight must be float32 [outputs, inputs], got ", weight.sizes(),
                       " of ", c10::toString(weight.scalar_type()), "; convert it first");
@@ -45,7 +45,7 @@ void check_input(const at::Tensor& weight, const GptqHessian& hessian, const Qua
 }
 
 // Sum over columns of |D_j|^2 times what damping adds to H_jj.
-double cost_of_damping(const at::Tensor& change, const GptqHessian& hessian) {
+double cost_of_damping(const at::Tensor& change, const linalg::SweepHessian& hessian) {
   const at::Tensor squares = change.square().sum(0, false, at::kDouble);
   double sum = 0;
   for (std::int64_t j = 0; j < squares.size(0); ++j) {
@@ -83,8 +83,9 @@ std::int64_t take_better_rows(const at::Tensor& weight, const at::Tensor& hessia
 }
 
 // Refits of scales and coordinate descent over the codes, under the damped Hessian.
-void refine(const at::Tensor& target, const GptqHessian& hessian, const at::Tensor& plain_hessian,
-            const GptqOptions& options, const SweepPlan& plan, QuantizedWeight& weight) {
+void refine(const at::Tensor& target, const linalg::SweepHessian& hessian,
+            const at::Tensor& plain_hessian, const GptqOptions& options, const SweepPlan& plan,
+            QuantizedWeight& weight) {
   const at::Tensor damped = plain_hessian.clone();
   for (std::int64_t j = 0; j < hessian.columns(); ++j) {
     damped.data_ptr<float>()[j * (hessian.columns() + 1)] =
@@ -107,7 +108,7 @@ void refine(const at::Tensor& target, const GptqHessian& hessian, const at::Tens
 
 }  // namespace
 
-GptqResult gptq_quantize(const at::Tensor& weight, const GptqHessian& hessian,
+GptqResult gptq_quantize(const at::Tensor& weight, const linalg::SweepHessian& hessian,
                          const QuantScheme& scheme, const GptqOptions& options,
                          std::string_view where) {
   check_input(weight, hessian, scheme, options, where);
@@ -182,7 +183,8 @@ GptqResult gptq_quantize(const at::Tensor& weight, const GptqHessian& hessian,
 GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
                          const QuantScheme& scheme, const GptqOptions& options,
                          std::string_view where) {
-  return gptq_quantize(weight, prepare_hessian(hessian, options.act_order, options.damping, where),
+  return gptq_quantize(weight,
+                       linalg::prepare_hessian(hessian, options.act_order, options.damping, where),
                        scheme, options, where);
 }
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "compress/core/grid.h"
-#include "quantize/gptq_hessian.h"
+#include "compress/linalg/sweep_hessian.h"
 
 namespace attar {
 
@@ -65,7 +65,7 @@ GptqResult gptq_quantize(const at::Tensor& weight, const at::Tensor& hessian,
 
 // The same for one of several layers that read the same input. `hessian` was prepared with the
 // options' act_order and damping.
-GptqResult gptq_quantize(const at::Tensor& weight, const GptqHessian& hessian,
+GptqResult gptq_quantize(const at::Tensor& weight, const linalg::SweepHessian& hessian,
                          const QuantScheme& scheme, const GptqOptions& options,
                          std::string_view where);
 

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "compress/calibrate/layer_walk.h"
+#include "compress/linalg/sweep_input.h"
 #include "quantize/gptq.h"
 #include "quantize/passes.h"
 
@@ -54,8 +55,7 @@ void GptqPass::run_block(BlockWork& work) const {
   const auto change = [&](Site site, const linalg::GramStatistics& statistics,
                           linalg::CrossGram* cross) {
     record_dropped(work, site, statistics);
-    std::optional<GptqHessian> hessian;  // of the layers that read this input
-    at::Tensor lost;
+    std::optional<linalg::SweepInput> input;
     for (const Role role : roles_of(work.block)) {
       if (site_of(role) != site) continue;
       const auto since = std::chrono::steady_clock::now();
@@ -68,15 +68,15 @@ void GptqPass::run_block(BlockWork& work) const {
       const std::string layer = layer_name(work.index, role);
       GptqOptions options = options_of(config_, work.context.strict);
       options.keep = kept_positions(work.block[role].weight);
-      if (!hessian) {
-        if (cross != nullptr) lost = lost_inputs(std::move(cross->gram), statistics.gram);
-        hessian = prepare_hessian(statistics.gram, options.act_order, options.damping, layer);
+      if (!input) {
+        input.emplace(statistics.gram, cross,
+                      linalg::SweepInputOptions{options.act_order, options.damping,
+                                                config_.towards_dense, config_.follow},
+                      layer);
       }
-      at::Tensor target = dense(work.block[role].weight);
-      if (cross != nullptr) target = aim_at_dense(target, lost, *hessian, config_.towards_dense);
-      if (role == Role::kOutput || role == Role::kDown) lost.reset();  // nobody else reads it
-      if (options.keep.defined()) target = target * options.keep;
-      GptqResult result = gptq_quantize(target, *hessian, *decision.scheme, options, layer);
+      const at::Tensor target = input->aim(dense(work.block[role].weight),
+                                           dense(work.original[role].weight), options.keep);
+      GptqResult result = gptq_quantize(target, input->hessian(), *decision.scheme, options, layer);
       if (!result.dead_columns.empty()) {
         record_event(work, layer, "dead_columns",
                      std::to_string(result.dead_columns.size()) +
@@ -92,16 +92,8 @@ void GptqPass::run_block(BlockWork& work) const {
                      result.loss, result.rtn_loss, since);
     }
   };
-  if (config_.towards_dense == 0) {
-    work.stream->sequential(work.block, work.context,
-                            [&](Site site, const linalg::GramStatistics& statistics) {
-                              change(site, statistics, nullptr);
-                            });
-    return;
-  }
-  work.stream->sequential(work.block, work.original, work.context,
-                          [&](Site site, const linalg::GramStatistics& statistics,
-                              linalg::CrossGram& cross) { change(site, statistics, &cross); });
+  const Block* original = config_.towards_dense > 0 ? &work.original : nullptr;
+  work.stream->sequential(work.block, original, work.context, change);
 }
 
 }  // namespace attar

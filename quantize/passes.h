@@ -50,6 +50,7 @@ struct GptqConfig : SchemeConfig {
   int refits = 0;
   int descents = 0;
   double towards_dense = 0.5;
+  bool follow = true;
 
   template <class Visit>
   static void fields(Visit&& visit) {
@@ -69,6 +70,9 @@ struct GptqConfig : SchemeConfig {
           "Share of the way from a layer's weight to the one that would give the unchanged model's "
           "outputs from inputs as they have become: what is rounded then (ALGOS 1.3). A second "
           "stream of activations, of the unchanged model, goes beside.");
+    visit("follow", &C::follow, Any{},
+          "towards_dense: also make up for what the residual stream has lost before the layer (o, "
+          "down).");
   }
 };
 

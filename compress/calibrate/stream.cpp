@@ -234,24 +234,24 @@ std::array<InputSample, kSites.size()> BlockStream::sample(const Block& block,
 void BlockStream::sequential(
     const Block& block, const RunContext& context,
     const std::function<void(Site, const linalg::GramStatistics&)>& change) {
-  visit(block, nullptr, context,
-        [&](Site site, const linalg::GramStatistics& statistics, linalg::CrossGram*) {
-          change(site, statistics);
-        });
+  sequential(block, nullptr, context,
+             [&](Site site, const linalg::GramStatistics& statistics, linalg::CrossGram*) {
+               change(site, statistics);
+             });
 }
 
 void BlockStream::sequential(const Block& block, const Block& original, const RunContext& context,
                              const DenseChange& change) {
-  require<std::logic_error>(state_->dense.has_value(), "calibration",
-                            "no dense stream: ask for it by Needs::dense_stream");
-  visit(block, &original, context,
-        [&](Site site, const linalg::GramStatistics& statistics, linalg::CrossGram* cross) {
-          change(site, statistics, *cross);
-        });
+  sequential(block, &original, context,
+             [&](Site site, const linalg::GramStatistics& statistics, linalg::CrossGram* cross) {
+               change(site, statistics, *cross);
+             });
 }
 
-void BlockStream::visit(const Block& block, const Block* original, const RunContext& context,
-                        const Visit& change) {
+void BlockStream::sequential(const Block& block, const Block* original, const RunContext& context,
+                             const MaybeDenseChange& change) {
+  require<std::logic_error>(original == nullptr || state_->dense.has_value(), "calibration",
+                            "no dense stream: ask for it by Needs::dense_stream");
   State& s = *state_;
   if (s.changed.entered()) s.changed.leave();  // a visit that ended in an exception
   const auto enter = [&] {

@@ -28,8 +28,8 @@ struct StreamOptions {
   bool dense_stream = false;
   // The unchanged model, where that is not the one the stream begins with (other channels).
   const Model* dense_model = nullptr;
-  // Also CrossGram::residual, for o and down, where both models have the same channels.
-  bool residual = false;
+  // With them CrossGram::residual, for o and down, where both models have the same channels.
+  bool residual = true;
 };
 
 // What a layer reads, some tokens of it whole.
@@ -85,6 +85,13 @@ class BlockStream {
   void sequential(const Block& block, const Block& original, const RunContext& context,
                   const DenseChange& change);
 
+  // Either: where `original` is null nothing of the unchanged model is computed and `cross` is
+  // null.
+  using MaybeDenseChange =
+      std::function<void(Site, const linalg::GramStatistics& statistics, linalg::CrossGram* cross)>;
+  void sequential(const Block& block, const Block* original, const RunContext& context,
+                  const MaybeDenseChange& change);
+
   // The inputs that the block has now, and as targets what `original` makes of the unchanged
   // model's (a share `towards_dense` of the way) and of these same inputs (the rest). The stream
   // stays before the block.
@@ -98,10 +105,6 @@ class BlockStream {
 
  private:
   struct State;
-  using Visit = std::function<void(Site, const linalg::GramStatistics&, linalg::CrossGram*)>;
-  void visit(const Block& block, const Block* original, const RunContext& context,
-             const Visit& change);
-
   std::unique_ptr<State> state_;
 };
 

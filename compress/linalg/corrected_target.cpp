@@ -1,10 +1,16 @@
 #include "compress/linalg/corrected_target.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/mm.h>
 
 #include "compress/linalg/decomposition.h"
 
 namespace attar::linalg {
+at::Tensor dense_target(const at::Tensor& weight, const CrossGram& cross) {
+  at::Tensor target = weight.mm(cross.gram);
+  if (cross.residual.defined()) target.add_(cross.residual);
+  return target;
+}
 
 at::Tensor corrected_target(const at::Tensor& weight, const at::Tensor& target,
                             const at::Tensor& gram, double damping) {

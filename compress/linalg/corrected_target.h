@@ -5,12 +5,19 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "compress/linalg/cross_gram.h"
+
 namespace attar::linalg {
+
+// The right side of such an equation, [m, n] double: W X_dense X^T and, where it is known, what the
+// residual stream has lost before the layer.
+//   weight  W [m, n_dense] double
+at::Tensor dense_target(const at::Tensor& weight, const CrossGram& cross);
 
 // Minimises |W X_dense - W' X|^2 + lambda |W' - weight|^2 with lambda = damping * mean(diag gram).
 // It is `weight` itself when X is X_dense.
 //   weight  [m, n] double, what is drawn towards
-//   target  [m, n] double, W X_dense X^T for the unchanged W (cross_gram.h)
+//   target  [m, n] double, of dense_target
 //   gram    [n, n] double, X X^T
 // Undefined when the damped gram is not positive definite.
 at::Tensor corrected_target(const at::Tensor& weight, const at::Tensor& target,

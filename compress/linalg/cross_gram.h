@@ -15,9 +15,9 @@ struct CrossGram {
   at::Tensor gram;  // [n_dense, n] double: sum of x_dense x^T (not divided by tokens)
   std::int64_t tokens = 0;
   std::int64_t dropped = 0;
-  // Where BlockStream was asked for it, [hidden, n] double: sum of (h_dense - h) x^T, h what the
-  // layer's output is added to. A refit that adds it to its target also makes up for what the
-  // residual stream has lost before.
+  // Of layers that write to the residual stream (BlockStream), [hidden, n] double: sum of (h_dense
+  // - h) x^T, h what the layer's output is added to. A refit that adds it to its target also makes
+  // up for what the stream has lost before.
   at::Tensor residual = {};
 };
 

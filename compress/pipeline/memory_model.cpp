@@ -76,7 +76,8 @@ std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationSh
   // for their product.
   const std::int64_t inputs = std::max({config.hidden, config.q_width(), config.ffn});
   constexpr std::int64_t kPacked = 2 * kFloat * linalg::GramAccumulator::kStepTokens;
-  const std::int64_t statistics = lanes * inputs * inputs * kDouble + inputs * kPacked;
+  const std::int64_t statistics = lanes * inputs * inputs * kDouble + inputs * kPacked +
+                                  (lanes - 1) * config.hidden * inputs * kDouble;
   const std::int64_t forward = lanes * (block_parameters(config) * kFloat +
                                         forward_bytes(config, batch * calibration.length));
   return always + std::max(forward + statistics, working_bytes);

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # The table of methods at 4 bits, group 64, asymmetric (README, "Measured").
 #
-#   [BITS=4 GROUP=64 SEED=0 WEIGHTS=fisher DENSE=0.5 SEQUENCES=128 WINDOWS=24 AUTOROUND= \
+#   [BITS=4 GROUP=64 SEED=0 WEIGHTS=fisher DENSE=0.5 FOLLOW=true SEQUENCES=128 WINDOWS=24 AUTOROUND= \
 #    TUNE='epochs: 2'] tests/bench/quality.sh \
 #       MODEL_FOLDER CALIBRATION_TEXT EVALUATION_TEXT [THREADS [METHOD ...]]
 #
 # Calibration: SEQUENCES windows of 512 tokens; embedding and head untouched. KL to the original in nats,
 # top-1 and perplexity on the first WINDOWS windows of 1024 tokens, no BOS. WEIGHTS: what calibration
-# tokens count (calibration.token_weights); DENSE: towards_dense of quantize.gptq; AUTOROUND, TUNE: options of these
-# two, as a recipe has them. METHOD: rtn gptq awq awq_gptq
+# tokens count (calibration.token_weights); DENSE, FOLLOW: towards_dense and follow of quantize.gptq; AUTOROUND, TUNE:
+# options of these two, as a recipe has them. METHOD: rtn gptq awq awq_gptq
 # awq_gptq_autoround, each also with _tune behind it (quantize.tune on the same windows); fit_rtn
 # fit_gptq fit_awq_gptq fit_awq_gptq_autoround (quantize.fit at BITS, which may be a fraction, groups of 32, 64 and
 # 192), also with _tune; fit_file, fit_file_autoround: the latter two with embedding and head, BITS in the mean
@@ -23,7 +23,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 grid="{bits: ${BITS:-4}, group_size: ${GROUP:-64}}"
-gptq="{bits: ${BITS:-4}, group_size: ${GROUP:-64}, towards_dense: ${DENSE:-0.5}}"
+gptq="{bits: ${BITS:-4}, group_size: ${GROUP:-64}, towards_dense: ${DENSE:-0.5}, follow: ${FOLLOW:-true}}"
 tune=", quantize.tune: {${TUNE:-epochs: 2}}"
 fit="quantize.fit: {bits: ${BITS:-4}, group_sizes: [32, 64, 192]"
 declare -A passes=(

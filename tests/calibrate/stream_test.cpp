@@ -239,7 +239,7 @@ TEST(BlockStream, CrossGramsAreThoseOfDenseAndChangedInputs) {
   first[Role::kDown].weight = DenseWeight{dense(first[Role::kDown].weight) * 0.7};
   BlockStream stream(model, some_tokens(), {.dense_stream = true});
   stream.advance(first, model.block(0));
-  std::vector<at::Tensor> crosses;
+  std::vector<at::Tensor> crosses, residuals;
   const auto change = [](Block& block, Role role) {
     block[role].weight = DenseWeight{dense(block[role].weight) * 0.8};
   };
@@ -247,47 +247,66 @@ TEST(BlockStream, CrossGramsAreThoseOfDenseAndChangedInputs) {
                     [&](Site site, const GramStatistics&, const linalg::CrossGram& cross) {
                       EXPECT_EQ(cross.tokens, 120);
                       crosses.push_back(cross.gram);
+                      residuals.push_back(cross.residual);
                       if (site == Site::kAttentionInput) change(second, Role::kValue);
                       if (site == Site::kMlpInput) change(second, Role::kUp);
                     });
   const at::Tensor embedded = embed(model.embedding(), some_tokens().ids);
-  const auto inputs = [&](const Block& before, const Block& block) {
+  // What each site reads, and what the output of the layer there is added to.
+  struct Lane {
+    std::array<at::Tensor, 4> inputs, added_to;
+  };
+  const auto lane = [&](const Block& before, const Block& block) {
     const at::Tensor x = BlockRunner(config, before, rope).forward(embedded);
     const BlockRunner runner(config, block, rope);
     const at::Tensor a = runner.attention_input(x).clone(), mixed = runner.attention(a, nullptr);
-    const at::Tensor m = runner.mlp_input(runner.add_attention(x, mixed));
-    return std::array<at::Tensor, 4>{a, mixed.clone(), m.clone(), runner.gated(m).clone()};
+    const at::Tensor h = runner.add_attention(x.clone(), mixed).clone();
+    const at::Tensor m = runner.mlp_input(h);
+    return Lane{{a, mixed.clone(), m.clone(), runner.gated(m).clone()},
+                {at::Tensor(), x, at::Tensor(), h}};
   };
-  const auto unchanged = inputs(model.block(0), model.block(1)), changed = inputs(first, second);
+  const Lane unchanged = lane(model.block(0), model.block(1)), changed = lane(first, second);
+  const auto near = [](const at::Tensor& found, const at::Tensor& dense, const at::Tensor& inputs) {
+    const at::Tensor expected =
+        dense.flatten(0, 1).to(at::kDouble).t().mm(inputs.flatten(0, 1).to(at::kDouble));
+    return (found - expected).abs().max().item<double>() <=
+           1e-5 * expected.abs().max().item<double>();
+  };
   for (const Site site : kSites) {
-    const at::Tensor d = unchanged[index_of(site)].flatten(0, 1).to(at::kDouble);
-    const at::Tensor c = changed[index_of(site)].flatten(0, 1).to(at::kDouble);
-    const at::Tensor expected = d.t().mm(c);
-    EXPECT_LE((crosses[index_of(site)] - expected).abs().max().item<double>(),
-              1e-5 * expected.abs().max().item<double>())
+    const auto place = static_cast<std::size_t>(index_of(site));
+    EXPECT_TRUE(near(crosses[place], unchanged.inputs[place], changed.inputs[place]))
         << to_string(site);
+    ASSERT_EQ(residuals[place].defined(), changed.added_to[place].defined()) << to_string(site);
+    if (!residuals[place].defined()) continue;
+    const at::Tensor lost = unchanged.added_to[place] - changed.added_to[place];
+    EXPECT_TRUE(near(residuals[place], lost, changed.inputs[place])) << to_string(site);
   }
 }
 
 TEST(BlockStream, DenseStreamChangesNoStatisticAndNoBitByBatchOrThreads) {
   const Model model = random_model();
-  std::vector<std::vector<at::Tensor>> found;
+  std::vector<std::vector<at::Tensor>> found, lost;
   Block changed = model.block(0);
   changed[Role::kOutput].weight = DenseWeight{dense(changed[Role::kOutput].weight) * 0.5};
   for (const auto& [batch, threads] : {std::pair{1, 1}, {4, 2}, {5, 1}}) {
     set_threads(threads);
     BlockStream stream(model, some_tokens(), {.batch = batch, .dense_stream = true});
     stream.advance(changed, model.block(0));
-    found.emplace_back();
+    found.emplace_back(), lost.emplace_back();
     const Block block = model.block(1);
     stream.sequential(block, block, {},
                       [&](Site, const GramStatistics& own, const linalg::CrossGram& cross) {
                         found.back().push_back(own.gram.clone());
                         found.back().push_back(cross.gram);
+                        if (cross.residual.defined()) lost.back().push_back(cross.residual);
                       });
   }
   for (const auto& one : found) {
     for (std::size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], found[0][i])) << i;
+  }
+  for (const auto& one : lost) {
+    ASSERT_EQ(one.size(), 2);  // o and down
+    EXPECT_TRUE(at::equal(one[0], lost[0][0]) && at::equal(one[1], lost[0][1]));
   }
   BlockStream alone(model, some_tokens(), {});
   alone.advance(changed);

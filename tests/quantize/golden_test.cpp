@@ -11,6 +11,7 @@
 
 #include "compress/core/numerics.h"
 #include "compress/linalg/cholesky.h"
+#include "compress/linalg/sweep_input.h"
 #include "quantize/gptq.h"
 #include "quantize/gptq_sweep.h"
 #include "quantize/rtn.h"
@@ -128,15 +129,16 @@ TEST_F(Golden, RefinementGoesBelowTheOraclesGptq) {
 // example 5.99, where GPTAQ's sweep towards the same minimum leaves 9.95.
 TEST_F(Golden, TheAimAtTheDenseOutputsAndWhatIsLeftBehindIt) {
   const at::Tensor x = matrix(golden_["X"]), x_dense = matrix(golden_["Xfp"]);
-  const GptqHessian hessian = prepare_hessian(hessian_, /*act_order=*/false, 0.01, "golden");
-  const at::Tensor lost = lost_inputs(x_dense.mm(x.t()), hessian_);
+  linalg::CrossGram cross{x_dense.mm(x.t()), x.size(1)};
+  const linalg::SweepInput input(hessian_, &cross, {.damping = 0.01, .towards_dense = 1}, "golden");
   const nlohmann::json& expected = golden_["precorrect"];
-  const at::Tensor aim = aim_at_dense(weight_, lost, hessian, 1);
+  const at::Tensor aim = input.aim(weight_, weight_);
   EXPECT_TRUE(aim.allclose(matrix(expected["Wstar"]).to(at::kFloat), 1e-4, 1e-5));
   GptqOptions options;
   options.act_order = options.search = false;
   const QuantScheme scheme = scheme_of(3, 0, ZeroPoint::kInteger, at::kFloat);
-  const at::Tensor swept = values_of(gptq_quantize(aim, hessian, scheme, options, "golden").weight);
+  const at::Tensor swept =
+      values_of(gptq_quantize(aim, input.hessian(), scheme, options, "golden").weight);
   const at::Tensor target = matrix(golden_["W"]).mm(x_dense);
   EXPECT_NEAR((swept.to(at::kDouble).mm(x) - target).square().sum().item<double>(),
               expected["asym_err"].get<double>(), 1e-3);

@@ -310,5 +310,17 @@ TEST(GptqOnAMask, RoundsItLikeTheRestWhereTheGridHoldsNoZero) {
   }
 }
 
+TEST_F(Gptq, OnePreparedHessianGivesEachLayerOfAnInputItsOwnCodes) {
+  const GptqOptions options;
+  const QuantScheme scheme = scheme_of(4, 32);
+  const linalg::SweepHessian shared =
+      linalg::prepare_hessian(hessian_, options.act_order, options.damping, "test");
+  for (const unsigned seed : {11u, 12u}) {
+    const at::Tensor weight = normal(24, 128, seed);
+    EXPECT_TRUE(same_weight(gptq_quantize(weight, shared, scheme, options, "test").weight,
+                            gptq_quantize(weight, hessian_, scheme, options, "test").weight));
+  }
+}
+
 }  // namespace
 }  // namespace attar

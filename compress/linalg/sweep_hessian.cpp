@@ -1,16 +1,12 @@
-#include "quantize/gptq_hessian.h"
-
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/tensor.h>
+#include "compress/linalg/sweep_hessian.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "compress/core/errors.h"
-#include "compress/linalg/product.h"
 
-namespace attar {
+namespace attar::linalg {
 namespace {
 
 void check_hessian(const at::Tensor& hessian, double damping, std::string_view where) {
@@ -40,48 +36,31 @@ std::vector<std::int64_t> processing_order(const std::vector<double>& diagonal, 
   return order;
 }
 
-double squared_length(const at::Tensor& matrix) {
-  return matrix.square().sum(1, false, at::kDouble).sum().item<double>();
-}
-
 }  // namespace
 
-double GptqHessian::damped_entry(std::int64_t column) const {
+double SweepHessian::damped_entry(std::int64_t column) const {
   const double entry = diagonal[static_cast<std::size_t>(column)];
   return (entry > 0 ? entry : mean_diagonal) + inverse.damping * mean_diagonal;
 }
 
-GptqHessian prepare_hessian(const at::Tensor& hessian, bool act_order, double damping,
-                            std::string_view where) {
-  GptqHessian prepared;
+at::Tensor SweepHessian::damped() const {
+  at::Tensor copy = values.clone();
+  for (std::int64_t j = 0; j < columns(); ++j) {
+    copy.data_ptr<double>()[j * (columns() + 1)] = damped_entry(j);
+  }
+  return copy;
+}
+
+SweepHessian prepare_hessian(const at::Tensor& hessian, bool act_order, double damping,
+                             std::string_view where) {
+  SweepHessian prepared;
   prepared.values = hessian.contiguous();
   check_hessian(prepared.values, damping, where);
-  prepared.diagonal = linalg::diagonal_of(prepared.values);
-  prepared.mean_diagonal = linalg::mean_of(prepared.diagonal);
+  prepared.diagonal = diagonal_of(prepared.values);
+  prepared.mean_diagonal = mean_of(prepared.diagonal);
   prepared.order = processing_order(prepared.diagonal, act_order);
-  prepared.inverse = linalg::damped_inverse(prepared.values, prepared.order, damping);
+  prepared.inverse = damped_inverse(prepared.values, prepared.order, damping);
   return prepared;
 }
 
-at::Tensor lost_inputs(at::Tensor cross, const at::Tensor& gram) {
-  return cross.sub_(gram).to(at::kFloat);
-}
-
-at::Tensor aim_at_dense(const at::Tensor& weight, const at::Tensor& lost,
-                        const GptqHessian& hessian, double share) {
-  constexpr double kFar = 0.3;
-  if (!hessian.inverse.ok()) return weight;
-  // (H + d I)^-1 = U^T U, so two triangular products.
-  const at::Tensor& upper = hessian.inverse.upper;
-  const at::Tensor order = at::tensor(hessian.order, at::kLong);
-  const at::Tensor right = linalg::back_product(weight, lost).index_select(1, order);
-  const at::Tensor change = linalg::back_product(linalg::product(right, upper), upper);
-  const double moved = squared_length(change), size = squared_length(weight);
-  if (!(moved > 0) || !std::isfinite(moved)) return weight;
-  share = std::min(share, kFar * std::sqrt(size / moved));
-  at::Tensor aimed = weight.clone(at::MemoryFormat::Contiguous);
-  aimed.index_add_(1, order, change, share);
-  return aimed;
-}
-
-}  // namespace attar
+}  // namespace attar::linalg
