@@ -1,10 +1,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <optional>
+
 #include "compress/calibrate/layer_walk.h"
 #include "compress/core/grid.h"
 #include "compress/core/rules.h"
 #include "compress/linalg/quadratic_loss.h"
+#include "compress/linalg/sweep_input.h"
 #include "prune/magnitude.h"
 #include "prune/passes.h"
 #include "prune/sparsegpt.h"
@@ -111,51 +114,64 @@ void SparsePass::see_later(std::span<const PassPlan> plans) {
 }
 
 std::int64_t SparsePass::working_bytes(const ModelConfig& config) const {
-  const std::int64_t n = std::max({config.hidden, config.q_width(), config.ffn});
-  const std::int64_t statistics = config_.method == "magnitude" ? 0 : 3 * 8 * n * n;
-  return statistics + 4 * 4 * config.hidden * config.ffn;
+  if (config_.method == "magnitude") return 4 * 4 * config.hidden * config.ffn;
+  if (config_.method == "wanda") {  // the Grams of all inputs, one in float32 beside
+    const std::int64_t widest = widest_input(config);
+    std::int64_t grams = 4 * widest * widest;
+    for (const Role role : {Role::kQuery, Role::kOutput, Role::kGate, Role::kDown}) {
+      const std::int64_t in = shape_of(config, role).in;
+      grams += 8 * in * in;
+    }
+    return grams + 4 * 4 * config.hidden * config.ffn;
+  }
+  // Of a layer: the weight, its aim and what the residual stream has lost, the sweep's values and,
+  // while they are refitted, five matrices beside them. Of its input: H, a copy while it is
+  // factored or damped (float64), the factor, H and what the unchanged model's inputs differ by
+  // (float32).
+  std::int64_t most = 0;
+  for (const Role role : kRoles) {
+    const LinearShape shape = shape_of(config, role);
+    const std::int64_t weight = shape.out * shape.in;
+    most = std::max(most, 28 * shape.in * shape.in + 11 * 4 * weight);
+  }
+  return most;
 }
 
-void SparsePass::prune_layer(BlockWork& work, Role role, const at::Tensor& hessian) const {
-  const auto since = std::chrono::steady_clock::now();
-  const Decision decision = decide(work.index, role);
-  if (!decision.prunes) {
-    record_skipped(work, role, decision.rule);
-    return;
-  }
-  work.context.check_stop();
+void SparsePass::cut_by_sparsegpt(BlockWork& work, Role role, const at::Tensor& target,
+                                  const linalg::SweepHessian& hessian,
+                                  Clock::time_point since) const {
   const std::string layer = layer_name(work.index, role);
+  SparseGptOptions options;
+  options.damping = config_.damping;
+  options.scheme = scheme();
+  options.search = config_.search;
+  options.refits = config_.refits;
+  options.cut_plainly_on_failure = !work.context.strict;
+  SparseGptResult result = sparsegpt_prune(target, hessian, pattern_, options, layer);
+  if (!result.dead_columns.empty()) {
+    record_event(work, layer, "dead_columns",
+                 std::to_string(result.dead_columns.size()) +
+                     " input columns were never active in the calibration text; their weights "
+                     "became 0",
+                 /*fallback=*/false);
+  }
+  for (const std::string& text : result.fallbacks) {
+    record_event(work, layer, result.cut_plainly ? "magnitude_fallback" : "damping", text,
+                 /*fallback=*/true);
+  }
+  Weight after = result.quantized ? Weight(*result.quantized) : Weight(to_sparse(result.values));
+  record_changed(work, role, std::move(after), action(), result.loss, result.magnitude_loss, since);
+}
+
+void SparsePass::cut_by_mask(BlockWork& work, Role role, const at::Tensor& gram) const {
+  const auto since = std::chrono::steady_clock::now();
   const Weight& before = work.block[role].weight;
   const at::Tensor weight = dense(before);
-  if (config_.method == "sparsegpt") {
-    SparseGptOptions options;
-    options.damping = config_.damping;
-    options.scheme = scheme();
-    options.search = config_.search;
-    options.cut_plainly_on_failure = !work.context.strict;
-    SparseGptResult result = sparsegpt_prune(weight, hessian, pattern_, options, layer);
-    if (!result.dead_columns.empty()) {
-      record_event(work, layer, "dead_columns",
-                   std::to_string(result.dead_columns.size()) +
-                       " input columns were never active in the calibration text; their weights "
-                       "became 0",
-                   /*fallback=*/false);
-    }
-    for (const std::string& text : result.fallbacks) {
-      record_event(work, layer, result.cut_plainly ? "magnitude_fallback" : "damping", text,
-                   /*fallback=*/true);
-    }
-    Weight after = result.quantized ? Weight(*result.quantized) : Weight(to_sparse(result.values));
-    record_changed(work, role, std::move(after), action(), result.loss, result.magnitude_loss,
-                   since);
-    return;
-  }
-  check_finite(weight, layer);
+  check_finite(weight, layer_name(work.index, role));
   const at::Tensor smallest = magnitude_mask(weight, pattern_);
-  const at::Tensor keep =
-      config_.method == "wanda" ? wanda_mask(weight, hessian, pattern_) : smallest;
+  const at::Tensor keep = config_.method == "wanda" ? wanda_mask(weight, gram, pattern_) : smallest;
   at::Tensor values = weight * keep;
-  const double baseline = relative_loss(weight, weight * smallest, hessian);
+  const double baseline = relative_loss(weight, weight * smallest, gram);
   Weight after = to_sparse(in_own_type(values, before));
   if (const auto grid = scheme()) {
     QuantizedWeight rounded =
@@ -163,28 +179,62 @@ void SparsePass::prune_layer(BlockWork& work, Role role, const at::Tensor& hessi
     values = dense(Weight(rounded));
     after = std::move(rounded);
   }
-  record_changed(work, role, std::move(after), action(), relative_loss(weight, values, hessian),
+  record_changed(work, role, std::move(after), action(), relative_loss(weight, values, gram),
                  baseline, since);
 }
 
+template <class Cut>
+void SparsePass::each_layer(BlockWork& work, Site site, const Cut& cut) const {
+  for (const Role role : roles_of(work.block)) {
+    if (site_of(role) != site) continue;
+    if (const Decision decision = decide(work.index, role); decision.prunes) {
+      work.context.check_stop();
+      cut(role);
+    } else {
+      record_skipped(work, role, decision.rule);
+    }
+  }
+}
+
+void SparsePass::run_sparsegpt(BlockWork& work) const {
+  const auto at_site = [&](Site site, const linalg::GramStatistics& statistics,
+                           linalg::CrossGram* cross) {
+    record_dropped(work, site, statistics);
+    std::optional<linalg::SweepInput> input;
+    each_layer(work, site, [&](Role role) {
+      const auto since = std::chrono::steady_clock::now();
+      if (!input) {
+        input.emplace(statistics.gram, cross,
+                      linalg::SweepInputOptions{/*act_order=*/false, config_.damping,
+                                                config_.towards_dense, config_.follow},
+                      layer_name(work.index, role));
+      }
+      const at::Tensor target =
+          input->aim(dense(work.block[role].weight), dense(work.original[role].weight));
+      cut_by_sparsegpt(work, role, target, input->hessian(), since);
+    });
+  };
+  work.stream->sequential(work.block, aims() ? &work.original : nullptr, work.context, at_site);
+}
+
 void SparsePass::run_block(BlockWork& work) const {
-  if (config_.method == "magnitude") {
-    for (const Role role : roles_of(work.block)) prune_layer(work, role, {});
+  if (config_.method == "sparsegpt") {
+    run_sparsegpt(work);
     return;
   }
-  const auto at_site = [&](Site site, const linalg::GramStatistics& statistics) {
-    record_dropped(work, site, statistics);
-    for (const Role role : roles_of(work.block)) {
-      if (site_of(role) == site) prune_layer(work, role, statistics.gram);
+  if (config_.method == "magnitude") {
+    for (const Site site : sites_of(work.block)) {
+      each_layer(work, site, [&](Role role) { cut_by_mask(work, role, {}); });
     }
-  };
-  if (config_.method == "sparsegpt") {
-    work.stream->sequential(work.block, work.context, at_site);
     return;
   }
   // Wanda makes up for nothing, so nothing is gained by knowing what was lost in this block.
   const auto statistics = work.stream->collect(work.block, work.context);
-  for (const Site site : sites_of(work.block)) at_site(site, *statistics[index_of(site)]);
+  for (const Site site : sites_of(work.block)) {
+    const linalg::GramStatistics& inputs = *statistics[index_of(site)];
+    record_dropped(work, site, inputs);
+    each_layer(work, site, [&](Role role) { cut_by_mask(work, role, inputs.gram); });
+  }
 }
 
 }  // namespace attar

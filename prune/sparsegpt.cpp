@@ -7,44 +7,41 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "compress/core/errors.h"
 #include "compress/core/group_rule.h"
 #include "compress/linalg/clones.h"
 #include "compress/linalg/column_sweep.h"
-#include "compress/linalg/damped_inverse.h"
+#include "compress/linalg/kept_refit.h"
 #include "compress/linalg/quadratic_loss.h"
 #include "prune/magnitude.h"
 
 namespace attar {
 namespace {
 
-void check_input(const at::Tensor& weight, const at::Tensor& hessian,
+void check_input(const at::Tensor& weight, const linalg::SweepHessian& hessian,
                  const SparsityPattern& pattern, const SparseGptOptions& options,
                  std::string_view where) {
   require<UsageError>(weight.dim() == 2 && weight.scalar_type() == at::kFloat && weight.numel() > 0,
                       where, "the weight must be float32 [outputs, inputs], got ", weight.sizes(),
                       " of ", c10::toString(weight.scalar_type()), "; convert it first");
   const std::int64_t n = weight.size(1);
-  require<UsageError>(hessian.dim() == 2 && hessian.size(0) == n && hessian.size(1) == n &&
-                          hessian.scalar_type() == at::kDouble,
-                      where, "the Hessian must be float64 [", n, ", ", n, "], got ",
-                      hessian.sizes(), " of ", c10::toString(hessian.scalar_type()),
+  require<UsageError>(hessian.columns() == n, where, "the Hessian must be float64 [", n, ", ", n,
+                      "], got ", hessian.values.sizes(),
                       "; use the statistics of this layer's input");
+  require<UsageError>(std::is_sorted(hessian.order.begin(), hessian.order.end()), where,
+                      "the columns are cut in their own order; prepare the Hessian without "
+                      "act_order");
   require<UsageError>(options.block_size >= 1 && options.block_size <= 4096, where,
                       "block_size must be in [1, 4096], got ", options.block_size);
-  require<UsageError>(options.damping >= 0 && options.damping <= 1, where,
-                      "damping must be in [0, 1], got ", options.damping);
+  require<UsageError>(options.refits >= 0, where, "refits must not be negative, got ",
+                      options.refits);
   require<UsageError>(
       !options.scheme || options.scheme->holds_zero(), where,
       "a grid of real minima or of a table need not hold 0; use a symmetric one or integer zeros");
   check_pattern(pattern, n, where);
   if (options.scheme) check_scheme(*options.scheme, n);
   check_finite(weight, where);
-  require<NumericRefusal>(std::isfinite(hessian.sum().item<double>()), where,
-                          "the Hessian holds a NaN or an infinity; an activation overflowed: look "
-                          "at the layers before");
 }
 
 // One row inside of one block, with what is decided about it.
@@ -200,20 +197,17 @@ void cut_by_magnitude(const at::Tensor& weight, const SparsityPattern& pattern,
 
 }  // namespace
 
-SparseGptResult sparsegpt_prune(const at::Tensor& weight, const at::Tensor& hessian,
+SparseGptResult sparsegpt_prune(const at::Tensor& weight, const linalg::SweepHessian& hessian,
                                 const SparsityPattern& pattern, const SparseGptOptions& options,
                                 std::string_view where) {
-  const at::Tensor h = hessian.contiguous();
-  check_input(weight, h, pattern, options, where);
+  check_input(weight, hessian, pattern, options, where);
   const std::int64_t columns = weight.size(1);
-  std::vector<std::int64_t> order(static_cast<std::size_t>(columns));
-  std::iota(order.begin(), order.end(), 0);
+  const at::Tensor& h = hessian.values;
   SparseGptResult result;
   result.magnitude_loss = relative_loss(weight, weight * magnitude_mask(weight, pattern), h);
-  linalg::DampedInverse inverse = linalg::damped_inverse(h, order, options.damping);
-  result.fallbacks = std::move(inverse.failures);
-  result.damping = inverse.damping;
-  if (!inverse.upper.defined()) {
+  result.fallbacks = hessian.inverse.failures;
+  result.damping = hessian.inverse.damping;
+  if (!hessian.inverse.ok()) {
     require<NumericRefusal>(options.cut_plainly_on_failure, where, result.fallbacks.back(),
                             "; give more calibration text, or allow plain cutting");
     cut_by_magnitude(weight, pattern, options, result);
@@ -221,11 +215,9 @@ SparseGptResult sparsegpt_prune(const at::Tensor& weight, const at::Tensor& hess
     return result;
   }
 
-  const std::vector<double> diagonal = linalg::diagonal_of(h);
-  const double mean = linalg::mean_of(diagonal);
   at::Tensor target = weight.clone().contiguous();
   for (std::int64_t j = 0; j < columns; ++j) {
-    if (diagonal[j] > 0) continue;
+    if (hessian.diagonal[j] > 0) continue;
     result.dead_columns.push_back(j);
     target.select(1, j).zero_();
   }
@@ -237,7 +229,8 @@ SparseGptResult sparsegpt_prune(const at::Tensor& weight, const at::Tensor& hess
   if (pattern.in_groups()) {  // blocks hold whole groups
     block_size = std::max<std::int64_t>(1, block_size / pattern.of) * pattern.of;
   }
-  Pruner pruner(target, inverse.upper, order, pattern, block_size, grid ? &*grid : nullptr);
+  Pruner pruner(target, hessian.inverse.upper, hessian.order, pattern, block_size,
+                grid ? &*grid : nullptr);
   for (std::int64_t begin = 0; begin < columns; begin += block_size) {
     pruner.block(begin, std::min(begin + block_size, columns));
   }
@@ -245,11 +238,26 @@ SparseGptResult sparsegpt_prune(const at::Tensor& weight, const at::Tensor& hess
   result.values = pruner.values();
   if (grid)
     result.quantized = QuantizedWeight{grid->scheme, pruner.codes(), grid->scale, grid->zero};
-  const at::Tensor damped = linalg::damped_copy(h, order, result.damping * mean, mean);
+  const at::Tensor damped = hessian.damped();
   const double found = linalg::hessian_loss(target, result.values, damped), swept = pruner.loss();
   result.identity_gap = swept > 0 ? std::abs(found - swept) / swept : found;
+  if (options.refits > 0 && !grid) {
+    const at::Tensor metric = linalg::loss_hessian(damped, target.abs().max().item<double>());
+    if (metric.scalar_type() == at::kFloat) {
+      result.values =
+          linalg::refit_kept(target, metric, pruner.keep(), result.values, options.refits);
+    }
+  }
   result.loss = relative_loss(weight, result.values, h);
   return result;
+}
+
+SparseGptResult sparsegpt_prune(const at::Tensor& weight, const at::Tensor& hessian,
+                                const SparsityPattern& pattern, const SparseGptOptions& options,
+                                std::string_view where) {
+  return sparsegpt_prune(
+      weight, linalg::prepare_hessian(hessian, /*act_order=*/false, options.damping, where),
+      pattern, options, where);
 }
 
 }  // namespace attar

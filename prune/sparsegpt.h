@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "compress/core/grid.h"
+#include "compress/linalg/sweep_hessian.h"
 #include "prune/sparsity.h"
 
 namespace attar {
@@ -20,6 +21,9 @@ struct SparseGptOptions {
   double damping = 0.01;              // share of mean(diag H) added to diag H; x10 up to 5 times
   std::optional<QuantScheme> scheme;  // round what stays on this grid in the same sweep
   bool search = true;                 // of the grid, by squared error weighted with diag H
+  // Steps towards the best values under the mask (kept_refit.h), without a scheme. Left out where
+  // float32 does not hold the products of these numbers.
+  int refits = 0;
   // What to do when no damping makes H positive definite: cut by magnitude, or throw
   // NumericRefusal.
   bool cut_plainly_on_failure = true;
@@ -51,5 +55,11 @@ SparseGptResult sparsegpt_prune(const at::Tensor& weight, const at::Tensor& hess
                                 const SparsityPattern& pattern,
                                 const SparseGptOptions& options = {},
                                 std::string_view where = "sparsegpt");
+
+// The same for one of several layers that read the same input. `hessian` was prepared with the
+// options' damping and without act_order.
+SparseGptResult sparsegpt_prune(const at::Tensor& weight, const linalg::SweepHessian& hessian,
+                                const SparsityPattern& pattern, const SparseGptOptions& options,
+                                std::string_view where);
 
 }  // namespace attar

@@ -311,7 +311,7 @@ void WidthPass::run(ModelWork& work) const {
   const std::vector<BlockWidths> widths = share(work);
   StreamOptions options;
   options.dense_stream = config_.refit;
-  options.residual = config_.refit && config_.follow;
+  options.residual = config_.follow;
   if (kept.size(0) < config.hidden) options.dense_model = &work.input;
   BlockStream stream(work.output, *work.calibration, options);
   for (std::int64_t index = 0; index < config.layers; ++index) {

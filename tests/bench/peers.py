@@ -98,9 +98,12 @@ def judged(arguments, text, folder):
 
 def sparse_rows(arguments):
     peer = {"sequences": arguments.sequences}
+    ours = {"pattern": "2:4"}
     for method in ("wanda", "sparsegpt"):
         yield f"llmcompressor {method}", by_peer, method, peer
-        yield f"attar {method}", by_attar, "prune.sparse", {"method": method, "pattern": "2:4"}
+        yield f"attar {method}", by_attar, "prune.sparse", {"method": method, **ours}
+    yield "attar sparsegpt, the sweep alone", by_attar, "prune.sparse", {
+        "refits": 0, "towards_dense": 0, **ours}
 
 
 def lowrank_rows(arguments):

@@ -151,6 +151,26 @@ TEST_F(SparseGpt, RoundsInTheSameSweep) {
   }
 }
 
+// The sweep never returns to the columns on the left of a cut.
+TEST_F(SparseGpt, RefitsTheValuesThatStay) {
+  const SparseGptResult swept = sparsegpt_prune(weight_, hessian_, two_of_four_);
+  SparseGptOptions options;
+  options.refits = 40;
+  const SparseGptResult refitted = sparsegpt_prune(weight_, hessian_, two_of_four_, options);
+  EXPECT_TRUE(refitted.keep.equal(swept.keep));
+  EXPECT_EQ(refitted.values.masked_select(swept.keep.logical_not()).abs().max().item<float>(), 0);
+  EXPECT_LT(refitted.loss, 0.97 * swept.loss);
+  EXPECT_EQ(refitted.identity_gap, swept.identity_gap);  // of the sweep
+}
+
+TEST_F(SparseGpt, TakesAHessianThatWasPreparedInItsOwnOrder) {
+  const linalg::SweepHessian prepared = linalg::prepare_hessian(hessian_, false, 0.01, "test");
+  EXPECT_TRUE(sparsegpt_prune(weight_, prepared, two_of_four_, {}, "test")
+                  .values.equal(sparsegpt_prune(weight_, hessian_, two_of_four_).values));
+  const linalg::SweepHessian sorted = linalg::prepare_hessian(hessian_, true, 0.01, "test");
+  EXPECT_THROW(sparsegpt_prune(weight_, sorted, two_of_four_, {}, "test"), UsageError);
+}
+
 TEST_F(SparseGpt, HasTheSameBitsForOneThreadAndTwo) {
   const int before = threads();
   set_threads(1);
