@@ -211,6 +211,7 @@ void SparsePass::run_sparsegpt(BlockWork& work) const {
       }
       const at::Tensor target =
           input->aim(dense(work.block[role].weight), dense(work.original[role].weight));
+      if (role == Role::kOutput || role == Role::kDown) input->done_aiming();  // read it alone
       cut_by_sparsegpt(work, role, target, input->hessian(), since);
     });
   };

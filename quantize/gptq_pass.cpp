@@ -40,13 +40,14 @@ std::vector<PlannedLayer> GptqPass::plan(const ModelConfig& config) const {
 
 std::int64_t GptqPass::working_bytes(const ModelConfig& config) const {
   // Of an input: H and, while it is factored, a copy (float64), the factor and what the unchanged
-  // model's inputs differ by (float32); of a layer then, beside H, factor, difference and H in
-  // float32, the weight, its aim, values and change, and what products pack.
+  // model's inputs differ by (float32), and what the residual stream has lost (float64); of a layer
+  // then, beside H, factor, difference and H in float32, the weight, its aim, values and change,
+  // and what products pack.
   std::int64_t most = 0;
   for (const Role role : kRoles) {
     const LinearShape shape = shape_of(config, role);
     const std::int64_t square = shape.in * shape.in, weight = shape.out * shape.in;
-    most = std::max({most, 24 * square + 4 * weight, 20 * square + 6 * 4 * weight});
+    most = std::max({most, 24 * square + 12 * weight, 20 * square + 6 * 4 * weight});
   }
   return most;
 }
@@ -76,6 +77,7 @@ void GptqPass::run_block(BlockWork& work) const {
       }
       const at::Tensor target = input->aim(dense(work.block[role].weight),
                                            dense(work.original[role].weight), options.keep);
+      if (role == Role::kOutput || role == Role::kDown) input->done_aiming();  // read it alone
       GptqResult result = gptq_quantize(target, input->hessian(), *decision.scheme, options, layer);
       if (!result.dead_columns.empty()) {
         record_event(work, layer, "dead_columns",

@@ -42,6 +42,9 @@ class SweepInput {
   at::Tensor aim(const at::Tensor& now, const at::Tensor& original,
                  const at::Tensor& keep = {}) const;
 
+  // After the last aim: gives back the memory that only aims need.
+  void done_aiming() { lost_ = residual_ = at::Tensor(); }
+
  private:
   at::Tensor towards_dense(const at::Tensor& original) const;
 
