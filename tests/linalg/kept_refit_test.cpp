@@ -39,9 +39,7 @@ class KeptRefit : public ::testing::Test {
     return refit_kept(weight_, hessian_.to(at::kFloat), keep_.to(at::kByte), weight_ * keep_,
                       steps);
   }
-  double loss(const at::Tensor& values) const {
-    return hessian_loss(weight_, values, hessian_);
-  }
+  double loss(const at::Tensor& values) const { return hessian_loss(weight_, values, hessian_); }
 
   const at::Tensor weight_ = testing::normal({24, 96}, "weight"), hessian_ = damped(96);
   const at::Tensor keep_ = testing::normal({24, 96}, "keep") > 0;
