@@ -72,10 +72,10 @@ class BlockRunner {
   at::Tensor attention_branches(const at::Tensor& normed, const KeyValues& prefix,
                                 std::span<const std::int64_t> lengths) const;
   at::Tensor add_attention(const at::Tensor& x, const at::Tensor& mixed) const;  // x + o(mixed)
-  at::Tensor attended(const at::Tensor& x) const;  // these three; without attention x
-  at::Tensor mlp_input(const at::Tensor& h) const;                               // [B, T, hidden]
-  at::Tensor gated(const at::Tensor& normed) const;                              // [B, T, ffn]
-  at::Tensor add_mlp(const at::Tensor& h, const at::Tensor& gated) const;        // h + down(gated)
+  at::Tensor attended(const at::Tensor& x) const;    // these three; without attention x
+  at::Tensor mlp_input(const at::Tensor& h) const;   // [B, T, hidden]
+  at::Tensor gated(const at::Tensor& normed) const;  // [B, T, ffn]
+  at::Tensor add_mlp(const at::Tensor& h, const at::Tensor& gated) const;  // h + down(gated)
 
   // `cache` continues one sequence (B = 1) after cache->length tokens and is extended.
   at::Tensor forward(const at::Tensor& x, KeyValues* cache = nullptr) const;

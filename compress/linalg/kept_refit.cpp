@@ -84,8 +84,8 @@ at::Tensor refit_kept(const at::Tensor& target, const at::Tensor& hessian, const
     product = back_product(direction, hessian);
     for_rows([](const Row& row, double& size) { go(row, size); });
   }
-  const at::Tensor lower = row_losses(target, value, hessian)
-                               .lt(row_losses(target, values, hessian));
+  const at::Tensor lower =
+      row_losses(target, value, hessian).lt(row_losses(target, values, hessian));
   return at::where(lower.unsqueeze(1), value, values);
 }
 

@@ -12,8 +12,8 @@ namespace attar::linalg {
 //   hessian  H [I, I] float32, contiguous, symmetric, with a positive diagonal
 //   keep     [O, I] uint8, contiguous
 //   values   V [O, I] float32, contiguous, 0 where cut; the start, not modified
-// `steps` products of [O, I] with H; the worse H is conditioned, the more are left to gain. Does not
-// depend on threads.
+// `steps` products of [O, I] with H; the worse H is conditioned, the more are left to gain. Does
+// not depend on threads.
 at::Tensor refit_kept(const at::Tensor& target, const at::Tensor& hessian, const at::Tensor& keep,
                       const at::Tensor& values, int steps);
 

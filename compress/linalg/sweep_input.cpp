@@ -55,8 +55,8 @@ at::Tensor SweepInput::aim(const at::Tensor& now, const at::Tensor& original,
   const at::Tensor start = now * keep;
   if (!lost_.defined() || !hessian_.inverse.ok()) return start;
   const at::Tensor metric =
-      loss_hessian(hessian_.damped(), std::max(aimed.abs().max().item<double>(),
-                                               start.abs().max().item<double>()));
+      loss_hessian(hessian_.damped(),
+                   std::max(aimed.abs().max().item<double>(), start.abs().max().item<double>()));
   if (metric.scalar_type() != at::kFloat) return start;
   return refit_kept(aimed, metric, keep.to(at::kByte).contiguous(), start, kSteps);
 }

@@ -1,5 +1,5 @@
-// What a compensating sweep (GPTQ, SparseGPT) works out once for all layers that read one input (q, k
-// and v; gate and up), and what each of them is to become.
+// What a compensating sweep (GPTQ, SparseGPT) works out once for all layers that read one input (q,
+// k and v; gate and up), and what each of them is to become.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -35,8 +35,8 @@ class SweepInput {
   // same minimum column by column; on the oracle's example it ends further from it
   // (tests/quantize/golden_test.cpp).
   //   now       [O, I] float32, the layer as it is
-  //   original  [O, I] float32, W: as the unchanged model has it. A pass before that has changed the
-  //             layer takes no part in the aim, or its own would count twice
+  //   original  [O, I] float32, W: as the unchanged model has it. What a pass before made of it
+  //             takes no part in the aim, or its own would count twice
   //   keep      [O, I] bool or undefined: what a mask leaves. What is aimed at is then the nearest,
   //             under the damped H, to W' under the mask
   at::Tensor aim(const at::Tensor& now, const at::Tensor& original,
