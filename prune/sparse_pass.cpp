@@ -148,17 +148,8 @@ void SparsePass::cut_by_sparsegpt(BlockWork& work, Role role, const at::Tensor& 
   options.refits = config_.refits;
   options.cut_plainly_on_failure = !work.context.strict;
   SparseGptResult result = sparsegpt_prune(target, hessian, pattern_, options, layer);
-  if (!result.dead_columns.empty()) {
-    record_event(work, layer, "dead_columns",
-                 std::to_string(result.dead_columns.size()) +
-                     " input columns were never active in the calibration text; their weights "
-                     "became 0",
-                 /*fallback=*/false);
-  }
-  for (const std::string& text : result.fallbacks) {
-    record_event(work, layer, result.cut_plainly ? "magnitude_fallback" : "damping", text,
-                 /*fallback=*/true);
-  }
+  record_sweep(work, layer, result.dead_columns.size(), result.fallbacks,
+               result.cut_plainly ? "magnitude_fallback" : "damping");
   Weight after = result.quantized ? Weight(*result.quantized) : Weight(to_sparse(result.values));
   record_changed(work, role, std::move(after), action(), result.loss, result.magnitude_loss, since);
 }

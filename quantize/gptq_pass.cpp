@@ -79,17 +79,8 @@ void GptqPass::run_block(BlockWork& work) const {
                                            dense(work.original[role].weight), options.keep);
       if (role == Role::kOutput || role == Role::kDown) input->done_aiming();  // read it alone
       GptqResult result = gptq_quantize(target, input->hessian(), *decision.scheme, options, layer);
-      if (!result.dead_columns.empty()) {
-        record_event(work, layer, "dead_columns",
-                     std::to_string(result.dead_columns.size()) +
-                         " input columns were never active in the calibration text; their "
-                         "weights became 0",
-                     /*fallback=*/false);
-      }
-      for (const std::string& text : result.fallbacks) {
-        record_event(work, layer, result.rounded_plainly ? "rtn_fallback" : "damping", text,
-                     /*fallback=*/true);
-      }
+      record_sweep(work, layer, result.dead_columns.size(), result.fallbacks,
+                   result.rounded_plainly ? "rtn_fallback" : "damping");
       record_changed(work, role, std::move(result.weight), "gptq " + describe(*decision.scheme),
                      result.loss, result.rtn_loss, since);
     }

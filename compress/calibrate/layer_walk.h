@@ -17,6 +17,11 @@ void record_skipped(BlockWork& work, Role role, std::string reason);
 void record_event(BlockWork& work, const std::string& layer, std::string kind, std::string text,
                   bool fallback);
 
+// Records what a compensating sweep met: inputs that were never active, and one fallback a
+// sentence, all of one kind.
+void record_sweep(BlockWork& work, const std::string& layer, std::size_t dead_columns,
+                  const std::vector<std::string>& fallbacks, const std::string& kind);
+
 // Records tokens that were dropped because they were not finite.
 void record_dropped(BlockWork& work, Site site, const linalg::GramStatistics& statistics);
 
