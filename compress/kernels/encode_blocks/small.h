@@ -49,6 +49,22 @@ ATTAR_INLINE float largest_magnitude(const SmallLanes<S>& lanes) {
   return S::largest(largest);
 }
 
+// The first of 32 values of largest magnitude; 0 where all are.
+template <class S>
+ATTAR_INLINE float extreme_of(const SmallLanes<S>& lanes, const float* values) {
+  const auto zero = S::broadcast(0.0f);
+  auto high = zero, low = zero;  // low: of -x
+  for (int v = 0; v < lanes.kVectors; ++v) {
+    high = S::max(lanes.x[v], high);
+    low = S::max(S::sub(zero, lanes.x[v]), low);
+  }
+  const float most = S::largest(high), least = S::largest(low);
+  if (__builtin_expect(most == least, 0)) {
+    return most > 0 ? first_equal<S, true>(lanes, values, most, 0) : 0.0f;
+  }
+  return __builtin_copysignf(most > least ? most : least, most - least);  // no branch to mispredict
+}
+
 // Q8_0: d = largest |x| / 127. With minima: d = (max - min) / top, m = min. Else d = x / -middle
 // for the first x of largest magnitude.
 template <class S, GgmlBlock type>
@@ -71,9 +87,7 @@ ATTAR_INLINE void small_scale(const float* values, float& d, float& m) {
     const float highest = first_equal<S, false>(lanes, values, -least(high), values[0]);
     d = (highest - m) / static_cast<float>(info.top);
   } else {
-    const float largest = largest_magnitude<S>(lanes);
-    const float extreme = largest > 0 ? first_equal<S, true>(lanes, values, largest, 0) : 0.0f;
-    d = extreme / -static_cast<float>((info.top + 1) / 2);
+    d = extreme_of<S>(lanes, values) / -static_cast<float>((info.top + 1) / 2);
   }
 }
 

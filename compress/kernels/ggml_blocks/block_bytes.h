@@ -14,10 +14,17 @@ ATTAR_INLINE void write_f16(float value, std::uint8_t* to) {
 
 ATTAR_INLINE std::uint8_t byte_of(int value) { return static_cast<std::uint8_t>(value & 0xff); }
 
-// Low nibbles: the first `width` codes; high ones: the next.
+// Low nibbles: the first `width` codes; high ones: the next. Eight at a time as one number.
 template <int width>
 ATTAR_INLINE void write_nibbles(const std::uint8_t* __restrict codes, std::uint8_t* __restrict to) {
-  for (int e = 0; e < width; ++e) to[e] = byte_of((codes[e] & 15) | (codes[e + width] & 15) << 4);
+  constexpr std::uint64_t kNibbles = 0x0f0f0f0f0f0f0f0f;
+  for (int e = 0; e < width; e += 8) {
+    std::uint64_t low, high;
+    __builtin_memcpy(&low, codes + e, 8);
+    __builtin_memcpy(&high, codes + width + e, 8);
+    low = (low & kNibbles) | (high & kNibbles) << 4;
+    __builtin_memcpy(to + e, &low, 8);
+  }
 }
 
 ATTAR_INLINE void write_small(GgmlBlock type, const BlockParts& parts, std::uint8_t* to) {
