@@ -283,8 +283,9 @@ at::Tensor BlockRunner::add_mlp(const at::Tensor& h, const at::Tensor& gated) co
 bool BlockRunner::finishes_in_one(const at::Tensor& x) const {
   constexpr std::int64_t kPanel = 32;
   if (!config_.attends()) return false;
+  const bool packed = output_.packed() && gate_up_.packed() && down_.packed();
   const bool rounds = output_.rounds_tokens() || gate_up_.rounds_tokens() || down_.rounds_tokens();
-  return down_.packed() && !rounds && x.is_contiguous() && down_.inputs() % kPanel == 0 &&
+  return packed && !rounds && x.is_contiguous() && down_.inputs() % kPanel == 0 &&
          x.size(0) * x.size(1) >= kPanel * threads();
 }
 
