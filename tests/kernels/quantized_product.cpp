@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "compress/kernels/block_search/block_search.h"
 #include "compress/kernels/convert/f16.h"
 #include "tests/kernels/each_variant.h"
 
@@ -15,18 +16,33 @@ struct Grid {
   std::int64_t count, inner, group;
   int bits;
   SecondParameter kind;
+  bool table = false;
+  std::vector<float> super_d, super_m;  // with super-blocks; then scale and second follow from them
+  std::vector<std::int8_t> super_a, super_b;
 
   GridRows rows() const {
-    return {codes.data(), scale.data(), kind == SecondParameter::none ? nullptr : second.data(),
-            count,        inner,        group,
-            bits,         kind};
+    const bool has = kind != SecondParameter::none;
+    GridRows rows{codes.data(), scale.data(), has ? second.data() : nullptr,
+                  count,        inner,        group,
+                  bits,         kind,         table};
+    if (!super_d.empty()) {
+      rows.scale = rows.second = nullptr;
+      rows.super = {super_d.data(), has ? super_m.data() : nullptr, super_a.data(),
+                    has ? super_b.data() : nullptr};
+    }
+    return rows;
   }
   std::int64_t groups() const { return (inner + group - 1) / group; }
+  // What a code stands for before it is scaled.
+  int level(std::int64_t row, std::int64_t k, int zero) const {
+    const int code = codes[static_cast<std::size_t>(row * inner + k)];
+    return table ? kTable16[code] : code - zero;
+  }
   double value(std::int64_t row, std::int64_t k) const {
     const std::int64_t g = row * groups() + k / group;
     const double code = codes[static_cast<std::size_t>(row * inner + k)];
     const double d = scale[static_cast<std::size_t>(g)];
-    if (kind == SecondParameter::none) return d * (code - (1 << (bits - 1)));
+    if (kind == SecondParameter::none) return d * level(row, k, 1 << (bits - 1));
     const double z = second[static_cast<std::size_t>(g)];
     return kind == SecondParameter::zero ? d * (code - z) : d * code + z;
   }
@@ -51,6 +67,31 @@ Grid random_grid(int bits, SecondParameter kind, std::int64_t count, std::int64_
                               ? static_cast<float>(engine() % (1u << bits))
                               : stored(0.1f * normal(engine)));
   }
+  return grid;
+}
+
+// The same in super-blocks of 256.
+Grid super_grid(int bits, SecondParameter kind, std::int64_t count, std::int64_t inner,
+                std::int64_t group, unsigned seed) {
+  Grid grid = random_grid(bits, kind, count, inner, group, seed);
+  std::mt19937 engine(seed + 1);
+  std::normal_distribution<float> normal(0, 1);
+  for (std::int64_t i = 0; i < count * inner / 256; ++i) {
+    grid.super_d.push_back(f16_value(f16_bits(0.001f * normal(engine))));
+    grid.super_m.push_back(f16_value(f16_bits(0.001f * normal(engine))));
+  }
+  for (std::size_t g = 0; g < grid.scale.size(); ++g) {
+    grid.super_a.push_back(static_cast<std::int8_t>(engine() % 256));
+    grid.super_b.push_back(static_cast<std::int8_t>(engine() % 256));
+    const std::size_t super = g / static_cast<std::size_t>(256 / group);
+    grid.scale[g] = grid.super_d[super] * grid.super_a[g];
+    grid.second[g] = grid.super_m[super] * grid.super_b[g];
+  }
+  return grid;
+}
+
+Grid table_of(Grid grid) {
+  grid.table = true;
   return grid;
 }
 
@@ -115,18 +156,18 @@ float expected(const Grid& grid, const Packed& weights, std::int64_t row, const 
                RoundedBy by = RoundedBy::block) {
   float out = 0;
   const bool wide = weights.format.bits == 8;
-  for (std::int64_t b = 0; b < grid.inner / 32; ++b) {
-    const RoundedBlock block = rounded_block(x, b, grid.inner, by);
+  const int piece = grid.group < 32 ? 16 : 32;  // inputs that are summed up in integers
+  for (std::int64_t first = 0; first < grid.inner; first += piece) {
+    const RoundedBlock block = rounded_block(x, first / 32, grid.inner, by);
     const float a = block.a;
-    const std::int64_t g = row * grid.groups() + b * 32 / grid.group;
+    const std::int64_t g = row * grid.groups() + first / grid.group;
     const float d = grid.scale[static_cast<std::size_t>(g)];
     const float z = grid.second[static_cast<std::size_t>(g)];
     const int zero = grid.kind == SecondParameter::none ? 1 << (grid.bits - 1) : wide ? 128 : 0;
     int whole = 0, sum = 0;
-    for (int k = 0; k < 32; ++k) {
-      const int q = block.q[k];
-      whole += q * (grid.codes[static_cast<std::size_t>(row * grid.inner + 32 * b + k)] - zero);
-      sum += q;
+    for (std::int64_t k = first; k < first + piece; ++k) {
+      whole += block.q[k % 32] * grid.level(row, k, zero);
+      sum += block.q[k % 32];
     }
     const float s = a * static_cast<float>(sum);
     out = std::fma(d * a, static_cast<float>(whole), out);
@@ -147,34 +188,71 @@ constexpr Shape kShapes[] = {{16, 32, 32},    {1, 192, 64},   {17, 576, 32}, {33
 constexpr SecondParameter kKinds[] = {SecondParameter::none, SecondParameter::minimum,
                                       SecondParameter::zero};
 
-TEST_P(QuantizedProducts, AreTheDefinitionToTheBit) {
-  for (const int bits : {2, 3, 4, 5, 8}) {
-    for (const SecondParameter kind : kKinds) {
-      for (const Shape& shape : kShapes) {
-        const Grid grid = random_grid(bits, kind, shape.columns, shape.inner, shape.group, 1);
-        const Packed weights(grid);
-        for (const std::int64_t rows : {1, 3, 11, 33}) {
-          const Array<float> x = normal(rows * shape.inner, 2);
-          const Array<float> out = product(weights, x, rows, variant());
-          for (const std::int64_t token : {std::int64_t{0}, rows - 1}) {
-            for (std::int64_t c = 0; c < shape.columns; ++c) {
-              ASSERT_EQ(out[token * shape.columns + c],
-                        expected(grid, weights, c, x.data() + token * shape.inner))
-                  << "bits " << bits << ", kind " << int(kind) << ", inputs " << shape.inner
-                  << ", token " << token << " of " << rows << ", output " << c;
-            }
-          }
-        }
+// All outputs of the first and the last of some numbers of tokens.
+void expect_the_definition(const Grid& grid, const Variant& variant, const std::string& what) {
+  const Packed weights(grid);
+  for (const std::int64_t rows : {1, 3, 11, 33}) {
+    const Array<float> x = normal(rows * grid.inner, 2);
+    const Array<float> out = product(weights, x, rows, variant);
+    for (const std::int64_t token : {std::int64_t{0}, rows - 1}) {
+      for (std::int64_t c = 0; c < grid.count; ++c) {
+        ASSERT_EQ(out[token * grid.count + c],
+                  expected(grid, weights, c, x.data() + token * grid.inner))
+            << what << ", bits " << grid.bits << ", kind " << int(grid.kind) << ", inputs "
+            << grid.inner << ", groups of " << grid.group << ", token " << token << " of " << rows
+            << ", output " << c;
       }
     }
   }
 }
 
+TEST_P(QuantizedProducts, AreTheDefinitionToTheBit) {
+  for (const int bits : {2, 3, 4, 5, 6, 7, 8}) {
+    for (const SecondParameter kind : kKinds) {
+      for (const Shape& shape : kShapes) {
+        expect_the_definition(random_grid(bits, kind, shape.columns, shape.inner, shape.group, 1),
+                              variant(), "plain");
+      }
+    }
+  }
+}
+
+TEST_P(QuantizedProducts, OfGroupsOfSixteenAreTheDefinitionToTheBit) {
+  for (const int bits : {2, 3, 4, 5, 6}) {
+    for (const SecondParameter kind : kKinds) {
+      for (const Scales scales : {Scales::halves, Scales::floats}) {
+        expect_the_definition(random_grid(bits, kind, 33, 96, 16, 31, scales), variant(), "halves");
+      }
+    }
+  }
+}
+
+// ggml's k-quants and IQ4_XS, and every other number of bits with either group.
+TEST_P(QuantizedProducts, OfSuperBlocksAreTheDefinitionToTheBit) {
+  for (const int bits : {2, 3, 4, 5, 6}) {
+    for (const SecondParameter kind : {SecondParameter::none, SecondParameter::minimum}) {
+      for (const std::int64_t group : {16, 32}) {
+        expect_the_definition(super_grid(bits, kind, 33, 768, group, 41), variant(), "super");
+      }
+    }
+  }
+  expect_the_definition(table_of(super_grid(4, SecondParameter::none, 33, 768, 32, 42)), variant(),
+                        "table in super-blocks");
+}
+
+TEST_P(QuantizedProducts, OfTablesAreTheDefinitionToTheBit) {
+  for (const std::int64_t group : {32, 96}) {
+    expect_the_definition(table_of(random_grid(4, SecondParameter::none, 17, 192, group, 51)),
+                          variant(), "table");
+  }
+}
+
 // W8A8: tokens whose lowest value is -128, and weights that make every sum as large as it gets.
 TEST_P(QuantizedProducts, OfTokensRoundedAsAWholeAreTheDefinitionToTheBit) {
-  for (const int bits : {4, 8}) {
+  for (const int bits : {4, 5, 6, 8}) {
     for (const SecondParameter kind : kKinds) {
-      for (const Shape& shape : {Shape{17, 576, 576}, Shape{33, 192, 64}}) {
+      for (const Shape& shape : {Shape{17, 576, 576}, Shape{33, 192, 64}, Shape{17, 96, 16}}) {
+        if (bits == 8 && shape.group < 32) continue;
         Grid grid = random_grid(bits, kind, shape.columns, shape.inner, shape.group, 21);
         const auto top = static_cast<std::uint8_t>((1 << bits) - 1);
         for (std::int64_t k = 0; k < shape.inner; ++k) {
@@ -289,7 +367,7 @@ TEST_P(QuantizedProducts, HoldAtExtremeScales) {
     grid.scale[i] = kScales[i % 4];
   }
   const Packed weights(grid);
-  EXPECT_TRUE(weights.format.half);
+  EXPECT_EQ(weights.format.parameters, HeldAs::f16);
   for (const float size : {1e-25f, 1.0f, 1e30f}) {
     const Array<float> x = normal(64, 14, size);
     const Array<float> out = product(weights, x, 1, variant());
@@ -320,7 +398,7 @@ TEST_P(QuantizedProducts, KeepScalesThatNoHalfHolds) {
     for (const SecondParameter kind : kKinds) {
       const Grid grid = random_grid(bits, kind, 20, 128, 64, 17, Scales::floats);
       const Packed weights(grid);
-      EXPECT_FALSE(weights.format.half);
+      EXPECT_EQ(weights.format.parameters, HeldAs::f32);
       const Array<float> x = normal(17 * 128, 18);
       const Array<float> out = product(weights, x, 17, variant());
       for (std::int64_t c = 0; c < 20; ++c) {
@@ -340,6 +418,19 @@ TEST(QuantizedFormats, TakeTheBitsOfTheFile) {
   EXPECT_EQ(bits_a_weight(4, SecondParameter::minimum, 32), 5.0);  // Q4_1
   EXPECT_EQ(bits_a_weight(8, SecondParameter::none, 32), 8.5);     // Q8_0
   EXPECT_EQ(bits_a_weight(4, SecondParameter::zero, 128), 4.25);
+  EXPECT_EQ(bits_a_weight(5, SecondParameter::none, 32), 5.5);     // Q5_0
+  EXPECT_EQ(bits_a_weight(5, SecondParameter::minimum, 32), 6.0);  // Q5_1
+  EXPECT_EQ(bits_a_weight(6, SecondParameter::none, 64), 6.25);
+  const auto of_supers = [](const Grid& grid) {
+    return static_cast<double>(8 * quantized_bytes(16, 512, format_for(grid.rows()))) / (16 * 512);
+  };
+  constexpr SecondParameter none = SecondParameter::none, minimum = SecondParameter::minimum;
+  EXPECT_EQ(of_supers(super_grid(6, none, 16, 512, 16, 19)), 6.5625);    // Q6_K, the same
+  EXPECT_EQ(of_supers(super_grid(5, minimum, 16, 512, 32, 19)), 5.625);  // Q5_K, 5.5 in the file
+  EXPECT_EQ(of_supers(super_grid(4, minimum, 16, 512, 32, 19)), 4.625);  // Q4_K, 4.5
+  EXPECT_EQ(of_supers(super_grid(3, none, 16, 512, 16, 19)), 3.5625);    // Q3_K, 3.4375
+  EXPECT_EQ(of_supers(super_grid(2, minimum, 16, 512, 16, 19)), 3.125);  // Q2_K, 2.625
+  EXPECT_EQ(of_supers(table_of(super_grid(4, none, 16, 512, 32, 19))), 4.3125);  // IQ4_XS, 4.25
 }
 
 TEST(QuantizedFormats, RefuseWhatTheKernelsCannotRead) {
@@ -347,7 +438,10 @@ TEST(QuantizedFormats, RefuseWhatTheKernelsCannotRead) {
   grid.inner = 48;
   EXPECT_THROW(format_for(grid.rows()), std::invalid_argument);
   grid.inner = 64;
+  grid.group = 48;
+  EXPECT_THROW(format_for(grid.rows()), std::invalid_argument);
   grid.group = 16;
+  grid.bits = 8;
   EXPECT_THROW(format_for(grid.rows()), std::invalid_argument);
   grid.group = 32;
   grid.bits = 9;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "compress/core/grid.h"
 #include "compress/core/numerics.h"
 #include "compress/runtime/transformer.h"
 #include "tests/support/random_model.h"
@@ -94,10 +95,10 @@ struct Grids {
 };
 class QuantizedRuntime : public ::testing::TestWithParam<Grids> {};
 INSTANTIATE_TEST_SUITE_P(, QuantizedRuntime,
-                         ::testing::Values(Grids{4, ZeroPoint::kSymmetric},
-                                           Grids{4, ZeroPoint::kMinimum},
-                                           Grids{3, ZeroPoint::kInteger},
-                                           Grids{8, ZeroPoint::kSymmetric}),
+                         ::testing::Values(
+                             Grids{4, ZeroPoint::kSymmetric}, Grids{4, ZeroPoint::kMinimum},
+                             Grids{3, ZeroPoint::kInteger}, Grids{5, ZeroPoint::kMinimum},
+                             Grids{6, ZeroPoint::kInteger}, Grids{8, ZeroPoint::kSymmetric}),
                          [](const auto& info) {
                            return "bits" + std::to_string(info.param.bits) + "_" +
                                   std::string(to_string(info.param.zero_point));
@@ -132,6 +133,60 @@ TEST_P(QuantizedRuntime, HasTheSameBitsTokenByTokenAndForAnyThreads) {
     }
   }
   set_threads(before);
+}
+
+// A model on the grid of a searched type of GGUF.
+class BlocksSource final : public testing::RandomSource {
+ public:
+  explicit BlocksSource(BlockGrid grid)
+      : RandomSource(super_config(), /*biases=*/true), grid_(grid) {}
+  Block read_block(std::int64_t index) const override {
+    Block block = RandomSource::read_block(index);
+    for (const Role role : kRoles) {
+      const at::Tensor values = dense(block[role].weight);
+      block[role].weight = quantize_to_grid(values, choose_grid(values, block_scheme(grid_)));
+    }
+    return block;
+  }
+
+ private:
+  static ModelConfig super_config() {
+    ModelConfig config = wide_config();
+    config.heads = 8, config.kv_heads = 4;
+    config.ffn = 768;
+    return config;
+  }
+  BlockGrid grid_;
+};
+
+class QuantizedRuntimeOfGguf : public ::testing::TestWithParam<BlockGrid> {};
+INSTANTIATE_TEST_SUITE_P(, QuantizedRuntimeOfGguf,
+                         ::testing::Values(BlockGrid::kQ2K, BlockGrid::kQ3K, BlockGrid::kQ4K,
+                                           BlockGrid::kQ5K, BlockGrid::kQ6K, BlockGrid::kIq4Nl,
+                                           BlockGrid::kIq4Xs),
+                         [](const auto& info) { return std::string(to_string(info.param)); });
+
+TEST_P(QuantizedRuntimeOfGguf, LiesNearTheDenseOneInFewBytesWithTheSameBitsForAnyThreads) {
+  const Model model(std::make_shared<BlocksSource>(GetParam()));
+  const Transformer dense(model), codes(model, Arithmetic::kQuantized);
+  const auto ids = tokens(40);
+  const int before = threads();
+  set_threads(1);
+  const at::Tensor exact = hidden_of(dense, ids, 40), whole = hidden_of(codes, ids, 40);
+  const double apart = ((exact - whole).norm() / exact.norm()).item<double>();
+  EXPECT_LT(apart, 0.03);
+  EXPECT_GT(apart, 1e-5);
+  for (const int count : {1, 2, 5}) {
+    set_threads(count);
+    for (const std::size_t piece : {1, 8}) {
+      EXPECT_TRUE(at::equal(hidden_of(codes, ids, piece), whole)) << count << " " << piece;
+    }
+  }
+  set_threads(before);
+  std::int64_t stored = 0;
+  for (const Role role : kRoles) stored += stored_bytes(model.block(0)[role].weight);
+  const auto held = static_cast<double>(codes.weight_bytes() - codes.head().bytes()) / 2;
+  EXPECT_LT(held, (GetParam() == BlockGrid::kQ2K ? 1.25 : 1.07) * static_cast<double>(stored));
 }
 
 // One product of W8A8's codes is that of the definition (tests/core holds it to 1e-5). Sums are
@@ -175,7 +230,7 @@ TEST(QuantizedLanguageModel, LeavesPlainWeightsAsTheyAre) {
   const Transformer dense(model), quantized(model, Arithmetic::kQuantized);
   EXPECT_TRUE(at::equal(hidden_of(dense, tokens(20), 20), hidden_of(quantized, tokens(20), 20)));
   QuantScheme odd;
-  odd.group_size = 16;
+  odd.bits = 8, odd.group_size = 16;
   const Model grouped(std::make_shared<CodesSource>(testing::small_config(), odd));
   EXPECT_TRUE(at::equal(hidden_of(Transformer(grouped), tokens(20), 20),
                         hidden_of(Transformer(grouped, Arithmetic::kQuantized), tokens(20), 20)));
@@ -215,11 +270,11 @@ TEST(QuantizedLanguageModel, PlainWeightsHaveTheSameBitsTokenByTokenAndForAnyThr
       const Transformer model(Model(std::make_shared<MixedSource>(type, in_codes)),
                               Arithmetic::kQuantized);
       set_threads(1);
-      const at::Tensor whole = hidden_of(model, tokens(21), 21);
+      const at::Tensor whole = hidden_of(model, tokens(40), 40);  // more than a panel of 32
       for (const int count : {1, 2, 3, 5}) {
         set_threads(count);
-        for (const std::size_t piece : {1, 8}) {
-          EXPECT_TRUE(at::equal(hidden_of(model, tokens(21), piece), whole))
+        for (const std::size_t piece : {1, 8, 40}) {
+          EXPECT_TRUE(at::equal(hidden_of(model, tokens(40), piece), whole))
               << c10::toString(type) << ", " << in_codes.size() << " in codes, " << count
               << " threads, pieces of " << piece;
         }

@@ -191,7 +191,8 @@ void tile_task(const QuantizedProduct& call, const QuantizedTask& task) {
 
 template <int kBits, SecondParameter kSecond>
 void tile_kind(const QuantizedProduct& call, const QuantizedTask& task) {
-  if (call.layer.format.half) return tile_task<kBits, kSecond, true>(call, task);
+  if (call.layer.format.parameters == HeldAs::f16)
+    return tile_task<kBits, kSecond, true>(call, task);
   return tile_task<kBits, kSecond, false>(call, task);
 }
 
@@ -211,7 +212,9 @@ void tile_bits(const QuantizedProduct& call, const QuantizedTask& task) {
 
 void quantized_product_amx(const QuantizedProduct& call, const QuantizedTask& task) {
   constexpr std::int64_t kFewTokens = 8;  // below, opening a panel does not pay
-  if (call.x.rows < kFewTokens) return quantized_product_avx512_vnni(call, task);
+  if (call.x.rows < kFewTokens || in_planes(call.layer.format)) {
+    return quantized_product_avx512_vnni(call, task);
+  }
   const TileShapes registers;
   if (call.layer.format.bits == 4) return tile_bits<4>(call, task);
   return tile_bits<8>(call, task);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "compress/kernels/quantized_product/layout.h"
+#include "compress/kernels/quantized_product/planes.h"
 #include "compress/kernels/simd/inline.h"
 
 namespace attar::kernels {
@@ -74,17 +75,6 @@ ATTAR_INLINE void sum_block(const std::uint8_t* const (&codes)[kSlices], const s
   }
 }
 
-template <class V>
-ATTAR_INLINE void write_slice(const QuantizedProduct& call, std::int64_t token, std::int64_t output,
-                              typename V::Floats sums) {
-  const std::int64_t left = call.layer.columns - output;
-  if (left <= 0) return;
-  if (call.bias) sums = V::add(sums, V::load_first(call.bias + output, left));
-  const std::int64_t at = token * call.out_stride + output;
-  if (call.added) sums = V::add(sums, V::load_first(call.added + at, left));
-  V::store_first(call.out + at, sums, left);
-}
-
 // From one slice to the next: the same place of the next panel, or the rest of this one.
 struct SliceStep {
   std::int64_t bytes;    // between their panels
@@ -117,7 +107,8 @@ ATTAR_INLINE void multiply_slices(const QuantizedProduct& call, const PanelSlice
   }
   const std::uint8_t* at = slice.parameters;
   // One token waits for memory: what comes later is asked for in time, parameters too.
-  constexpr std::int64_t kParameters = group_parameter_bytes({kBits, kSecond, kHalf, kBlockInputs});
+  constexpr std::int64_t kParameters =
+      group_parameter_bytes({kBits, kSecond, kHalf ? HeldAs::f16 : HeldAs::f32, kBlockInputs});
   const std::uint8_t* ahead = slice.parameters + V::kAhead;
   const std::int64_t step = panel_bytes(x.inner, call.layer.format) / blocks;
   for (std::int64_t b = 0; b < blocks; at += kParameters) {
@@ -224,7 +215,9 @@ void multiply_task(const QuantizedProduct& call, const QuantizedTask& task) {
 
 template <class V, int kBits, SecondParameter kSecond>
 ATTAR_INLINE void multiply_kind(const QuantizedProduct& call, const QuantizedTask& task) {
-  if (call.layer.format.half) return multiply_task<V, kBits, kSecond, true>(call, task);
+  if (call.layer.format.parameters == HeldAs::f16) {
+    return multiply_task<V, kBits, kSecond, true>(call, task);
+  }
   return multiply_task<V, kBits, kSecond, false>(call, task);
 }
 
@@ -242,6 +235,7 @@ ATTAR_INLINE void multiply_bits(const QuantizedProduct& call, const QuantizedTas
 
 template <class V>
 void quantized_product_task(const QuantizedProduct& call, const QuantizedTask& task) {
+  if (in_planes(call.layer.format)) return multiply_in_planes<V>(call, task);
   if (call.layer.format.bits == 4) return multiply_bits<V, 4>(call, task);
   return multiply_bits<V, 8>(call, task);
 }
@@ -264,8 +258,7 @@ void round_row_range(const RoundRows& call, std::int64_t begin, std::int64_t end
       const std::int32_t sum =
           V::round_block(from, counts ? 127.0f / largest : 0.0f, values, counts);
       out.scales[at] = scale;
-      out.sums[at] = scale * static_cast<float>(sum);
-      out.offsets[at] = -8 * sum;
+      set_sums(out, at, sum);
     }
   }
 }

@@ -10,6 +10,8 @@ struct VectorsPortable {
   template <int kBits>
   static constexpr int kTokens = 1;
   static constexpr int kPairTokens = 0;
+  template <int kBits>
+  static constexpr int kStepsTogether = 8;
   static constexpr std::int64_t kAhead = 0;
   struct Floats {
     float lane[kLanes];
@@ -38,6 +40,33 @@ struct VectorsPortable {
     Codes high;
     for (int i = 0; i < 64; ++i) high.byte[i] = codes.byte[i] >> 4;
     return high;
+  }
+  template <int kFrom, int kCount, int kTo>
+  __attribute__((noinline)) static Codes bits(const Codes& codes) {
+    Codes moved;
+    for (int i = 0; i < 64; ++i) {
+      moved.byte[i] =
+          static_cast<std::uint8_t>((codes.byte[i] >> kFrom & ((1 << kCount) - 1)) << kTo);
+    }
+    return moved;
+  }
+  __attribute__((noinline)) static Codes merge(Codes a, const Codes& b) {
+    for (int i = 0; i < 64; ++i) a.byte[i] |= b.byte[i];
+    return a;
+  }
+  ATTAR_INLINE const std::int8_t* table(const std::int8_t* points) { return points; }
+  __attribute__((noinline)) static Codes look_up(const std::int8_t* points, Codes places) {
+    for (std::uint8_t& byte : places.byte) byte = static_cast<std::uint8_t>(points[byte] + 128);
+    return places;
+  }
+  __attribute__((noinline)) static Ints add_whole(Ints a, const Ints& b) {
+    for (int r = 0; r < kLanes; ++r) a.lane[r] += b.lane[r];
+    return a;
+  }
+  __attribute__((noinline)) static Floats whole(const std::uint8_t* signed_bytes) {
+    Floats x;
+    for (int r = 0; r < kLanes; ++r) x.lane[r] = static_cast<std::int8_t>(signed_bytes[r]);
+    return x;
   }
   template <int kBits, bool kOffset>
   ATTAR_INLINE Ints start(const std::int32_t* offset) {

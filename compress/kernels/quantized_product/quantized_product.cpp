@@ -27,8 +27,8 @@ bool is_half(float value) {
          std::bit_cast<std::uint32_t>(value);
 }
 
-// Codes and parameters as a panel holds them: of 4 bits with symmetric codes around 8, of 8 bits
-// with all codes around 128.
+// Codes and parameters as a panel holds them: of 8 bits with all codes around 128, of fewer as they
+// are.
 struct Recoded {
   int code = 0;       // added to codes
   float second = 0;   // added to zeros
@@ -37,8 +37,9 @@ struct Recoded {
 
 Recoded recoded(const GridRows& rows, int bits) {
   const int middle = 1 << (bits - 1);
+  if (rows.table) return {};
   if (rows.kind == SecondParameter::none) return {middle - (1 << (rows.bits - 1)), 0, 0};
-  if (bits == 4) return {};
+  if (bits < 8) return {};
   // The kernels take 128 off every code of 8 bits; codes stay as they are, parameters follow.
   return {0, rows.kind == SecondParameter::zero ? -128.0f : 0.0f,
           rows.kind == SecondParameter::minimum ? 128.0f : 0.0f};
@@ -54,32 +55,74 @@ void write_parameter(std::uint8_t* to, bool half, float value) {
   if (!half) std::memcpy(to, &value, 4);
 }
 
+// Those of one output; `out` is the panel.
+void pack_parameters(const GridRows& rows, const QuantizedFormat& format, std::int64_t row,
+                     std::int64_t lane, std::uint8_t* out) {
+  const Recoded change = recoded(rows, format.bits);
+  const bool half = format.parameters == HeldAs::f16, second = rows.kind != SecondParameter::none;
+  const std::int64_t groups = groups_of(rows.inner, rows.group), size = half ? 2 : 4;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const std::int64_t at = row * groups + g;
+    std::uint8_t* to = out + g * group_parameter_bytes(format) + lane * size;
+    write_parameter(to, half, rows.scale[at]);
+    if (!second) continue;
+    write_parameter(to + kPanelOutputs * size, half, second_of(rows, change, at));
+  }
+}
+
+void pack_super_parameters(const GridRows& rows, const QuantizedFormat& format, std::int64_t row,
+                           std::int64_t lane, std::uint8_t* out) {
+  const std::int64_t supers = rows.inner / kSuperInputs, groups = kSuperInputs / rows.group;
+  const bool second = rows.kind != SecondParameter::none;
+  for (std::int64_t s = 0; s < supers; ++s, out += super_parameter_bytes(format)) {
+    const std::int64_t at = row * supers + s;
+    write_parameter(out + 2 * lane, true, rows.super.d[at]);
+    std::uint8_t* parts = out + 2 * kPanelOutputs * (second ? 2 : 1) + lane;
+    for (std::int64_t g = 0; g < groups; ++g) {
+      parts[g * kPanelOutputs] = static_cast<std::uint8_t>(rows.super.a[at * groups + g]);
+    }
+    if (!second) continue;
+    write_parameter(out + 2 * (kPanelOutputs + lane), true, rows.super.m[at]);
+    for (std::int64_t g = 0; g < groups; ++g) {
+      parts[(groups + g) * kPanelOutputs] =
+          static_cast<std::uint8_t>(rows.super.b[at * groups + g]);
+    }
+  }
+}
+
+// One code of an output whose bytes of a block start at `block`.
+void pack_code(std::uint8_t* block, int bits, std::int64_t k, int code) {
+  const std::int64_t step = k / 4, byte = k % 4;
+  const auto put = [&](std::int64_t line, std::int64_t shift, int value) {
+    std::uint8_t& at = block[line * kLine + byte];
+    at = static_cast<std::uint8_t>(at | value << shift);
+  };
+  if (bits == 8) return put(step, 0, code);
+  std::int64_t line = 0;
+  if (bits >= 4) put(step % 4, step / 4 * 4, code & 15), code >>= 4, line = 4;
+  if (bits == 2 || bits == 3 || bits == 6) {
+    put(line + step / 4, step % 4 * 2, code & 3), code >>= 2, line += 2;
+  }
+  if (bits % 2 == 1) put(line, step, code & 1);
+}
+
 void pack_panel(const GridRows& rows, const QuantizedFormat& format, std::int64_t panel,
                 std::uint8_t* out) {
-  const Recoded change = recoded(rows, format.bits);
-  const std::int64_t groups = groups_of(rows.inner, rows.group), size = format.half ? 2 : 4;
+  const int change = recoded(rows, format.bits).code;
   std::uint8_t* codes = out + panel_parameter_bytes(rows.inner, format);
   std::memset(out, 0, static_cast<std::size_t>(panel_bytes(rows.inner, format)));
   const std::int64_t first = panel * kPanelOutputs;
   for (std::int64_t lane = 0; lane < std::min(kPanelOutputs, rows.count - first); ++lane) {
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::int64_t at = (first + lane) * groups + g;
-      std::uint8_t* to = out + g * group_parameter_bytes(format) + lane * size;
-      write_parameter(to, format.half, rows.scale[at]);
-      if (rows.kind == SecondParameter::none) continue;
-      write_parameter(to + kPanelOutputs * size, format.half, second_of(rows, change, at));
+    const std::int64_t row = first + lane;
+    if (format.parameters == HeldAs::super) {
+      pack_super_parameters(rows, format, row, lane, out);
+    } else {
+      pack_parameters(rows, format, row, lane, out);
     }
-    const std::uint8_t* from = rows.codes + (first + lane) * rows.inner;
+    const std::uint8_t* from = rows.codes + row * rows.inner;
     for (std::int64_t k = 0; k < rows.inner; ++k) {
-      const auto code = static_cast<std::uint8_t>(from[k] + change.code);
-      const std::int64_t in_block = k % kBlockInputs;
       std::uint8_t* block = codes + k / kBlockInputs * block_code_bytes(format.bits) + lane * 4;
-      if (format.bits == 8) {
-        block[in_block / 4 * kLine + in_block % 4] = code;
-      } else {
-        const std::int64_t place = in_block % 16 / 4 * kLine + in_block % 4;
-        block[place] = static_cast<std::uint8_t>(block[place] | code << (in_block < 16 ? 0 : 4));
-      }
+      pack_code(block, format.bits, k % kBlockInputs, static_cast<std::uint8_t>(from[k] + change));
     }
   }
 }
@@ -96,8 +139,7 @@ void round_token(const float* x, const RoundedRows& out, std::int64_t row) {
       sum += values[k];
     }
     out.scales[at] = scale;
-    out.sums[at] = scale * static_cast<float>(sum);
-    out.offsets[at] = -8 * sum;
+    set_sums(out, at, sum);
   }
 }
 
@@ -113,10 +155,20 @@ void check_product(const QuantizedProduct& call) {
 QuantizedFormat format_for(const GridRows& rows) {
   check(rows.inner > 0 && rows.inner % kBlockInputs == 0, "inputs must be a multiple of 32",
         rows.inner);
-  check(rows.group > 0 && rows.group % kBlockInputs == 0 && rows.group <= rows.inner,
-        "groups must be a multiple of 32 and at most the inputs", rows.group);
   check(rows.bits >= 2 && rows.bits <= 8, "bits must be in [2, 8]", rows.bits);
-  const int bits = rows.bits <= 4 ? 4 : 8;
+  const bool halves = rows.group == kBlockInputs / 2 && rows.bits <= 6;
+  check(halves || (rows.group > 0 && rows.group % kBlockInputs == 0 && rows.group <= rows.inner),
+        "groups must be 16, of up to 6 bits, or a multiple of 32 and at most the inputs",
+        rows.group);
+  if (rows.table)
+    check(rows.bits == 4 && rows.group >= kBlockInputs, "tables have 4 bits", rows.bits);
+  if (rows.super.d != nullptr) {
+    check(rows.inner % kSuperInputs == 0, "super-blocks need multiples of 256", rows.inner);
+    check(rows.bits <= 6 && rows.group <= kBlockInputs, "super-blocks have groups of 16 or 32",
+          rows.group);
+    return {rows.bits, rows.kind, HeldAs::super, rows.group, rows.table};
+  }
+  const int bits = halves || rows.bits > 4 ? (rows.bits == 7 ? 8 : rows.bits) : 4;
   const Recoded change = recoded(rows, bits);
   const std::int64_t parameters = rows.count * groups_of(rows.inner, rows.group);
   bool half = true;
@@ -124,7 +176,7 @@ QuantizedFormat format_for(const GridRows& rows) {
     half = is_half(rows.scale[i]) &&
            (rows.kind == SecondParameter::none || is_half(second_of(rows, change, i)));
   }
-  return {bits, rows.kind, half, rows.group};
+  return {bits, rows.kind, half ? HeldAs::f16 : HeldAs::f32, rows.group, rows.table};
 }
 
 std::int64_t quantized_bytes(std::int64_t columns, std::int64_t inner,
@@ -143,7 +195,7 @@ void quantized_pack(const GridRows& rows, const QuantizedFormat& format, void* w
 std::int64_t rounded_bytes(std::int64_t rows, std::int64_t inner) {
   const std::int64_t tokens = rows == 1 ? 1 : (rows + kTileTokens - 1) / kTileTokens * kTileTokens;
   const std::int64_t blocks = inner / kBlockInputs;
-  return line_up(tokens * inner) + 3 * line_up(tokens * blocks * 4);
+  return line_up(tokens * inner) + 5 * line_up(tokens * blocks * 4);
 }
 
 RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner, RoundedBy by) {
@@ -159,7 +211,8 @@ RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner, Ro
           reinterpret_cast<std::int8_t*>(at),
           reinterpret_cast<float*>(numbers),
           reinterpret_cast<float*>(numbers + each),
-          reinterpret_cast<std::int32_t*>(numbers + 2 * each)};
+          reinterpret_cast<std::int32_t*>(numbers + 2 * each),
+          reinterpret_cast<std::int32_t*>(numbers + 3 * each)};
 }
 
 void round_rows(const RoundRows& call, const Variant& variant) {
@@ -175,7 +228,7 @@ void round_rows(const RoundRows& call, const Variant& variant) {
     for (std::int64_t b = 0; b < blocks; ++b, at += out.tile) {
       std::memset(out.values + at * kBlockInputs, 0, kBlockInputs);
       out.scales[at] = out.sums[at] = 0;
-      out.offsets[at] = 0;
+      out.offsets[at] = out.halves[2 * at] = out.halves[2 * at + 1] = 0;
     }
   }
 }

@@ -1,15 +1,18 @@
-// Products of weights on a grid of 4 or 8 bits with activations rounded to 8 bits, summed in
+// Products of weights on a grid of 2 to 8 bits with activations rounded to 8 bits, summed in
 // integers: in blocks of 32 as llama.cpp's types do, or token by token as W8A8 asks for (Dettmers
 // et al. 2022, arXiv:2208.07339, section 2).
 //
-// For a token t, an output r and blocks b of 32 inputs, with the group g that b lies in:
+// For a token t, an output r and blocks b of 32 inputs (halves of 16 where groups have 16), with
+// the group g that b lies in:
 //
 //   i    = sum_k (code[r,k] - o) q[t,k]                         exact, in int32
 //   out  = fma(d[r,g] a[t,b], i, out), then fma(m[r,g], s[t,b], out), for b = 0, 1, ...
 //
 // where q and a are the rounded activations, s = a sum_k q, and m is a minimum or -(d z). Integer
 // sums are exact and the float32 operations come in this order in every variant: all variants give
-// the same bits, for any number of threads, and for a row the same alone or beside others.
+// the same bits, for any number of threads, and for a row the same alone or beside others. In
+// super-blocks of 256 inputs d and m of a group are exact products of a float16 number that the
+// super-block shares and a whole number below 128.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +28,25 @@ enum class SecondParameter : std::uint8_t {
   zero,     // value = d (code - z), z whole, in [0, 255]
 };
 
+// How parameters are held: as they are, or as ggml's k-quants and IQ4_XS hold them.
+enum class HeldAs : std::uint8_t { f32, f16, super };
+
 // How packed weights are held.
 struct QuantizedFormat {
-  int bits;  // 4 or 8
+  int bits;  // 2 .. 6 or 8
   SecondParameter second;
-  bool half;           // parameters as float16, else float32
-  std::int64_t group;  // columns that share parameters, a multiple of 32
+  HeldAs parameters;
+  std::int64_t group;  // columns that share parameters: 16, or a multiple of 32
+  bool table = false;  // 4 bits: codes are places in kTable16, and the value is d kTable16[code]
   bool operator==(const QuantizedFormat&) const = default;
+};
+
+// What super-blocks of 256 columns share: scale = d a, second = m b.
+struct SuperRows {
+  const float* d;        // [count, inner / 256], float16 values
+  const float* m;        // as d; nullptr where there is no second
+  const std::int8_t* a;  // [count, inner / group]
+  const std::int8_t* b;  // as a; nullptr where there is no second
 };
 
 // Rows of a matrix of codes.
@@ -40,10 +55,13 @@ struct GridRows {
   const float* scale;         // [count, ceil(inner / group)]
   const float* second;        // as scale; nullptr for SecondParameter::none
   std::int64_t count;
-  std::int64_t inner;  // a multiple of 32
-  std::int64_t group;  // a multiple of 32, at most inner
+  std::int64_t inner;  // a multiple of 32; of 256 with super-blocks
+  std::int64_t group;  // 16 (of up to 6 bits), or a multiple of 32, at most inner
   int bits;            // 2 .. 8: codes are below 2^bits
   SecondParameter kind;
+  bool table = false;  // codes are places in kTable16, of 4 bits, without a second
+  SuperRows super =
+      {};  // d: in place of scale and second, which may be nullptr; groups of 16 or 32
 };
 
 // The smallest format that holds the rows exactly. Throws std::invalid_argument if a size does not
@@ -76,6 +94,7 @@ struct RoundedRows {
   float* scales;          // a
   float* sums;            // s = a sum q
   std::int32_t* offsets;  // -8 sum q
+  std::int32_t* halves;   // sum q of the first 16 inputs, and of the last
 };
 
 std::int64_t rounded_bytes(std::int64_t rows, std::int64_t inner);

@@ -12,6 +12,7 @@ template <bool kVnni>
 struct Vectors256 {
   typedef __m256 Floats;
   typedef __m256i Ints;
+  typedef __m256i Codes;
   // Without VNNI, four bits of a code are multiplied at a time and summed up in 16 bits: 16
   // products of at most 15 * 128 a lane. The high halves are those of codes of 8 bits.
   struct Halves {
@@ -23,6 +24,10 @@ struct Vectors256 {
   template <int kBits>
   static constexpr int kTokens = kBits == 4 && !kVnni ? 8 : 4;
   static constexpr int kPairTokens = 0;  // of two panels side by side; 0: never
+  template <int kBits>  // lines of codes of so many bits that a Partial<4> can hold
+  static constexpr int kStepsTogether = kVnni || kBits <= 4 ? 8
+                                        : kBits == 5        ? 4
+                                                            : 2;
   static constexpr std::int64_t kAhead = 8192;
 
   ATTAR_INLINE void prefetch(const std::uint8_t* from, std::int64_t bytes) {
@@ -38,6 +43,27 @@ struct Vectors256 {
   }
   ATTAR_INLINE __m256i high_half(__m256i codes) {
     return _mm256_and_si256(_mm256_srli_epi16(codes, 4), _mm256_set1_epi8(15));
+  }
+  // Bits [kFrom, kFrom + kCount) of every byte, put at kTo.
+  template <int kFrom, int kCount, int kTo>
+  ATTAR_INLINE __m256i bits(__m256i codes) {
+    const __m256i moved = kFrom >= kTo ? _mm256_srli_epi16(codes, kFrom >= kTo ? kFrom - kTo : 0)
+                                       : _mm256_slli_epi16(codes, kFrom >= kTo ? 0 : kTo - kFrom);
+    return _mm256_and_si256(moved, _mm256_set1_epi8(((1 << kCount) - 1) << kTo));
+  }
+  ATTAR_INLINE __m256i merge(__m256i a, __m256i b) { return _mm256_or_si256(a, b); }
+  // Signed bytes made unsigned, 128 too high, and those at places 0 .. 15 of them.
+  ATTAR_INLINE __m256i table(const std::int8_t* points) {
+    const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(points));
+    return _mm256_broadcastsi128_si256(_mm_xor_si128(all, _mm_set1_epi8(-128)));
+  }
+  ATTAR_INLINE __m256i look_up(__m256i points, __m256i places) {
+    return _mm256_shuffle_epi8(points, places);
+  }
+  ATTAR_INLINE Ints add_whole(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+  ATTAR_INLINE Floats whole(const std::uint8_t* signed_bytes) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(signed_bytes));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
   }
   ATTAR_INLINE __m256i four(const std::int8_t* x) {
     std::int32_t word;

@@ -11,12 +11,15 @@ namespace attar::kernels {
 struct Vectors512 {
   typedef __m512 Floats;
   typedef __m512i Ints;
+  typedef __m512i Codes;
   template <int kBits>
   using Partial = Ints;
   static constexpr int kLanes = 16;
   template <int kBits>
   static constexpr int kTokens = 8;
   static constexpr int kPairTokens = 4;  // of two panels side by side; 0: never
+  template <int kBits>  // lines of codes of so many bits that a Partial<4> can hold
+  static constexpr int kStepsTogether = 8;
   static constexpr std::int64_t kAhead = 8192;
 
   ATTAR_INLINE void prefetch(const std::uint8_t* from, std::int64_t bytes) {
@@ -30,6 +33,27 @@ struct Vectors512 {
   }
   ATTAR_INLINE __m512i high_half(__m512i codes) {
     return _mm512_and_si512(_mm512_srli_epi16(codes, 4), _mm512_set1_epi8(15));
+  }
+  // Bits [kFrom, kFrom + kCount) of every byte, put at kTo.
+  template <int kFrom, int kCount, int kTo>
+  ATTAR_INLINE __m512i bits(__m512i codes) {
+    const __m512i moved = kFrom >= kTo ? _mm512_srli_epi16(codes, kFrom >= kTo ? kFrom - kTo : 0)
+                                       : _mm512_slli_epi16(codes, kFrom >= kTo ? 0 : kTo - kFrom);
+    return _mm512_and_si512(moved, _mm512_set1_epi8(((1 << kCount) - 1) << kTo));
+  }
+  ATTAR_INLINE __m512i merge(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
+  // Signed bytes made unsigned, 128 too high, and those at places 0 .. 15 of them.
+  ATTAR_INLINE __m512i table(const std::int8_t* points) {
+    const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(points));
+    return _mm512_broadcast_i32x4(_mm_xor_si128(all, _mm_set1_epi8(-128)));
+  }
+  ATTAR_INLINE __m512i look_up(__m512i points, __m512i places) {
+    return _mm512_shuffle_epi8(points, places);
+  }
+  ATTAR_INLINE Ints add_whole(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+  ATTAR_INLINE Floats whole(const std::uint8_t* signed_bytes) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(signed_bytes));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
   }
   ATTAR_INLINE __m512i four(const std::int8_t* x) {
     std::int32_t word;

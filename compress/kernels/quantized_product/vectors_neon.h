@@ -25,6 +25,8 @@ struct VectorsNeon {
   template <int kBits>
   static constexpr int kTokens = 4;
   static constexpr int kPairTokens = 0;  // of two panels side by side; 0: never
+  template <int kBits>  // lines of codes of so many bits that a Partial<4> can hold
+  static constexpr int kStepsTogether = 8;
   static constexpr std::int64_t kAhead = 1024;
 
   ATTAR_INLINE void prefetch(const std::uint8_t* from, std::int64_t bytes) {
@@ -46,6 +48,42 @@ struct VectorsNeon {
       high.part[i] = vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(codes.part[i]), 4));
     }
     return high;
+  }
+  // Bits [kFrom, kFrom + kCount) of every byte, put at kTo.
+  template <int kFrom, int kCount, int kTo>
+  ATTAR_INLINE Codes bits(const Codes& codes) {
+    Codes moved;
+    for (int i = 0; i < 4; ++i) {
+      uint8x16_t part = vreinterpretq_u8_s8(codes.part[i]);
+      if constexpr (kFrom > kTo) part = vshrq_n_u8(part, kFrom - kTo);
+      if constexpr (kFrom < kTo) part = vshlq_n_u8(part, kTo - kFrom);
+      moved.part[i] = vreinterpretq_s8_u8(vandq_u8(part, vdupq_n_u8(((1 << kCount) - 1) << kTo)));
+    }
+    return moved;
+  }
+  ATTAR_INLINE Codes merge(Codes a, const Codes& b) {
+    for (int i = 0; i < 4; ++i) a.part[i] = vorrq_s8(a.part[i], b.part[i]);
+    return a;
+  }
+  // Signed bytes made unsigned, 128 too high, and those at places 0 .. 15 of them.
+  ATTAR_INLINE int8x16_t table(const std::int8_t* points) {
+    return veorq_s8(vld1q_s8(points), vdupq_n_s8(-128));
+  }
+  ATTAR_INLINE Codes look_up(int8x16_t points, Codes places) {
+    for (int i = 0; i < 4; ++i) {
+      places.part[i] = vqtbl1q_s8(points, vreinterpretq_u8_s8(places.part[i]));
+    }
+    return places;
+  }
+  ATTAR_INLINE Ints add_whole(Ints a, const Ints& b) {
+    for (int i = 0; i < 4; ++i) a.part[i] = vaddq_s32(a.part[i], b.part[i]);
+    return a;
+  }
+  ATTAR_INLINE Floats whole(const std::uint8_t* signed_bytes) {
+    const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(signed_bytes));
+    const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes);
+    return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
+             vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
   }
   template <int kBits, bool kOffset>
   ATTAR_INLINE Ints start(const std::int32_t* offset) {
