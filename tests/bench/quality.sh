@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The table of methods at 4 bits, group 64, asymmetric (README, "Measured").
+# The table of methods at 4 bits, group 64, asymmetric (MEASURED.md, "Methods").
 #
 #   [BITS=4 GROUP=64 SEED=0 WEIGHTS=fisher DENSE=0.5 FOLLOW=true SEQUENCES=128 WINDOWS=24 AUTOROUND= \
 #    TUNE='epochs: 2'] tests/bench/quality.sh \

@@ -1,5 +1,5 @@
-// Every answer of the model on the harness's documents. Prints one line a task for the table in the
-// README.
+// Every answer of the model on the harness's documents. Prints one line a task for the row in
+// tests/bench/MEASURED.md.
 #include <gtest/gtest.h>
 
 #include <cstdio>

@@ -70,7 +70,7 @@ def width(model, **options):
 
 
 # Meant to be a half. stories260K, with 64 channels, has little to make up with; SmolLM2's
-# neurons are hardly related (measured 0.756 of 0.897): README, Pruning.
+# neurons are hardly related (measured 0.756 of 0.897): tests/bench/MEASURED.md.
 @pytest.mark.parametrize("model, share", [("stories260K", 0.75), ("tinyworld", 0.5),
                                           pytest.param("smollm2", 0.9, marks=real)])
 def test_width_pruning_with_refit_lowers_the_divergence(model, share, tmp_path):
@@ -87,7 +87,8 @@ def test_chosen_neurons_are_cheaper_than_small_ones(model, tmp_path):
 
 
 # The same number of neurons, shared out by what the predictions lose: 0.440 and 0.460 on stories260K,
-# whose five blocks are of one kind. (0.494 and 0.726 on SmolLM2: README, Pruning; a quarter of an hour.)
+# whose five blocks are of one kind. (0.494 and 0.726 on SmolLM2, a quarter of an hour:
+# tests/bench/MEASURED.md.)
 @pytest.mark.parametrize("model, share", [("stories260K", 0.98), ("tinyworld", 0.95)])
 def test_shared_out_widths_beat_equal_ones(model, share, tmp_path):
     shared, _ = run(tmp_path, "shared", model, width(model, uniform=False))
