@@ -117,10 +117,10 @@ ATTAR_INLINE void code_magnitude(const float* values, float inverse, float held_
     const auto down = S::less(S::sub(size, even), S::broadcast(0.5f));  // not a half cut off
     const auto nearest = S::select(down, even, S::add(even, S::broadcast(1.0f)));
     const auto code = S::select(S::less(steps, zero), S::sub(zero, nearest), nearest);
-    S::to_bytes(S::add(code, S::broadcast(128.0f)), codes + e);
+    const auto turned = S::add(code, S::broadcast(256.0f));
+    S::to_bytes(S::select(S::less(code, zero), turned, code), codes + e);
     add_difference<S>(S::mul(d, code), x, worst);
   }
-  for (int e = 0; e < 32; ++e) codes[e] ^= 0x80;
 }
 
 // trunc((x - m) / d + half) within [0, top]; gives the bits 4 of the codes.
