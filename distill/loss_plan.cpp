@@ -110,7 +110,7 @@ ActiveShare share_of(const ShareOptions& options, const std::string& where) {
   return {options.from, options.until};
 }
 
-// The ends of the mixtures are the divergences themselves (ALGOS 4.1 [C]: special-cased, although
+// The ends of the mixtures are the divergences themselves (special-cased, although
 // the interior tends to 0 there).
 ResponseTerm mixed_term(ResponseKind kind, const MixOptions& options, const std::string& where) {
   ResponseTerm term{kind, options.weight, options.temperature, options.mix};

@@ -22,7 +22,7 @@ struct Factors {
   at::Tensor right;  // [r, n]
 };
 
-// Directions of the outputs W X by their energy (ALGOS 3.4; the whitened SVD of SVD-LLM, Wang et
+// Directions of the outputs W X by their energy (the whitened SVD of SVD-LLM, Wang et
 // al. 2024, arXiv:2403.07378, without a Cholesky factor or an inverse: X X^T may be singular).
 // Works on the smaller side of W. k is min(m, n), or less when outputs span less.
 //

@@ -171,7 +171,9 @@ class SharePass final : public ModelPass {
 
   explicit SharePass(ShareConfig config) : config_(std::move(config)) {}
   std::string_view name() const override { return kName; }
-  Needs needs() const override { return {.calibration = true, .statistics = true}; }
+  Needs needs() const override {
+    return {.calibration = true, .dense_stream = true, .statistics = true};
+  }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;

@@ -1,5 +1,5 @@
 // Closed-form refits whose target is the dense output while the inputs come through layers that
-// were changed (ALGOS 1.3, 3.4).
+// were changed (Qronos, Zhang et al. 2025, arXiv:2505.11695).
 //
 // Shapes: X_dense [n', T] are the inputs of the unchanged model, X [n, T] those of the changed one;
 // gram = X X^T [n, n]; target = W X_dense X^T [m, n] for the unchanged weight W [m, n']. float64.

@@ -77,7 +77,9 @@ SvdPass::SvdPass(SvdConfig config) : config_(std::move(config)), storage_(config
 
 Needs SvdPass::needs() const {
   const bool reads = !plain() || (config_.rank == 0 && config_.allocation == "water_filling");
-  return {.calibration = reads, .statistics = reads};
+  return {.calibration = reads,
+          .dense_stream = !plain() && config_.refit != "none",
+          .statistics = reads};
 }
 
 std::vector<PlannedLayer> SvdPass::plan(const ModelConfig& config) const {

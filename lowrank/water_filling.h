@@ -1,4 +1,4 @@
-// How many ranks each layer keeps when all of them share one budget (ALGOS 3.4).
+// How many ranks each layer keeps when all of them share one budget.
 #pragma once
 
 #include <cstdint>

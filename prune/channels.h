@@ -1,5 +1,5 @@
 // Which channels of the residual stream matter (Minitron, Muralidharan et al. 2024,
-// arXiv:2407.14679; ALGOS 2.8), and by how much the norms change when the others go.
+// arXiv:2407.14679), and by how much the norms change when the others go.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -7,7 +7,7 @@
 namespace attar {
 
 // 1 - the mean cosine of what enters a block, or a part of one, and what leaves it, token by token
-// (ShortGPT, Men et al. 2024, arXiv:2403.03853; ALGOS 2.9).
+// (ShortGPT, Men et al. 2024, arXiv:2403.03853).
 //   before, after  [tokens, hidden] float32
 double block_influence(const at::Tensor& before, const at::Tensor& after);
 

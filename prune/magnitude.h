@@ -1,4 +1,4 @@
-// Magnitude pruning: the smallest weights of a layer go (ALGOS 2.1). Needs no data; the baseline.
+// Magnitude pruning: the smallest weights of a layer go. Needs no data; the baseline.
 #pragma once
 
 #include "prune/sparsity.h"

@@ -52,11 +52,11 @@ struct SparseConfig {
     visit("damping", &C::damping, Range{0.0, 1.0},
           "sparsegpt: share of mean(diag H) added to diag H; tenfold up to five times when H is "
           "singular.");
-    visit(
-        "towards_dense", &C::towards_dense, Range{0.0, 1.0},
-        "sparsegpt: share of the way from a layer's weight to the one that would give the "
-        "unchanged model's outputs from inputs as they have become: what is cut then (ALGOS 1.3). "
-        "A second stream of activations, of the unchanged model, goes beside.");
+    visit("towards_dense", &C::towards_dense, Range{0.0, 1.0},
+          "sparsegpt: share of the way from a layer's weight to the one that would give the "
+          "unchanged model's outputs from inputs as they have become: what is cut then (Qronos, "
+          "arXiv:2505.11695). "
+          "A second stream of activations, of the unchanged model, goes beside.");
     visit("follow", &C::follow, Any{},
           "towards_dense: also make up for what the residual stream has lost before the layer (o, "
           "down).");

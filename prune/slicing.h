@@ -1,5 +1,5 @@
-// Cutting neurons, heads, channels and blocks out of a model: everything that has to go together
-// (FORMATS 3.3). What stays keeps its values and its type; rounded weights become plain ones.
+// Cutting neurons, heads, channels and blocks out of a model: everything that has to go
+// together. What stays keeps its values and its type; rounded weights become plain ones.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,5 @@
 // SparseGPT: cuts the weights whose loss is cheapest for the others to make up, column after
-// column, and lets them make up for it (Frantar and Alistarh 2023, arXiv:2301.00774; ALGOS 2.3).
+// column, and lets them make up for it (Frantar and Alistarh 2023, arXiv:2301.00774).
 // The same sweep rounds, where asked, so that each step answers for what the other lost.
 #pragma once
 

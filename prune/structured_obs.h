@@ -1,5 +1,5 @@
 // Optimal Brain Surgeon on groups of input columns: what it costs a layer to lose a neuron or a
-// head, and how the rest makes up for it (ZipLM, Kurtic et al. 2023, arXiv:2302.04089; ALGOS 2.11).
+// head, and how the rest makes up for it (ZipLM, Kurtic et al. 2023, arXiv:2302.04089).
 //
 // A unit is `width` neighbouring input columns of the consumer: one for a neuron (down), all
 // columns of the query heads that share a key-value head for a KV group (o). All in float64.

@@ -1,5 +1,5 @@
 // Wanda: a weight counts as |w| times the norm of the input that it meets; the lowest of each
-// output go, no weight changes (Sun et al. 2023, arXiv:2306.11695; ALGOS 2.2).
+// output go, no weight changes (Sun et al. 2023, arXiv:2306.11695).
 #pragma once
 
 #include "prune/sparsity.h"

@@ -1,5 +1,5 @@
 // AWQ: scales of the input channels under which rounding hurts the outputs least
-// (Lin et al. 2023, arXiv:2306.00978; ALGOS 1.4). Mathematics only: who divides by the scales is
+// (Lin et al. 2023, arXiv:2306.00978). Mathematics only: who divides by the scales is
 // the pass's affair.
 #pragma once
 

@@ -1,4 +1,4 @@
-// The clip search of AWQ (ALGOS 1.4).
+// The clip search of AWQ.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>

@@ -1,5 +1,5 @@
 // GPTQ: rounds column after column and moves each rounding error onto the columns still free
-// (Frantar et al. 2022, arXiv:2210.17323; ALGOS 1.2).
+// (Frantar et al. 2022, arXiv:2210.17323).
 #pragma once
 
 #include <ATen/core/Tensor.h>

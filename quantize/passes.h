@@ -68,7 +68,8 @@ struct GptqConfig : SchemeConfig {
           "Passes of coordinate descent over the codes, at most.");
     visit("towards_dense", &C::towards_dense, Range{0.0, 1.0},
           "Share of the way from a layer's weight to the one that would give the unchanged model's "
-          "outputs from inputs as they have become: what is rounded then (ALGOS 1.3). A second "
+          "outputs from inputs as they have become: what is rounded then (Qronos, "
+          "arXiv:2505.11695). A second "
           "stream of activations, of the unchanged model, goes beside.");
     visit("follow", &C::follow, Any{},
           "towards_dense: also make up for what the residual stream has lost before the layer (o, "

@@ -1,5 +1,5 @@
 // Rotations of a model that change nothing it computes, but leave no channel that stands out
-// (QuaRot, Ashkboos et al. 2024, arXiv:2404.00456; ALGOS 1.8).
+// (QuaRot, Ashkboos et al. 2024, arXiv:2404.00456).
 #pragma once
 
 #include <optional>

@@ -1,4 +1,4 @@
-// Plain rounding to nearest: the baseline of every other quantizer (ALGOS 1.1).
+// Plain rounding to nearest: the baseline of every other quantizer.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,5 @@
 // SmoothQuant: scales that move what makes activations hard to round into the weights
-// (Xiao et al. 2023, arXiv:2211.10438, section 4; ALGOS 1.5), searched for the least error of the
+// (Xiao et al. 2023, arXiv:2211.10438, section 4), searched for the least error of the
 // outputs with both rounded. Mathematics only: who divides by the scales is the pass's affair.
 #pragma once
 

@@ -42,9 +42,10 @@ struct CalibrationConfig {
     visit("batch", &C::batch, Range<std::int64_t>{0, 1 << 10},
           "Sequences a forward; 0: as many as hold 1024 tokens. Changes speed and memory, never a "
           "result.");
-    visit("token_weights", &C::token_weights, OneOf{{"uniform", "fisher"}},
-          "How much tokens count in statistics and errors: all alike, or by how much the model's "
-          "prediction minds an error at their place (its gradients; ALGOS 1.15).");
+    visit(
+        "token_weights", &C::token_weights, OneOf{{"uniform", "fisher"}},
+        "How much tokens count in statistics and errors: all alike, or by how much the model's "
+        "prediction minds an error at their place (its gradients; GuidedQuant, arXiv:2505.07004).");
     visit("weight_windows", &C::weight_windows, Range<std::int64_t>{1, 1 << 20},
           "Windows whose gradients the weights of fisher are the mean of.");
   }

@@ -1,4 +1,4 @@
-// Statistics of calibration activations, kept in HDF5 (ARCHITECTURE: collected once and kept).
+// Statistics of calibration activations, kept in HDF5: collected once and kept.
 //
 // One group an entry, named by its key: the hash of everything that the numbers depend on (model
 // bytes, token ids, all upstream tensors), so that an entry can be missing but never stale. The

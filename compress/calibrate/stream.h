@@ -78,7 +78,7 @@ class BlockStream {
 
   // The same with StreamOptions::dense_stream. `original` is the block that the unchanged model has
   // here; `cross` is X_dense X^T, its inputs at the site against those that `block` sees, for
-  // refits whose target is the dense output (ALGOS 1.3). Rows of `cross` are the original's input
+  // refits whose target is the dense output. Rows of `cross` are the original's input
   // columns, of which there may be more. It is the caller's, who may give its memory back.
   using DenseChange =
       std::function<void(Site, const linalg::GramStatistics& statistics, linalg::CrossGram& cross)>;

@@ -1,4 +1,4 @@
-// Exit codes of the program (ARCHITECTURE): the one place that maps errors to numbers.
+// Exit codes of the program: the one place that maps errors to numbers.
 #pragma once
 
 #include <functional>

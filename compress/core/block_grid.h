@@ -11,7 +11,7 @@ namespace attar {
 
 kernels::GgmlBlock ggml_block_of(BlockGrid grid);
 
-// Chooses the grid of a weight (ALGOS 1.10).
+// Chooses the grid of a weight.
 //   values  [O, I] float32, finite, contiguous; I a multiple of the scheme's block_columns
 //   search  false: scales as ggml's quantizer chooses them without an importance matrix. true:
 //           lowest squared error weighted by `cost` that alternating searches find: group scales

@@ -1,5 +1,5 @@
-// The grid of a quantized weight: a scale and a zero for every row and group of columns
-// (ALGOS 1.1).
+// The grid of a quantized weight: a scale and a zero for every row and group of
+// columns.
 #pragma once
 
 #include <ATen/core/Tensor.h>

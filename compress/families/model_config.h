@@ -40,7 +40,7 @@ nlohmann::ordered_json config_to_json(const ModelConfig& config, const Biases& b
 ModelConfig config_from_gguf(const io::GgufFile& file);
 
 // Factors by which llama3 scaling divides the rotary frequencies, [head_dim / 2]; empty for other
-// scalings (FORMATS 3.1).
+// scalings.
 std::vector<float> llama3_factors(const ModelConfig& config);
 
 // The same rope with llama3 parameters in place of stored factors where these reproduce every

@@ -1,4 +1,4 @@
-// compressed-tensors (FORMATS 2.1): integer weights of Linear modules. "pack-quantized":
+// compressed-tensors: integer weights of Linear modules. "pack-quantized":
 //
 //   X.weight_packed      I32 [O, I * bits / 32]   codes, 32 / bits a word, least significant first
 //   X.weight_scale       F16 | BF16 | F32 [O, G]; F32 where the grid is asymmetric

@@ -37,7 +37,7 @@ std::optional<std::vector<std::byte>> keep_codes(io::GgmlType type, const Quanti
 std::vector<std::byte> encode(io::GgmlType type, const at::Tensor& values);
 
 // Of a block type, rounded for the least squared error weighted by `column_weights` [I] double
-// (ALGOS 1.10: diag H, an importance matrix).
+// (diag H, an importance matrix).
 std::vector<std::byte> encode_weighted(io::GgmlType type, const at::Tensor& values,
                                        const at::Tensor& column_weights);
 

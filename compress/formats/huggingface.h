@@ -21,7 +21,7 @@ class HuggingFaceSource : public FileSource {
 // QuantizedWeight (compressed_tensors.h says which).
 //
 // Throws BadInput for a tensor that is missing, is not asked for by config.json, or has another
-// shape or type than it says. Stored buffers without weights (FORMATS 3.1) and a lm_head.weight
+// shape or type than it says. Stored buffers without weights and a lm_head.weight
 // beside a tied embedding are tolerated.
 std::shared_ptr<const HuggingFaceSource> open_huggingface(const std::filesystem::path& folder);
 

@@ -14,7 +14,7 @@ at::Tensor dense_rows(const Weight& weight, std::int64_t begin, std::int64_t end
 // others become plain float32.
 Weight select_rows(const Weight& weight, const at::Tensor& order);
 
-// Orders between the two forms of rotary embedding (FORMATS 2.6.5): `interleaved` takes rows of the
+// Orders between the two forms of rotary embedding: `interleaved` takes rows of the
 // Hugging Face form into that of GGUF, `halves` takes them back. [heads * head_dim] int64.
 at::Tensor interleaved(std::int64_t heads, std::int64_t head_dim);
 at::Tensor halves(std::int64_t heads, std::int64_t head_dim);

@@ -27,7 +27,7 @@ TriangularFactor cholesky(at::Tensor matrix);
 at::Tensor invert_lower(at::Tensor lower);
 
 // Upper U with A^-1 = U^T U, without forming A^-1: with J the flip of the order, J A J = R R^T and
-// U = (J R J)^-1 (ALGOS 0.3).
+// U = (J R J)^-1.
 //   matrix  [n, n] double, contiguous, symmetric positive definite
 TriangularFactor reverse_cholesky_inverse(at::Tensor matrix);
 

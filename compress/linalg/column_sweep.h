@@ -1,6 +1,6 @@
 // The sweep of Optimal Brain Surgeon over the columns of a matrix: fix a column, move its error
 // onto the columns still free. What fixing means (rounding, zeroing, both) is the caller's; GPTQ
-// and SparseGPT are the same sweep (ALGOS 1.2, 2.3).
+// and SparseGPT are the same sweep.
 #pragma once
 
 #include <ATen/Parallel.h>

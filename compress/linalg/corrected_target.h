@@ -1,6 +1,6 @@
 // The weight that gives the dense output from inputs that came through changed layers: what
 // whoever rounds, prunes or factorizes a layer may aim at in place of the weight itself
-// (ALGOS 1.3).
+// (Qronos, Zhang et al. 2025, arXiv:2505.11695).
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,6 +1,6 @@
 // X_dense X^T: how the inputs that the unchanged model would see go with those that the changed
 // one sees. With X X^T (gram.h) it makes every closed-form refit whose target is the dense output:
-// the W' that minimises |W X_dense - W' X|^2 is W (X_dense X^T) (X X^T)^-1 (ALGOS 1.3).
+// the W' that minimises |W X_dense - W' X|^2 is W (X_dense X^T) (X X^T)^-1.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,5 @@
 // The factor that every compensating sweep stands on: of (H + d I)^-1, with d climbing until H + d
-// I is positive definite (ALGOS 0.3, 0.4).
+// I is positive definite.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,4 +1,4 @@
-// X^T X and the column statistics of activations that arrive in pieces (ALGOS 0.2).
+// X^T X and the column statistics of activations that arrive in pieces.
 #pragma once
 
 #include <ATen/core/Tensor.h>

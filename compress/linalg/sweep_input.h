@@ -30,10 +30,10 @@ class SweepInput {
   // What a layer is to become, [O, I] float32. Without a cross, `now`. With one, a share of the way
   // from W to the W' that minimises |W X_dense + R - W' X|^2 + d |W' - W|^2, R what the residual
   // stream has lost and d the damping: W' - W = (W (X_dense X^T - X X^T) + R X^T) (X X^T + d I)^-1
-  // (ALGOS 1.3). Never further from W than 0.3 of its length: that is where little text says much.
-  // W itself where H was not factored. GPTAQ (Li et al. 2025, arXiv:2504.02692) walks towards the
-  // same minimum column by column; on the oracle's example it ends further from it
-  // (tests/quantize/golden_test.cpp).
+  // (Qronos, Zhang et al. 2025, arXiv:2505.11695). Never further from W than 0.3 of its length:
+  // that is where little text says much. W itself where H was not factored. GPTAQ (Li et al. 2025,
+  // arXiv:2504.02692) walks towards the same minimum column by column; on the oracle's example it
+  // ends further from it (tests/quantize/golden_test.cpp).
   //   now       [O, I] float32, the layer as it is
   //   original  [O, I] float32, W: as the unchanged model has it. What a pass before made of it
   //             takes no part in the aim, or its own would count twice

@@ -1,4 +1,4 @@
-// The byte-level alphabet of GPT-2 (FORMATS 4.1): each byte as one printable character, so that a
+// The byte-level alphabet of GPT-2: each byte as one printable character, so that a
 // BPE over characters works on any bytes.
 #pragma once
 

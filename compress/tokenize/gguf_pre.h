@@ -1,4 +1,4 @@
-// What the names in tokenizer.ggml.pre stand for (FORMATS 4.4).
+// What the names in tokenizer.ggml.pre stand for.
 #pragma once
 
 #include <string_view>

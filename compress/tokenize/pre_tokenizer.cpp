@@ -91,7 +91,7 @@ SplitBehavior read_behavior(const Node& node) {
 }
 
 PreTokenizer read_byte_level(const Node& node) {
-  // GPT-2's expression (FORMATS 4.2); the file only says that it is used.
+  // GPT-2's expression; the file only says that it is used.
   static const Pattern kWords(
       R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", "ByteLevel");
   const bool prefix_space = node.boolean_or("add_prefix_space", true);

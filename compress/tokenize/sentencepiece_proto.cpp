@@ -1,4 +1,4 @@
-// Reads ModelProto of sentencepiece without a protobuf library (FORMATS 4.3): a message is a list
+// Reads ModelProto of sentencepiece without a protobuf library: a message is a list
 // of (field number << 3 | wire type, value); unknown fields are skipped.
 #include <bit>
 #include <cstring>

@@ -1,4 +1,4 @@
-// tokenizer.json of Hugging Face `tokenizers` (FORMATS 4.1) -> the parts of a pipeline.
+// tokenizer.json of Hugging Face `tokenizers` -> the parts of a pipeline.
 #pragma once
 
 #include <string_view>

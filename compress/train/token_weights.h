@@ -3,11 +3,11 @@
 //
 // A layer is rounded so that sum_t w_t |D x_t|^2 is small. With w_t = |dL/dy_t|^2, y = W x and L
 // the loss of tokens that the model draws itself, that is the loss's own quadratic form, coarsened
-// to one number a token (GuidedQuant, Kim et al. 2025, arXiv:2505.07004, with one group of outputs;
-// ALGOS 1.15). Single gradients are noisy, and what differs between tokens is above all their
-// place: the first tokens are where attention goes when it has nowhere to go, so their values count
-// for hundreds of others. So weights are means over windows and over
-// places [0], [1], [2, 3], [4, 7], ...
+// to one number a token (GuidedQuant, Kim et al. 2025, arXiv:2505.07004, with one group of
+// outputs). Single gradients are noisy, and what differs between tokens is above all their place:
+// the first tokens are where attention goes when it has nowhere to go, so their values count for
+// hundreds of others. So weights are means over windows and over places [0], [1], [2, 3], [4, 7],
+// ...
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -20,7 +20,7 @@ std::uint32_t word(const at::Tensor& packed, std::int64_t i) {
   return static_cast<std::uint32_t>(packed.view({-1})[i].item<std::int32_t>());
 }
 
-// FORMATS 8: signed codes -8 .. 7, stored without sign.
+// By hand: signed codes -8 .. 7, stored without sign.
 TEST(CompressedTensors, PacksTheGoldenRowOfFourBits) {
   const QuantScheme scheme{4, 0, ZeroPoint::kSymmetric, at::kHalf};
   const QuantizedWeight weight{
@@ -30,7 +30,7 @@ TEST(CompressedTensors, PacksTheGoldenRowOfFourBits) {
   EXPECT_EQ(word(packed.packed, 1), 0xfedcba98U);
 }
 
-// FORMATS 8: -128, -1, 0, 127.
+// By hand: -128, -1, 0, 127.
 TEST(CompressedTensors, PacksTheGoldenRowOfEightBits) {
   const QuantScheme scheme{8, 0, ZeroPoint::kSymmetric, at::kHalf};
   const at::Tensor codes = at::tensor({0, 127, 128, 255}, at::kByte).view({1, 4});

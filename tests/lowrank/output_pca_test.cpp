@@ -33,7 +33,7 @@ class OutputPcaOf : public ::testing::TestWithParam<Shape> {
   at::Tensor gram_ = x_.mm(x_.t());
 };
 
-// The identity of ALGOS 3.4, for every rank; fewer tokens than columns make the Gram singular.
+// The identity of output_pca.h, for every rank; fewer tokens than columns make the Gram singular.
 TEST_P(OutputPcaOf, ErrorOfEveryRankIsTheSumOfTheDroppedValues) {
   const OutputPca pca = output_pca(weight_, gram_);
   const double energy = squared(weight_.mm(x_));

@@ -62,7 +62,7 @@ TEST_F(SparseGpt, KeepsTwoOfEveryFour) {
   }
 }
 
-// The order that the methods have on real layers, on what ALGOS calls the proxy error.
+// The order that the methods have on real layers, on the proxy error tr(D H D^T).
 TEST_F(SparseGpt, BeatsWandaAndWandaBeatsMagnitudeAtTwoOfFour) {
   const double swept = sparsegpt_prune(weight_, hessian_, two_of_four_).loss;
   const double wanda = loss(weight_ * wanda_mask(weight_, hessian_, two_of_four_));

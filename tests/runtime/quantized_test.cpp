@@ -94,15 +94,15 @@ struct Grids {
   ZeroPoint zero_point;
 };
 class QuantizedRuntime : public ::testing::TestWithParam<Grids> {};
-INSTANTIATE_TEST_SUITE_P(, QuantizedRuntime,
-                         ::testing::Values(
-                             Grids{4, ZeroPoint::kSymmetric}, Grids{4, ZeroPoint::kMinimum},
-                             Grids{3, ZeroPoint::kInteger}, Grids{5, ZeroPoint::kMinimum},
-                             Grids{6, ZeroPoint::kInteger}, Grids{8, ZeroPoint::kSymmetric}),
-                         [](const auto& info) {
-                           return "bits" + std::to_string(info.param.bits) + "_" +
-                                  std::string(to_string(info.param.zero_point));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    , QuantizedRuntime,
+    ::testing::Values(Grids{4, ZeroPoint::kSymmetric}, Grids{4, ZeroPoint::kMinimum},
+                      Grids{3, ZeroPoint::kInteger}, Grids{5, ZeroPoint::kMinimum},
+                      Grids{6, ZeroPoint::kInteger}, Grids{8, ZeroPoint::kSymmetric}),
+    [](const auto& info) {
+      return "bits" + std::to_string(info.param.bits) + "_" +
+             std::string(to_string(info.param.zero_point));
+    });
 
 // Rounding to 127 steps of the largest of 32 values leaves about 0.5 % of a row; two blocks of
 // seven products carry that on. Zero would mean that nothing was rounded.

@@ -1,5 +1,5 @@
 // The scale of one short group of weights by trial: what the searching quantizers of ggml's block
-// types do before their scales are rounded (ALGOS 1.10).
+// types do before their scales are rounded.
 #pragma once
 
 #include <cstdint>

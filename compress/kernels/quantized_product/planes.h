@@ -57,16 +57,16 @@ ATTAR_INLINE void unpack_block(const std::uint8_t* codes, BlockLines<V>& lines) 
   }
 }
 
-// offset + sum of the products of the steps [kFirst, kFirst + kSteps). Of tables `offset` is that
-// of RoundedRows.
-template <class V, int kBits, bool kTable, int kFirst, int kSteps>
+// The sum of the products of the steps [kFirst, kFirst + kSteps), added to the offset if so asked:
+// of tables that of RoundedRows.
+template <class V, int kBits, bool kTable, bool kOffset, int kFirst, int kSteps>
 ATTAR_INLINE typename V::Ints sum_steps(const BlockLines<V>& lines, const std::int8_t* x,
                                         const std::int32_t* offset) {
   constexpr int kWidth = kTable ? 8 : 4;  // how V sums up: as codes of so many bits
   constexpr int kTogether = kTable ? kSteps : V::template kStepsTogether<kBits>;
   typename V::Ints sum;
   unrolled<(kSteps + kTogether - 1) / kTogether>([&](auto part) __attribute__((always_inline)) {
-    constexpr bool kStart = part == 0;
+    constexpr bool kFirstPart = part == 0, kStart = kFirstPart && kOffset;
     constexpr int kBegin = kFirst + part * kTogether;
     constexpr int kCount = kTogether < kSteps ? kTogether : kSteps;
     auto pieces = V::template start<kWidth, kStart>(offset);
@@ -76,7 +76,7 @@ ATTAR_INLINE typename V::Ints sum_steps(const BlockLines<V>& lines, const std::i
       if constexpr (!kTable) pieces = V::dot4(pieces, lines.step[kStep], x + 4 * kStep);
     });
     const auto whole = V::template finish<kWidth, kStart>(pieces, offset);
-    sum = kStart ? whole : V::add_whole(sum, whole);
+    sum = kFirstPart ? whole : V::add_whole(sum, whole);
   });
   return sum;
 }
@@ -144,7 +144,7 @@ void multiply_planes(const QuantizedProduct& call, const std::uint8_t* panel, st
   const QuantizedFormat& format = call.layer.format;
   const std::int64_t blocks = x.inner / kBlockInputs, first = tile * kMost;
   const int tokens = static_cast<int>(x.rows - first < kMost ? x.rows - first : kMost);
-  const std::int32_t middle = format.second == SecondParameter::none ? 1 << (kBits - 1) : 0;
+  constexpr std::int32_t kMiddle = 1 << (kBits - 1);  // of codes without a second parameter
   const std::uint8_t* codes = panel + panel_parameter_bytes(x.inner, format);
   typename V::Floats sums[kSlices][kMost];
   for (auto& slice : sums) {
@@ -165,8 +165,8 @@ void multiply_planes(const QuantizedProduct& call, const std::uint8_t* panel, st
           constexpr int kSteps = 8 / kGroups;
           const float* scale = x.scales + at + t;
           const std::int32_t* halves = x.halves + 2 * (at + t);
-          const std::int32_t offset = -middle * (kGroups == 2 ? halves[g] : halves[0] + halves[1]);
-          const auto whole = sum_steps<V, kBits, kTable, g * kSteps, kSteps>(
+          const std::int32_t offset = -kMiddle * (kGroups == 2 ? halves[g] : halves[0] + halves[1]);
+          const auto whole = sum_steps<V, kBits, kTable, !kSecond, g * kSteps, kSteps>(
               lines, values, kTable ? x.offsets + at + t : &offset);
           sum =
               V::fused(V::mul(parameters.scale[g], V::broadcast(scale)), V::to_floats(whole), sum);
