@@ -98,15 +98,33 @@ void product(State& state, const Variant& variant, std::int64_t rows, std::int64
   count_rate(state, "weights B/s", static_cast<std::int64_t>(bytes));
 }
 
-// x W^T with W in Q4_0's codes (groups of 32) and x rounded to 8 bits.
-void quantized(State& state, const Variant& variant, std::int64_t rows, std::int64_t inner,
-               std::int64_t columns) {
+// How a type of GGUF holds codes.
+struct CodesOf {
+  const char* suffix;  // "": Q4_0
+  int bits;
+  std::int64_t group;
+  SecondParameter second;
+  bool super;
+};
+constexpr CodesOf kCodesOf[] = {{"", 4, 32, SecondParameter::none, false},
+                                {"_q5_0", 5, 32, SecondParameter::none, false},
+                                {"_q4_k", 4, 32, SecondParameter::minimum, true},
+                                {"_q6_k", 6, 16, SecondParameter::none, true}};
+
+// x W^T with W in such codes and x rounded to 8 bits.
+void quantized(State& state, const Variant& variant, const CodesOf& type, std::int64_t rows,
+               std::int64_t inner, std::int64_t columns) {
   const auto x = noise(rows * inner, 1);
   std::vector<std::uint8_t> codes(static_cast<std::size_t>(columns * inner));
-  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i * 7 % 16);
-  std::vector<float> scale(codes.size() / 32, 0.5f), out(static_cast<std::size_t>(rows * columns));
-  const GridRows grid = {codes.data(), scale.data(), nullptr, columns,
-                         inner,        32,           4,       SecondParameter::none};
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    codes[i] = static_cast<std::uint8_t>(i * 7 % (std::size_t{1} << type.bits));
+  }
+  std::vector<float> scale(codes.size() / static_cast<std::size_t>(type.group), 0.5f);
+  std::vector<float> d(codes.size() / 256, 0.5f), out(static_cast<std::size_t>(rows * columns));
+  const std::vector<std::int8_t> a(scale.size(), 3);
+  GridRows grid = {codes.data(), scale.data(), scale.data(), columns,
+                   inner,        type.group,   type.bits,    type.second};
+  if (type.super) grid.super = {d.data(), d.data(), a.data(), a.data()};
   const QuantizedFormat format = format_for(grid);
   const auto aligned = [](std::vector<std::uint8_t>& memory, std::int64_t bytes) {
     memory.resize(static_cast<std::size_t>(bytes) + 64);
@@ -265,10 +283,19 @@ void register_variant(const Variant& v) {
     add("product_1x4096x32768" + held,
         [&v, type](State& s) { product(s, v, 1, 4096, 32768, type); });
   }
-  add("quantized_512x2048x5632", [&v](State& s) { quantized(s, v, 512, 2048, 5632); });
-  add("quantized_512x576x1536", [&v](State& s) { quantized(s, v, 512, 576, 1536); });
-  add("quantized_5x2048x5632", [&v](State& s) { quantized(s, v, 5, 2048, 5632); });
-  add("quantized_1x4096x32768", [&v](State& s) { quantized(s, v, 1, 4096, 32768); });
+  for (const CodesOf& type : kCodesOf) {
+    const auto product_of = [&](std::int64_t rows, std::int64_t inner, std::int64_t columns) {
+      const std::string shape =
+          std::to_string(rows) + 'x' + std::to_string(inner) + 'x' + std::to_string(columns);
+      add("quantized_" + shape + type.suffix, [&v, type, rows, inner, columns](State& s) {
+        quantized(s, v, type, rows, inner, columns);
+      });
+    };
+    product_of(512, 2048, 5632);
+    if (!type.super) product_of(512, 576, 1536);
+    product_of(5, 2048, 5632);
+    product_of(1, 4096, 32768);
+  }
   add("rms_norm", [&v](State& s) { norm(s, v); });
   add("rotate", [&v](State& s) { rotation(s, v); });
   add("silu", [&v](State& s) { gate(s, v, Activation::silu); });

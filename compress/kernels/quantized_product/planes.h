@@ -86,34 +86,36 @@ template <class V, bool kSecond, int kGroups>
 struct BlockParameters {
   typename V::Floats scale[kGroups], second[kGroups];
 
-  ATTAR_INLINE BlockParameters load(const QuantizedFormat& format, const std::uint8_t* panel,
-                                    std::int64_t block, std::int64_t lane) {
+  ATTAR_INLINE BlockParameters of_super(const std::uint8_t* panel, std::int64_t block,
+                                        std::int64_t lane) {
+    constexpr std::int64_t kBlocks = kSuperInputs / kBlockInputs, kParts = kBlocks * kGroups;
+    constexpr int kNumbers = kSecond ? 2 : 1;
+    const std::uint8_t* at = panel + block / kBlocks * kPanelOutputs * (2 + kParts) * kNumbers;
+    const std::uint8_t* parts =
+        at + 2 * kPanelOutputs * kNumbers + block % kBlocks * kGroups * kPanelOutputs + lane;
     BlockParameters p;
-    const std::int64_t first = block * kBlockInputs;
-    if (format.parameters == HeldAs::super) {
-      const std::uint8_t* at = panel + first / kSuperInputs * super_parameter_bytes(format);
-      const auto d = V::template load<true>(at + 2 * lane);
-      const std::int64_t groups = kSuperInputs / format.group;
-      const std::uint8_t* a = at + 2 * kPanelOutputs * (kSecond ? 2 : 1) +
-                              first % kSuperInputs / format.group * kPanelOutputs + lane;
-      for (int g = 0; g < kGroups; ++g) {
-        p.scale[g] = V::mul(d, V::whole(a + g * kPanelOutputs));
-        if constexpr (kSecond) {
-          const auto m = V::template load<true>(at + 2 * (kPanelOutputs + lane));
-          p.second[g] = V::mul(m, V::whole(a + (groups + g) * kPanelOutputs));
-        }
+    for (int g = 0; g < kGroups; ++g, parts += kPanelOutputs) {
+      p.scale[g] = V::mul(V::template load<true>(at + 2 * lane), V::whole(parts));
+      if constexpr (kSecond) {
+        p.second[g] = V::mul(V::template load<true>(at + 2 * (kPanelOutputs + lane)),
+                             V::whole(parts + kParts * kPanelOutputs));
       }
-      return p;
     }
+    return p;
+  }
+
+  // From the group `first` on.
+  ATTAR_INLINE BlockParameters of_groups(const QuantizedFormat& format, const std::uint8_t* panel,
+                                         std::int64_t first, std::int64_t lane) {
     const bool half = format.parameters == HeldAs::f16;
-    const std::int64_t size = half ? 2 : 4;
-    for (int g = 0; g < kGroups; ++g) {
-      const std::int64_t group = (first + g * kBlockInputs / kGroups) / format.group;
-      const std::uint8_t* at = panel + group * group_parameter_bytes(format) + lane * size;
+    const std::int64_t size = half ? 2 : 4, bytes = kPanelOutputs * size * (kSecond ? 2 : 1);
+    const std::uint8_t* at = panel + first * bytes + lane * size;
+    BlockParameters p;
+    for (int g = 0; g < kGroups; ++g, at += bytes) {
       p.scale[g] = half ? V::template load<true>(at) : V::template load<false>(at);
       if constexpr (kSecond) {
-        at += kPanelOutputs * size;
-        p.second[g] = half ? V::template load<true>(at) : V::template load<false>(at);
+        const std::uint8_t* next = at + kPanelOutputs * size;
+        p.second[g] = half ? V::template load<true>(next) : V::template load<false>(next);
         if (format.second == SecondParameter::zero) {
           p.second[g] = V::fused_negated(p.scale[g], p.second[g], V::zeros());
         }
@@ -150,14 +152,18 @@ void multiply_planes(const QuantizedProduct& call, const std::uint8_t* panel, st
   for (auto& slice : sums) {
     for (auto& sum : slice) sum = V::zeros();
   }
-  std::int64_t at = first * blocks;
+  using Parameters = BlockParameters<V, kSecond, kGroups>;
+  const bool super = format.parameters == HeldAs::super;
+  const std::int64_t group_blocks = kGroups == 2 ? 1 : format.group / kBlockInputs;
+  std::int64_t at = first * blocks, group = 0, left = group_blocks;
   for (std::int64_t b = 0; b < blocks; ++b, codes += kCodes, at += kMost) {
     if constexpr (kMost == 1) V::prefetch(codes + V::kAhead, kCodes);
     unrolled<kSlices>([&](auto s) __attribute__((always_inline)) {
       constexpr std::int64_t kLane = s * V::kLanes;
       BlockLines<V> lines;
       unpack_block<V, kBits, kTable>(codes + 4 * kLane, lines);
-      const auto parameters = BlockParameters<V, kSecond, kGroups>::load(format, panel, b, kLane);
+      const auto parameters = super ? Parameters::of_super(panel, b, kLane)
+                                    : Parameters::of_groups(format, panel, group, kLane);
       for (int t = 0; t < (kMost == 1 ? 1 : tokens); ++t) {
         const std::int8_t* values = x.values + (at + t) * kBlockInputs;
         auto sum = sums[s][t];
@@ -179,6 +185,7 @@ void multiply_planes(const QuantizedProduct& call, const std::uint8_t* panel, st
         sums[s][t] = sum;
       }
     });
+    if (--left == 0) group += kGroups, left = group_blocks;
   }
   for (int s = 0; s < kSlices; ++s) {
     for (int t = 0; t < tokens; ++t) {
