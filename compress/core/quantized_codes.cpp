@@ -52,6 +52,7 @@ class CodeRows {
               weight.scheme.bits,
               second_parameter(weight.scheme.zero_point)} {
     if (weight.scheme.table()) find_places();
+    if (weight.scheme.block == BlockGrid::kMxfp4) double_levels();
     if (weight.scheme.block_columns() == kSuperColumns) find_supers(weight.scheme.block);
   }
   CodeRows(const CodeRows&) = delete;
@@ -78,7 +79,18 @@ class CodeRows {
     codes_ = places;
     rows_.codes = out;
     rows_.bits = 4;
-    rows_.table = true;
+    rows_.table = kernels::kTable16;
+  }
+
+  // The levels of MXFP4 are halves.
+  void double_levels() {
+    static constexpr std::int8_t kTwice[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                               0, -1, -2, -3, -4, -6, -8, -12};
+    scale_ = scale_ * 0.5;
+    rows_.scale = scale_.const_data_ptr<float>();
+    rows_.second = nullptr;
+    rows_.kind = kernels::SecondParameter::none;
+    rows_.table = kTwice;
   }
 
   // The scales and minima of every super-block apart, if float16 numbers hold them.
@@ -86,7 +98,7 @@ class CodeRows {
     const bool table = block == BlockGrid::kIq4Xs;
     const std::int64_t groups = kSuperColumns / rows_.group;
     const std::int64_t supers = rows_.count * rows_.inner / kSuperColumns;
-    if (table && !rows_.table) return;
+    if (table && rows_.table == nullptr) return;
     d_.resize(static_cast<std::size_t>(supers)), m_.resize(d_.size());
     a_.resize(static_cast<std::size_t>(supers * groups)), b_.resize(a_.size());
     std::atomic<bool> held = true;
@@ -116,7 +128,8 @@ class CodeRows {
 bool multiplies_as_codes(const Weight& weight) {
   constexpr std::int64_t kBlock = 32;
   const QuantizedWeight* codes = codes_of(weight);
-  if (codes == nullptr || codes->scheme.floating() || codes->codes.numel() == 0) return false;
+  if (codes == nullptr || codes->codes.numel() == 0) return false;
+  if (codes->scheme.floating() && codes->scheme.block != BlockGrid::kMxfp4) return false;
   const int bits = codes->scheme.bits;
   const std::int64_t group = group_of(*codes);
   return bits >= 2 && bits <= 8 && codes->codes.size(1) % kBlock == 0 &&

@@ -16,7 +16,7 @@ struct Grid {
   std::int64_t count, inner, group;
   int bits;
   SecondParameter kind;
-  bool table = false;
+  const std::int8_t* table = nullptr;
   std::vector<float> super_d, super_m;  // with super-blocks; then scale and second follow from them
   std::vector<std::int8_t> super_a, super_b;
 
@@ -36,7 +36,7 @@ struct Grid {
   // What a code stands for before it is scaled.
   int level(std::int64_t row, std::int64_t k, int zero) const {
     const int code = codes[static_cast<std::size_t>(row * inner + k)];
-    return table ? kTable16[code] : code - zero;
+    return table != nullptr ? table[code] : code - zero;
   }
   double value(std::int64_t row, std::int64_t k) const {
     const std::int64_t g = row * groups() + k / group;
@@ -90,8 +90,10 @@ Grid super_grid(int bits, SecondParameter kind, std::int64_t count, std::int64_t
   return grid;
 }
 
-Grid table_of(Grid grid) {
-  grid.table = true;
+// IQ4's, or MXFP4's doubled.
+constexpr std::int8_t kE2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+Grid table_of(Grid grid, const std::int8_t* table = kTable16) {
+  grid.table = table;
   return grid;
 }
 
@@ -242,8 +244,10 @@ TEST_P(QuantizedProducts, OfSuperBlocksAreTheDefinitionToTheBit) {
 
 TEST_P(QuantizedProducts, OfTablesAreTheDefinitionToTheBit) {
   for (const std::int64_t group : {32, 96}) {
-    expect_the_definition(table_of(random_grid(4, SecondParameter::none, 17, 192, group, 51)),
-                          variant(), "table");
+    for (const std::int8_t* table : {kTable16, kE2m1}) {
+      const Grid codes = random_grid(4, SecondParameter::none, 17, 192, group, 51);
+      expect_the_definition(table_of(codes, table), variant(), "table");
+    }
   }
 }
 

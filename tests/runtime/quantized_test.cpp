@@ -135,7 +135,7 @@ TEST_P(QuantizedRuntime, HasTheSameBitsTokenByTokenAndForAnyThreads) {
   set_threads(before);
 }
 
-// A model on the grid of a searched type of GGUF.
+// A model on the grid of a searched type of GGUF, or MXFP4.
 class BlocksSource final : public testing::RandomSource {
  public:
   explicit BlocksSource(BlockGrid grid)
@@ -159,14 +159,14 @@ class BlocksSource final : public testing::RandomSource {
   BlockGrid grid_;
 };
 
-class QuantizedRuntimeOfGguf : public ::testing::TestWithParam<BlockGrid> {};
-INSTANTIATE_TEST_SUITE_P(, QuantizedRuntimeOfGguf,
+class QuantizedRuntimeOfTypes : public ::testing::TestWithParam<BlockGrid> {};
+INSTANTIATE_TEST_SUITE_P(, QuantizedRuntimeOfTypes,
                          ::testing::Values(BlockGrid::kQ2K, BlockGrid::kQ3K, BlockGrid::kQ4K,
                                            BlockGrid::kQ5K, BlockGrid::kQ6K, BlockGrid::kIq4Nl,
-                                           BlockGrid::kIq4Xs),
+                                           BlockGrid::kIq4Xs, BlockGrid::kMxfp4),
                          [](const auto& info) { return std::string(to_string(info.param)); });
 
-TEST_P(QuantizedRuntimeOfGguf, LiesNearTheDenseOneInFewBytesWithTheSameBitsForAnyThreads) {
+TEST_P(QuantizedRuntimeOfTypes, LiesNearTheDenseOneInFewBytesWithTheSameBitsForAnyThreads) {
   const Model model(std::make_shared<BlocksSource>(GetParam()));
   const Transformer dense(model), codes(model, Arithmetic::kQuantized);
   const auto ids = tokens(40);

@@ -70,8 +70,8 @@ constexpr std::int64_t panel_parameter_bytes(std::int64_t inner, const Quantized
 // Whether the codes lie in more than the nibbles and bytes of body.h, or their parameters
 // otherwise.
 constexpr bool in_planes(const QuantizedFormat& format) {
-  return format.parameters == HeldAs::super || format.table || format.group < kBlockInputs ||
-         (format.bits != 4 && format.bits != 8);
+  return format.parameters == HeldAs::super || format.table != nullptr ||
+         format.group < kBlockInputs || (format.bits != 4 && format.bits != 8);
 }
 constexpr std::int64_t panel_bytes(std::int64_t inner, const QuantizedFormat& format) {
   return panel_parameter_bytes(inner, format) +

@@ -4,7 +4,6 @@
 
 #include <utility>
 
-#include "compress/kernels/block_search/block_search.h"
 #include "compress/kernels/quantized_product/layout.h"
 #include "compress/kernels/simd/inline.h"
 
@@ -25,7 +24,8 @@ struct BlockLines {
 };
 
 template <class V, int kBits, bool kTable>
-ATTAR_INLINE void unpack_block(const std::uint8_t* codes, BlockLines<V>& lines) {
+ATTAR_INLINE void unpack_block(const std::uint8_t* codes, const std::int8_t* table,
+                               BlockLines<V>& lines) {
   constexpr int kLow = kBits >= 4 ? 4 : 0;  // bits of the first plane
   constexpr int kPairs = kBits == 2 || kBits == 3 || kBits == 6 ? 2 : 0;
   if constexpr (kLow > 0) {
@@ -50,7 +50,7 @@ ATTAR_INLINE void unpack_block(const std::uint8_t* codes, BlockLines<V>& lines) 
     });
   }
   if constexpr (kTable) {
-    const auto points = V::table(kTable16);  // 128 too high
+    const auto points = V::table(table);  // 128 too high
     unrolled<8>([&](auto q) __attribute__((always_inline)) {
       lines.step[q] = V::look_up(points, lines.step[q]);
     });
@@ -161,7 +161,7 @@ void multiply_planes(const QuantizedProduct& call, const std::uint8_t* panel, st
     unrolled<kSlices>([&](auto s) __attribute__((always_inline)) {
       constexpr std::int64_t kLane = s * V::kLanes;
       BlockLines<V> lines;
-      unpack_block<V, kBits, kTable>(codes + 4 * kLane, lines);
+      unpack_block<V, kBits, kTable>(codes + 4 * kLane, format.table, lines);
       const auto parameters = super ? Parameters::of_super(panel, b, kLane)
                                     : Parameters::of_groups(format, panel, group, kLane);
       for (int t = 0; t < (kMost == 1 ? 1 : tokens); ++t) {
@@ -224,7 +224,7 @@ void planes_of_bits(const QuantizedProduct& call, const QuantizedTask& task) {
 
 template <class V>
 void multiply_in_planes(const QuantizedProduct& call, const QuantizedTask& task) {
-  if (call.layer.format.table) return planes_task<V, 4, true, false, 1>(call, task);
+  if (call.layer.format.table != nullptr) return planes_task<V, 4, true, false, 1>(call, task);
   switch (call.layer.format.bits) {
     case 2:
       return planes_of_bits<V, 2>(call, task);

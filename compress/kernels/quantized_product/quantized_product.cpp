@@ -37,7 +37,7 @@ struct Recoded {
 
 Recoded recoded(const GridRows& rows, int bits) {
   const int middle = 1 << (bits - 1);
-  if (rows.table) return {};
+  if (rows.table != nullptr) return {};
   if (rows.kind == SecondParameter::none) return {middle - (1 << (rows.bits - 1)), 0, 0};
   if (bits < 8) return {};
   // The kernels take 128 off every code of 8 bits; codes stay as they are, parameters follow.
@@ -160,7 +160,7 @@ QuantizedFormat format_for(const GridRows& rows) {
   check(halves || (rows.group > 0 && rows.group % kBlockInputs == 0 && rows.group <= rows.inner),
         "groups must be 16, of up to 6 bits, or a multiple of 32 and at most the inputs",
         rows.group);
-  if (rows.table)
+  if (rows.table != nullptr)
     check(rows.bits == 4 && rows.group >= kBlockInputs, "tables have 4 bits", rows.bits);
   if (rows.super.d != nullptr) {
     check(rows.inner % kSuperInputs == 0, "super-blocks need multiples of 256", rows.inner);

@@ -37,7 +37,8 @@ struct QuantizedFormat {
   SecondParameter second;
   HeldAs parameters;
   std::int64_t group;  // columns that share parameters: 16, or a multiple of 32
-  bool table = false;  // 4 bits: codes are places in kTable16, and the value is d kTable16[code]
+  // [16] or nullptr, of 4 bits: the value of a code is d table[code]; of any lifetime.
+  const std::int8_t* table = nullptr;
   bool operator==(const QuantizedFormat&) const = default;
 };
 
@@ -59,7 +60,8 @@ struct GridRows {
   std::int64_t group;  // 16 (of up to 6 bits), or a multiple of 32, at most inner
   int bits;            // 2 .. 8: codes are below 2^bits
   SecondParameter kind;
-  bool table = false;  // codes are places in kTable16, of 4 bits, without a second
+  // [16] or nullptr, of 4 bits without a second: value = d table[code].
+  const std::int8_t* table = nullptr;
   SuperRows super =
       {};  // d: in place of scale and second, which may be nullptr; groups of 16 or 32
 };
