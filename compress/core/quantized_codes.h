@@ -13,10 +13,6 @@
 
 namespace attar {
 
-// Whether the kernels read the grid of a weight: 2 to 8 bits, inputs multiples of 32, groups of 16
-// (up to 6 bits) or multiples of 32. Among them are all searched types of GGUF.
-bool multiplies_as_codes(const Weight& weight);
-
 // Several layers that read the same input, one below the other. A row of a product depends on that
 // row of x alone, to the bit, and has the same bits on every instruction set.
 class QuantizedCodes {

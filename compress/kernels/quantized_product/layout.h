@@ -78,6 +78,9 @@ constexpr std::int64_t panel_bytes(std::int64_t inner, const QuantizedFormat& fo
          inner / kBlockInputs * block_code_bytes(format.bits);
 }
 
+// Throws std::invalid_argument: the rule, and what was there in place of it.
+void check(bool holds, const char* rule, std::int64_t got);
+
 // Panels [panel_begin, panel_end) for tiles [tile_begin, tile_end) of tokens.
 struct QuantizedTask {
   std::int64_t panel_begin;
