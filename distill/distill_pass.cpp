@@ -67,7 +67,7 @@ DistillPass::DistillPass(DistillConfig config)
 }
 
 std::vector<PlannedLayer> DistillPass::plan(const ModelConfig& config) const {
-  return plan_every_layer(config, "distilled");
+  return plan_learnt_layers(config, learning_, "distilled");
 }
 
 std::int64_t DistillPass::working_bytes(const ModelConfig& config) const {

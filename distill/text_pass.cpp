@@ -11,7 +11,7 @@ TextPass::TextPass(TextPassConfig config)
 }
 
 std::vector<PlannedLayer> TextPass::plan(const ModelConfig& config) const {
-  return plan_every_layer(config, "trained");
+  return plan_learnt_layers(config, learning_, "trained");
 }
 
 std::int64_t TextPass::working_bytes(const ModelConfig& config) const {

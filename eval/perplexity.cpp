@@ -13,7 +13,9 @@ PerplexityResult measure_perplexity(std::string_view text, LanguageModel& model,
   // A window's last token is predicted only, so a window may be one longer than the model.
   const std::int64_t length = options.window;
   require<UsageError>(length >= 2 && length <= model.max_length() + 1, "perplexity",
-                      "window must be in [2, ", model.max_length() + 1, "], got ", length);
+                      "length must be in [2, ", model.max_length() + 1, "], one more than the ",
+                      "model's positions at most, got ", length,
+                      "; set length=", model.max_length());
   require<UsageError>(options.max_windows.value_or(1) > 0, "perplexity",
                       "max_windows must be positive, got ", options.max_windows.value_or(1));
   const std::vector<TokenId> ids = encode_prompt(model.tokenizer(), text);

@@ -180,7 +180,30 @@ double FitPass::learning_tokens(double tokens, std::int64_t length) const {
 }
 
 std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
-  return plan_layers(config_, config, kName, goal());
+  std::vector<PlannedLayer> layers = plan_layers(config_, config, kName, goal());
+  const std::vector<QuantScheme> formats = formats_of(config_);
+  double expected = config_.bits;
+  if (!config_.size.empty()) {
+    double weights = static_cast<double>(config.vocabulary * config.hidden);
+    for (const PlannedLayer& layer : layers) {
+      const LinearShape shape = shape_of(config, layer.block, layer.role);
+      weights += static_cast<double>(shape.out * shape.in);
+    }
+    expected = 8 * static_cast<double>(read_size(config_.size, std::string(kName))) / weights;
+  }
+  for (PlannedLayer& layer : layers) {
+    if (!layer.changes) continue;
+    const std::int64_t columns = shape_of(config, layer.block, layer.role).in;
+    double most = 0;
+    for (const QuantScheme& format : formats) {
+      const std::int64_t together = format.block_columns();
+      if (together != 0 && columns % together != 0) continue;
+      layer.candidates.push_back(format);
+      most = std::max(most, format.bits_per_weight(columns));
+    }
+    layer.expected_bits = expected > 0 ? std::min(expected, most) : most;
+  }
+  return layers;
 }
 
 PlannedRows FitPass::plan_rows(const ModelConfig&) const {

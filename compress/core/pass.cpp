@@ -63,7 +63,7 @@ std::vector<PassPlan> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
                           layer_name(layer.block, layer.role), "' that passes.",
                           earlier == rounded_by.end() ? 0 : earlier->second,
                           " has rounded already; leave it out of one of the two (`skip:`)");
-      if (layer.scheme) rounded_by[{layer.block, layer.role}] = i;
+      if (layer.scheme || !layer.candidates.empty()) rounded_by[{layer.block, layer.role}] = i;
     }
   }
   return plans;

@@ -36,8 +36,10 @@ struct PlannedLayer {
   Role role = Role::kQuery;
   bool changes = false;
   std::string rule;  // the rule that decided: "layers '*'", "rules[1] 'mlp.down_proj'", "skip 'q'"
-  std::string action;                 // "gptq W4 g64 asymmetric", "unchanged"
-  std::optional<QuantScheme> scheme;  // of the layer after this pass, when it rounds
+  std::string action;                        // "gptq W4 g64 asymmetric", "unchanged"
+  std::optional<QuantScheme> scheme;         // of the layer after this pass, when it rounds
+  std::vector<QuantScheme> candidates = {};  // in its place: one of these, which the run finds
+  double expected_bits = 0;                  // a weight, with candidates
   bool compensates = false;  // rounding errors are moved onto columns still free, as GPTQ does
   bool recodes = false;      // other codes on the grid that it has
   bool keeps_zeros = false;  // what an earlier pass has set to 0 stays 0

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -93,6 +94,10 @@ struct PlannedModel {
   PlannedLayers layers;
   // Of these, those that stay as the source has them but for a low-rank term: its values.
   std::map<std::string, std::int64_t> terms = {};
+  // Of these, those that will be on one of several grids, which the run finds.
+  std::map<std::string, std::vector<QuantScheme>> candidates = {};
+  // Of these, plain ones that round what they read: a term beside codes that do.
+  std::set<std::string> rounds_input = {};
   bool rows_go = false;  // of embedding and head
 };
 

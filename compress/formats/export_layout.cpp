@@ -14,7 +14,8 @@ namespace attar {
 namespace {
 
 WeightState state_from(const StoredWeight& stored, std::string layer, WeightShape shape) {
-  return {std::move(layer), shape, stored.scheme, stored.dense_type, false, stored.bias};
+  const bool rounds = stored.scheme && stored.scheme->token_grid();
+  return {std::move(layer), shape, stored.scheme, stored.dense_type, false, stored.bias, rounds};
 }
 
 // Of a block that stands at `block` and was block `origin` of the source.
@@ -50,14 +51,18 @@ void take_weight(WeightState& state, const Weight& weight) {
     state.dense_type = plain->values.scalar_type();
   }
   state.by_pass = state.scheme != before;
+  state.rounds_input = token_grid(weight).has_value();
 }
 
 // What a plan says of a weight, if it names it.
-void take_plan(WeightState& state, const PlannedLayers& planned) {
-  const auto found = planned.find(state.layer);
-  if (found == planned.end()) return;
+void take_plan(WeightState& state, const PlannedModel& planned) {
+  const auto found = planned.layers.find(state.layer);
+  if (found == planned.layers.end()) return;
+  const bool stays = planned.terms.contains(state.layer) && state.rounds_input;
   state.scheme = found->second;
   state.by_pass = true;
+  state.rounds_input = state.scheme ? state.scheme->token_grid().has_value()
+                                    : stays || planned.rounds_input.contains(state.layer);
   state.dense_type = at::kFloat;
 }
 
@@ -67,10 +72,10 @@ ModelStates planned_states(const ModelSource& source, const PlannedModel& planne
   const ModelConfig& config = planned.config;
   ModelStates states = outer_states(source, config);
   std::size_t known = planned.layers.count(states.embedding.layer);
-  take_plan(states.embedding, planned.layers);
+  take_plan(states.embedding, planned);
   if (states.head) {
     known += planned.layers.count(states.head->layer);
-    take_plan(*states.head, planned.layers);
+    take_plan(*states.head, planned);
   }
   for (std::int64_t i = 0; i < config.layers; ++i) {
     for (const Role role : kRoles) known += planned.layers.count(layer_name(i, role));
@@ -81,7 +86,7 @@ ModelStates planned_states(const ModelSource& source, const PlannedModel& planne
     std::vector<WeightState> roles;
     for (const Role role : kRoles) {
       WeightState state = block_state(source, planned.config, block, block, role);
-      take_plan(state, planned.layers);
+      take_plan(state, planned);
       roles.push_back(std::move(state));
     }
     return roles;

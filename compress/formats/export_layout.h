@@ -18,6 +18,7 @@ struct WeightState {
   at::ScalarType dense_type = at::kHalf;
   bool by_pass = false;  // the grid is a pass's choice and not the source's own
   bool bias = false;
+  bool rounds_input = false;  // what the layer reads is rounded (QuantScheme::token_grid)
 };
 
 // The states of all weights. Blocks are asked for in ascending order, each once.

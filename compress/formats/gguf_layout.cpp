@@ -134,6 +134,10 @@ class Builder {
   }
 
   GgufPart part_for(std::string name, const WeightState& state, std::optional<GgmlType> type) {
+    require<DoesNotFit>(!state.rounds_input || (state.scheme && !state.by_pass), "export gguf",
+                        "layer ", state.layer,
+                        " rounds what it reads, which a GGUF file cannot "
+                        "say; export as compressed-tensors, or set activations: 0");
     GgufPart part;
     part.name = std::move(name);
     part.layer = state.layer;
@@ -188,10 +192,6 @@ class Builder {
              (scheme.block == BlockGrid::kNf4 ? "huggingface, which holds its values"
                                               : "compressed-tensors") +
              ", or quantize with a type of GGUF (IQ4_NL)";
-    }
-    if (scheme.activation_bits != 0) {
-      return "a GGUF file cannot say that activations are rounded; export as compressed-tensors, "
-             "or set activations: 0";
     }
     const std::int64_t group = scheme.group_size == 0 ? state.shape.in : scheme.group_size;
     if (group % 32 != 0) {

@@ -88,12 +88,13 @@ class Builder {
                           describe(*state.scheme), ") does not fit: ", *misfit);
       ++regrided_;
     }
-    if (!compressed() && state.by_pass && state.scheme) {
-      require<DoesNotFit>(state.scheme->activation_bits == 0, "export huggingface", "layer ",
-                          state.layer, " (", describe(*state.scheme),
-                          ") rounds what it reads, which plain values cannot say; export as "
-                          "compressed-tensors, or set activations: 0");
-    }
+    require<DoesNotFit>(
+        !state.rounds_input || (state.scheme && !state.by_pass),
+        compressed() ? "export compressed-tensors" : "export huggingface", "layer ", state.layer,
+        state.scheme ? " (" + describe(*state.scheme) + ")" : "",
+        " rounds what it reads, which plain values cannot say; ",
+        state.scheme ? "export as compressed-tensors, or" : "leave the term beside it out, or",
+        " set activations: 0");
     if (compressed() && linear) layout_.dense_modules.push_back(module);
     plain(module + ".weight", {state.shape.out, state.shape.in}, state.layer);
   }

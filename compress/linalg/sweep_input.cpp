@@ -24,7 +24,7 @@ SweepInput::SweepInput(const at::Tensor& gram, CrossGram* cross, const SweepInpu
     : share_(options.towards_dense) {
   if (cross != nullptr) {
     lost_ = cross->gram.sub_(gram).to(at::kFloat);
-    if (options.follow) residual_ = cross->residual;
+    if (options.follow && cross->residual.defined()) residual_ = cross->residual.to(at::kFloat);
     cross->gram = cross->residual = at::Tensor();
   }
   hessian_ = prepare_hessian(gram, options.act_order, options.damping, where);
@@ -37,7 +37,7 @@ at::Tensor SweepInput::towards_dense(const at::Tensor& original) const {
   const at::Tensor& upper = hessian_.inverse.upper;
   const at::Tensor order = at::tensor(hessian_.order, at::kLong);
   at::Tensor right = back_product(original, lost_);
-  if (residual_.defined()) right.add_(residual_.to(at::kFloat));
+  if (residual_.defined()) right.add_(residual_);
   right = right.index_select(1, order);
   const at::Tensor change = back_product(product(right, upper), upper);
   const double moved = squared_length(change), size = squared_length(original);

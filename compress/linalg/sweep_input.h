@@ -51,7 +51,7 @@ class SweepInput {
   SweepHessian hessian_;
   double share_;
   at::Tensor lost_;      // X_dense X^T - X X^T, [I, I] float32; undefined without a cross
-  at::Tensor residual_;  // R X^T, [O, I] double; or undefined
+  at::Tensor residual_;  // R X^T, [O, I] float32; or undefined
 };
 
 }  // namespace attar::linalg

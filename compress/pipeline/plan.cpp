@@ -90,6 +90,13 @@ void enter_layer(const PlannedLayer& layer, PlannedTensor& tensor) {
     return;
   }
   const LinearShape shape{tensor.out, tensor.in};
+  if (!layer.candidates.empty()) {
+    tensor.factored = false;
+    tensor.result_type = "one of " + std::to_string(layer.candidates.size()) + " grids";
+    tensor.result_bytes = static_cast<std::int64_t>(layer.expected_bits / 8 *
+                                                    static_cast<double>(shape.out * shape.in));
+    return;
+  }
   tensor.factored = !layer.scheme && layer.parameters < 1;
   const bool sparse = !layer.scheme && layer.density < 1;
   tensor.result_type =
@@ -111,6 +118,15 @@ void enter_term(const PlannedLayer& layer, const PlannedTensor& tensor, PlannedM
       std::llround(layer.parameters * static_cast<double>(tensor.out * tensor.in));
 }
 
+// Whether what the layer reads stays rounded though its codes get a term beside them.
+void enter_rounding(const PlannedLayer& layer, const PlannedTensor& tensor, PlannedModel& planned) {
+  const auto before = planned.layers.find(tensor.name);
+  const bool rounds =
+      before != planned.layers.end() && before->second && before->second->token_grid();
+  if (layer.adds && rounds) planned.rounds_input.insert(tensor.name);
+  if (!layer.adds) planned.rounds_input.erase(tensor.name);
+}
+
 // What the passes in order would do; fills `tensors` and returns what they leave.
 PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
                           const ModelConfig& config, std::vector<PlannedTensor>& tensors) {
@@ -124,7 +140,10 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       tensor.steps.push_back({std::string(passes[pass]->name()), layer.rule, layer.action});
       if (!layer.changes || tensor.empty()) continue;
       enter_term(layer, tensor, planned);
+      enter_rounding(layer, tensor, planned);
       planned.layers[tensor.name] = layer.scheme;
+      planned.candidates.erase(tensor.name);
+      if (!layer.candidates.empty()) planned.candidates[tensor.name] = layer.candidates;
       enter_layer(layer, tensor);
     }
     if (plans[pass].before.tied_head && !plans[pass].after.tied_head) {
@@ -150,12 +169,38 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
   return planned;
 }
 
+// Where the run chooses grids, the file must hold each of them, and takes at most what it says.
+ExportPlan check_every_choice(const ModelSource& source, const PlannedModel& planned,
+                              const ExportOptions& options) {
+  if (planned.candidates.empty()) return check_export(source, planned, options);
+  std::size_t most = 0;
+  for (const auto& [layer, grids] : planned.candidates) most = std::max(most, grids.size());
+  ExportPlan largest;
+  for (std::size_t choice = 0; choice < most; ++choice) {
+    PlannedModel chosen = planned;
+    chosen.candidates.clear();
+    for (const auto& [layer, grids] : planned.candidates) {
+      chosen.layers[layer] = grids[std::min(choice, grids.size() - 1)];
+    }
+    try {
+      ExportPlan plan = check_export(source, chosen, options);
+      if (plan.bytes >= largest.bytes) largest = std::move(plan);
+    } catch (const DoesNotFit& error) {
+      throw DoesNotFit(std::string(error.what()) +
+                       "; quantize.fit may choose this grid: narrow its types, or its widths, "
+                       "group_sizes and symmetric");
+    }
+  }
+  largest.notes.push_back("grids are chosen in the run: these are the most bytes they can take");
+  return largest;
+}
+
 void plan_exports(const Recipe& recipe, const ModelSource& source, const PlannedModel& planned,
                   Plan& plan) {
   const auto factored = std::count_if(plan.tensors.begin(), plan.tensors.end(),
                                       [](const PlannedTensor& tensor) { return tensor.factored; });
   for (const ExportStep& step : recipe.exports) {
-    const ExportPlan found = check_export(source, planned, step.options);
+    const ExportPlan found = check_every_choice(source, planned, step.options);
     plan.exports.push_back({step.config.path, step.config.format, found.bytes, found.notes});
     if (factored > 0 && step.options.format != ExportFormat::kPeft) {
       plan.exports.back().notes.push_back(

@@ -54,6 +54,26 @@ void check_calibration(const Recipe& recipe, const ModelConfig& config) {
   }
 }
 
+// Texts and the teacher of a pass, which it calls so.
+void check_pass_files(const PassStep& step) {
+  if (!step.options.is_object()) return;
+  const nlohmann::json text = step.options.value("text", nlohmann::json());
+  const auto check = [&](const nlohmann::json& one) {
+    if (one.is_string() && !one.get_ref<const std::string&>().empty()) {
+      text_bytes(one.get<std::string>(), step.where + ": text");
+    }
+  };
+  if (text.is_array()) std::for_each(text.begin(), text.end(), check);
+  check(text);
+  const nlohmann::json teacher = step.options.value("teacher", nlohmann::json("original"));
+  std::error_code error;
+  require<IoError>(
+      !teacher.is_string() || teacher == "original" ||
+          fs::exists(teacher.get<std::string>(), error),
+      step.where, "teacher: there is no '", teacher.is_string() ? teacher.get<std::string>() : "",
+      "'; give a folder or a GGUF file, or leave it out for what the recipe starts from");
+}
+
 void check_eval(const EvalStep& step, const Recipe& recipe) {
   if (step.kind == EvalKind::kTask) {
     eval::open_tasks(step.name, step.task.options());
@@ -159,6 +179,7 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
 
 void check_texts(const Recipe& recipe, const ModelConfig& config) {
   if (recipe.calibration) check_calibration(recipe, config);
+  for (const PassStep& step : recipe.passes) check_pass_files(step);
   for (const EvalStep& step : recipe.evals) {
     try {
       check_eval(step, recipe);

@@ -49,6 +49,18 @@ Learning learning_from(const std::vector<std::string>& names, std::string_view w
   return learning;
 }
 
+std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,
+                                             const std::string& action) {
+  std::vector<PlannedLayer> layers = plan_every_layer(config, action);
+  if (learning.weights) return layers;
+  const std::string what = learning.corrections ? "only its correction learns" : "unchanged";
+  for (PlannedLayer& layer : layers) {
+    layer.changes = false;
+    layer.action = what;
+  }
+  return layers;
+}
+
 std::int64_t training_bytes(const ModelConfig& config, bool averaged) {
   std::int64_t values = config.vocabulary * config.hidden * (config.tied_head ? 1 : 2);
   for (std::int64_t i = 0; i < config.layers; ++i) {

@@ -14,6 +14,10 @@ namespace attar {
 Learning learning_from(const std::vector<std::string>& names, std::string_view where,
                        std::optional<double> code_rate = std::nullopt);
 
+// Every layer, where weights learn; else codes and values stay, and no layer is another for a file.
+std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,
+                                             const std::string& action);
+
 // Bytes that training takes beside activations: values, gradients and moments in float32.
 std::int64_t training_bytes(const ModelConfig& config, bool averaged);
 

@@ -69,6 +69,22 @@ recipe_case("passes_without_calibration", USAGE, "needs calibration text", calib
 recipe_case("gate_without_bound", USAGE, "no bound", gate={})
 recipe_case("gate_without_text", USAGE, "nothing to measure on", gate={"kl_mean": 1}, eval=[])
 recipe_case("unknown_task", USAGE, "unknown task 'mmul'", eval=[{"mmul": {"path": "x"}}])
+recipe_case("text_of_a_pass_that_is_not_there", IO, "passes[0] distill: text] there is no file 'nosuch.txt'",
+            passes=[{"distill": {"text": "nosuch.txt", "steps": 1}}])
+recipe_case("teacher_that_is_not_there", IO, "teacher: there is no 'nosuch'",
+            passes=[{"distill": {"text": "text.txt", "teacher": "nosuch", "steps": 1}}])
+recipe_case("a_grid_that_fit_may_choose_and_the_file_lacks", DOES_NOT_FIT, "quantize.fit may choose this grid",
+            passes=[{"quantize.fit": {"bits": 5, "widths": [4, 8]}}],
+            export=[{"format": "gguf", "type": "auto", "path": "m.gguf"}])
+recipe_case("rounding_behind_fit", USAGE, "has rounded already",
+            passes=[{"quantize.fit": {"bits": 5}}, {"quantize.rtn": {"bits": 4, "group_size": 4}}])
+recipe_case("rounded_activations_in_a_gguf", DOES_NOT_FIT, "rounds what it reads, which a GGUF file cannot say",
+            passes=[{"quantize.rtn": {"type": "FP8", "activations": 8}}],
+            export=[{"format": "gguf", "type": "F16", "path": "m.gguf"}])
+recipe_case("rounded_activations_with_a_term_as_plain_values", DOES_NOT_FIT,
+            "rounds what it reads, which plain values cannot say",
+            passes=[{"quantize.rtn": {"type": "FP8", "activations": 8}}, {"lowrank.correct": {"rank": 2}}],
+            export=[{"format": "huggingface", "path": "hf"}])
 recipe_case("export_of_unknown_format", USAGE, "format", export=[{"format": "onnx", "path": "a"}])
 recipe_case("export_out_of_the_folder", USAGE, "inside of the output folder",
             export=[{"format": "huggingface", "path": "../../a"}])

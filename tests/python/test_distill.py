@@ -51,3 +51,12 @@ def test_windows_that_the_student_writes_teach_it_too(pruned, tmp_path):
     own = distilled("tinyworld", tmp_path, on_policy=0.5, loss="reverse_kl")
     print(f"KL {pruned('tinyworld'):.4f}, by the text {text:.4f}, half of the windows its own {own:.4f}")
     assert own < min(text, 0.9 * pruned("tinyworld"))
+
+
+def test_norms_learn_behind_a_pass_that_rounds(tmp_path):
+    rounded = [{"quantize.rtn": {"bits": 2, "group_size": 32}}]
+    before, _ = run(tmp_path, "rounded", "tinyworld", rounded)
+    after, _ = run(tmp_path, "learnt", "tinyworld",
+                   lambda text: [*rounded, {"distill": {"text": text, **TRAINING["tinyworld"],
+                                                        "learn": ["norms"]}}])
+    assert after < 0.9 * before
