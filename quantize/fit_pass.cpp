@@ -181,10 +181,10 @@ double FitPass::learning_tokens(double tokens, std::int64_t length) const {
 
 std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
   std::vector<PlannedLayer> layers = plan_layers(config_, config, kName, goal());
-  const std::vector<QuantScheme> formats = formats_of(config_);
   double expected = config_.bits;
   if (!config_.size.empty()) {
-    double weights = static_cast<double>(config.vocabulary * config.hidden);
+    const std::int64_t outer = config.tied_head ? 1 : 2;
+    auto weights = static_cast<double>(outer * config.vocabulary * config.hidden);
     for (const PlannedLayer& layer : layers) {
       const LinearShape shape = shape_of(config, layer.block, layer.role);
       weights += static_cast<double>(shape.out * shape.in);
@@ -195,12 +195,17 @@ std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
     if (!layer.changes) continue;
     const std::int64_t columns = shape_of(config, layer.block, layer.role).in;
     double most = 0;
-    for (const QuantScheme& format : formats) {
+    for (const QuantScheme& format : formats_) {
       const std::int64_t together = format.block_columns();
       if (together != 0 && columns % together != 0) continue;
       layer.candidates.push_back(format);
       most = std::max(most, format.bits_per_weight(columns));
     }
+    require<DoesNotFit>(columns == 0 || !layer.candidates.empty(), kName,
+                        layer_name(layer.block, layer.role),
+                        ": no format has groups that divide its ", columns,
+                        " input features; add one that has to group_sizes (0: the whole "
+                        "row) or types, or skip it");
     layer.expected_bits = expected > 0 ? std::min(expected, most) : most;
   }
   return layers;

@@ -70,10 +70,14 @@ void CodeRows::find_places() {
   for (int i = 0; i < 16; ++i) place_of[128 + kernels::kTable16[i]] = static_cast<std::uint8_t>(i);
   at::Tensor places = at::empty_like(codes_);
   auto* out = places.mutable_data_ptr<std::uint8_t>();
-  for (std::int64_t i = 0; i < codes_.numel(); ++i) {
-    out[i] = place_of[rows_.codes[i]];
-    if (out[i] == kNone) return;
-  }
+  std::atomic<bool> all = true;
+  at::parallel_for(0, codes_.numel(), 1 << 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      out[i] = place_of[rows_.codes[i]];
+      if (out[i] == kNone) all = false;
+    }
+  });
+  if (!all) return;
   codes_ = places;
   rows_.codes = out;
   rows_.bits = 4;

@@ -5,10 +5,10 @@
 #include <algorithm>
 
 #include "compress/core/code_rows.h"
-#include "compress/core/errors.h"
 #include "compress/core/streamed_memory.h"
 
 namespace attar {
+
 std::shared_ptr<const QuantizedCodes> QuantizedCodes::pack(
     const std::vector<PreparedWeight::Part>& parts) {
   const bool all = std::all_of(parts.begin(), parts.end(),

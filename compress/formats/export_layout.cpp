@@ -35,7 +35,7 @@ ModelStates outer_states(const ModelSource& source, const ModelConfig& config) {
   const ModelConfig& original = source.config();
   if (config.hidden == original.hidden) return states;  // rows that go leave the others' grids
   for (WeightState* state : {&states.embedding, states.head ? &*states.head : nullptr}) {
-    if (state) state->scheme.reset();
+    if (state) state->scheme.reset(), state->rounds_input = false;
   }
   return states;
 }

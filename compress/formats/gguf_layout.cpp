@@ -134,10 +134,11 @@ class Builder {
   }
 
   GgufPart part_for(std::string name, const WeightState& state, std::optional<GgmlType> type) {
-    require<DoesNotFit>(!state.rounds_input || (state.scheme && !state.by_pass), "export gguf",
-                        "layer ", state.layer,
-                        " rounds what it reads, which a GGUF file cannot "
-                        "say; export as compressed-tensors, or set activations: 0");
+    require<DoesNotFit>(
+        !state.rounds_input || (state.scheme && !state.by_pass), "export gguf", "layer ",
+        state.layer, " rounds what it reads, which a GGUF file cannot say; ",
+        state.scheme ? "export as compressed-tensors, or" : "leave the term beside it out, or",
+        " set activations: 0");
     GgufPart part;
     part.name = std::move(name);
     part.layer = state.layer;

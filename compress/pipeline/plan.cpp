@@ -51,11 +51,15 @@ std::vector<PlannedTensor> source_tensors(const ModelSource& source) {
 // The tensors as a pass leaves them when it changes the model's shape. Which blocks a pass takes
 // out is known later: the plan shows the first ones.
 void follow_shape(const ModelConfig& shape, std::vector<PlannedTensor>& tensors,
-                  PlannedLayers& planned) {
+                  PlannedModel& planned) {
+  const auto forget = [&](const std::string& layer) {
+    planned.layers.erase(layer), planned.terms.erase(layer);
+    planned.candidates.erase(layer), planned.rounds_input.erase(layer);
+  };
   const auto kept = static_cast<std::size_t>(shape.layers) * kRoles.size();
   std::size_t blocks = 0;
   while (blocks < tensors.size() && tensors[blocks].name.starts_with("model.layers.")) ++blocks;
-  for (std::size_t i = kept; i < blocks; ++i) planned.erase(tensors[i].name);
+  for (std::size_t i = kept; i < blocks; ++i) forget(tensors[i].name);
   tensors.erase(tensors.begin() + static_cast<std::ptrdiff_t>(kept),
                 tensors.begin() + static_cast<std::ptrdiff_t>(blocks));
   for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -73,7 +77,9 @@ void follow_shape(const ModelConfig& shape, std::vector<PlannedTensor>& tensors,
     tensor.in = now.in;
     tensor.result_type = "F32";
     tensor.result_bytes = now.out * now.in * 4;
-    if (i < kept) planned[tensor.name] = std::nullopt;
+    if (i >= kept) continue;
+    forget(tensor.name);
+    planned.layers[tensor.name] = std::nullopt;
   }
 }
 
@@ -164,35 +170,53 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
                                         : 4 * tensor.out * tensor.in;
     }
     planned.config = plans[pass].after;
-    follow_shape(planned.config, tensors, planned.layers);
+    follow_shape(planned.config, tensors, planned);
   }
   return planned;
+}
+
+// The same with one grid for each layer where the run chooses.
+template <class Choose>
+PlannedModel with_choice(const PlannedModel& planned, const Choose& choose) {
+  PlannedModel chosen = planned;
+  chosen.candidates.clear();
+  for (const auto& [layer, grids] : planned.candidates) chosen.layers[layer] = choose(layer, grids);
+  return chosen;
 }
 
 // Where the run chooses grids, the file must hold each of them, and takes at most what it says.
 ExportPlan check_every_choice(const ModelSource& source, const PlannedModel& planned,
                               const ExportOptions& options) {
-  if (planned.candidates.empty()) return check_export(source, planned, options);
+  using Grids = std::vector<QuantScheme>;
   std::size_t most = 0;
   for (const auto& [layer, grids] : planned.candidates) most = std::max(most, grids.size());
-  ExportPlan largest;
-  for (std::size_t choice = 0; choice < most; ++choice) {
-    PlannedModel chosen = planned;
-    chosen.candidates.clear();
-    for (const auto& [layer, grids] : planned.candidates) {
-      chosen.layers[layer] = grids[std::min(choice, grids.size() - 1)];
+  if (most == 0) return check_export(source, planned, options);
+  try {
+    for (std::size_t choice = 0; choice < most; ++choice) {
+      const auto at = [&](const std::string&, const Grids& grids) {
+        return grids[std::min(choice, grids.size() - 1)];
+      };
+      check_export(source, with_choice(planned, at), options);
     }
-    try {
-      ExportPlan plan = check_export(source, chosen, options);
-      if (plan.bytes >= largest.bytes) largest = std::move(plan);
-    } catch (const DoesNotFit& error) {
-      throw DoesNotFit(std::string(error.what()) +
-                       "; quantize.fit may choose this grid: narrow its types, or its widths, "
-                       "group_sizes and symmetric");
+  } catch (const DoesNotFit& error) {
+    // What does not fit whatever is chosen has its own message.
+    if (options.format != ExportFormat::kCompressedTensors) {
+      const auto plain = [](const std::string&, const Grids&) { return std::nullopt; };
+      check_export(source, with_choice(planned, plain), options);
     }
+    throw DoesNotFit(std::string(error.what()) +
+                     "; quantize.fit may choose this grid: narrow its types, or its widths, "
+                     "group_sizes and symmetric");
   }
-  largest.notes.push_back("grids are chosen in the run: these are the most bytes they can take");
-  return largest;
+  const auto largest = [](const std::string&, const Grids& grids) {
+    return *std::max_element(grids.begin(), grids.end(), [](const auto& a, const auto& b) {
+      constexpr std::int64_t kColumns = 1 << 20;
+      return a.bits_per_weight(kColumns) < b.bits_per_weight(kColumns);
+    });
+  };
+  ExportPlan found = check_export(source, with_choice(planned, largest), options);
+  found.notes.push_back("grids are chosen in the run: these are the most bytes they can take");
+  return found;
 }
 
 void plan_exports(const Recipe& recipe, const ModelSource& source, const PlannedModel& planned,

@@ -54,7 +54,7 @@ void check_calibration(const Recipe& recipe, const ModelConfig& config) {
   }
 }
 
-// Texts and the teacher of a pass, which it calls so.
+// Files that a pass names in its options `text` and `teacher`.
 void check_pass_files(const PassStep& step) {
   if (!step.options.is_object()) return;
   const nlohmann::json text = step.options.value("text", nlohmann::json());

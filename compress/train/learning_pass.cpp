@@ -53,7 +53,9 @@ std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Le
                                              const std::string& action) {
   std::vector<PlannedLayer> layers = plan_every_layer(config, action);
   if (learning.weights) return layers;
-  const std::string what = learning.corrections ? "only its correction learns" : "unchanged";
+  const std::string what = learning.scales        ? "only its scales learn"
+                           : learning.corrections ? "only its correction learns"
+                                                  : "unchanged";
   for (PlannedLayer& layer : layers) {
     layer.changes = false;
     layer.action = what;

@@ -14,7 +14,7 @@ namespace attar {
 Learning learning_from(const std::vector<std::string>& names, std::string_view where,
                        std::optional<double> code_rate = std::nullopt);
 
-// Every layer, where weights learn; else codes and values stay, and no layer is another for a file.
+// Every layer, where weights learn; else codes and plain values stay what a file needs to know of.
 std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,
                                              const std::string& action);
 

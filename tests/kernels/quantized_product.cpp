@@ -450,6 +450,10 @@ TEST(QuantizedFormats, RefuseWhatTheKernelsCannotRead) {
   grid.group = 32;
   grid.bits = 9;
   EXPECT_THROW(format_for(grid.rows()), std::invalid_argument);
+  const Grid minima = random_grid(4, SecondParameter::minimum, 2, 64, 32, 20);
+  EXPECT_THROW(format_for(table_of(minima).rows()), std::invalid_argument);
+  const Grid zeros = super_grid(4, SecondParameter::zero, 2, 256, 32, 20);
+  EXPECT_THROW(format_for(zeros.rows()), std::invalid_argument);
 }
 
 }  // namespace

@@ -74,10 +74,12 @@ recipe_case("text_of_a_pass_that_is_not_there", IO, "passes[0] distill: text] th
 recipe_case("teacher_that_is_not_there", IO, "teacher: there is no 'nosuch'",
             passes=[{"distill": {"text": "text.txt", "teacher": "nosuch", "steps": 1}}])
 recipe_case("a_grid_that_fit_may_choose_and_the_file_lacks", DOES_NOT_FIT, "quantize.fit may choose this grid",
-            passes=[{"quantize.fit": {"bits": 5, "widths": [4, 8]}}],
+            passes=[{"quantize.fit": {"bits": 5, "widths": [4, 8], "skip": ["down"]}}],
             export=[{"format": "gguf", "type": "auto", "path": "m.gguf"}])
+recipe_case("fit_without_a_group_that_divides", DOES_NOT_FIT, "mlp.down_proj: no format has groups that divide",
+            passes=[{"quantize.fit": {"bits": 5}}])
 recipe_case("rounding_behind_fit", USAGE, "has rounded already",
-            passes=[{"quantize.fit": {"bits": 5}}, {"quantize.rtn": {"bits": 4, "group_size": 4}}])
+            passes=[{"quantize.fit": {"bits": 5, "skip": ["down"]}}, {"quantize.rtn": {"bits": 4, "group_size": 4}}])
 recipe_case("rounded_activations_in_a_gguf", DOES_NOT_FIT, "rounds what it reads, which a GGUF file cannot say",
             passes=[{"quantize.rtn": {"type": "FP8", "activations": 8}}],
             export=[{"format": "gguf", "type": "F16", "path": "m.gguf"}])

@@ -192,7 +192,7 @@ def test_each_pass_takes_a_model_of_unlike_blocks(passes, lacking, text, tmp_pat
     activations = any("activations" in options for step in passes for options in step.values())
     content = recipe(lacking, text, passes, kind="auto")
     if activations:  # no GGUF says that they are rounded
-        refused(tmp_path, content, "activations are rounded")
+        refused(tmp_path, content, "rounds what it reads")
         ask("run", tmp_path, content | {"export": []}, "--out", tmp_path / "out")
         return
     path = run(tmp_path, content)

@@ -79,7 +79,19 @@ constexpr std::int64_t panel_bytes(std::int64_t inner, const QuantizedFormat& fo
 }
 
 // Throws std::invalid_argument: the rule, and what was there in place of it.
-void check(bool holds, const char* rule, std::int64_t got);
+void check_quantized(bool holds, const char* rule, std::int64_t got);
+
+// Sums of some outputs of one token into the product.
+template <class V>
+ATTAR_INLINE void write_slice(const QuantizedProduct& call, std::int64_t token, std::int64_t output,
+                              typename V::Floats sums) {
+  const std::int64_t left = call.layer.columns - output;
+  if (left <= 0) return;
+  if (call.bias) sums = V::add(sums, V::load_first(call.bias + output, left));
+  const std::int64_t at = token * call.out_stride + output;
+  if (call.added) sums = V::add(sums, V::load_first(call.added + at, left));
+  V::store_first(call.out + at, sums, left);
+}
 
 // Panels [panel_begin, panel_end) for tiles [tile_begin, tile_end) of tokens.
 struct QuantizedTask {

@@ -1,6 +1,4 @@
 // Codes and parameters into panels, as layout.h has them.
-#include <omp.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -119,19 +117,26 @@ void pack_panel(const GridRows& rows, const QuantizedFormat& format, std::int64_
 }  // namespace
 
 QuantizedFormat format_for(const GridRows& rows) {
-  check(rows.inner > 0 && rows.inner % kBlockInputs == 0, "inputs must be a multiple of 32",
-        rows.inner);
-  check(rows.bits >= 2 && rows.bits <= 8, "bits must be in [2, 8]", rows.bits);
+  check_quantized(rows.inner > 0 && rows.inner % kBlockInputs == 0,
+                  "inputs must be a multiple of 32", rows.inner);
+  check_quantized(rows.bits >= 2 && rows.bits <= 8, "bits must be in [2, 8]", rows.bits);
   const bool halves = rows.group == kBlockInputs / 2 && rows.bits <= 6;
-  check(halves || (rows.group > 0 && rows.group % kBlockInputs == 0 && rows.group <= rows.inner),
-        "groups must be 16, of up to 6 bits, or a multiple of 32 and at most the inputs",
-        rows.group);
-  if (rows.table != nullptr)
-    check(rows.bits == 4 && rows.group >= kBlockInputs, "tables have 4 bits", rows.bits);
+  check_quantized(
+      halves || (rows.group > 0 && rows.group % kBlockInputs == 0 && rows.group <= rows.inner),
+      "groups must be 16, of up to 6 bits, or a multiple of 32 and at most the inputs", rows.group);
+  if (rows.table != nullptr) {
+    check_quantized(rows.bits == 4 && rows.group >= kBlockInputs, "tables have 4 bits", rows.bits);
+    check_quantized(rows.kind == SecondParameter::none,
+                    "tables have a scale alone; second parameter",
+                    static_cast<std::int64_t>(rows.kind));
+  }
   if (rows.super.d != nullptr) {
-    check(rows.inner % kSuperInputs == 0, "super-blocks need multiples of 256", rows.inner);
-    check(rows.bits <= 6 && rows.group <= kBlockInputs, "super-blocks have groups of 16 or 32",
-          rows.group);
+    check_quantized(rows.inner % kSuperInputs == 0, "super-blocks need multiples of 256",
+                    rows.inner);
+    check_quantized(rows.bits <= 6 && rows.group <= kBlockInputs,
+                    "super-blocks have groups of 16 or 32", rows.group);
+    check_quantized(rows.kind != SecondParameter::zero, "super-blocks have no whole zeros; bits",
+                    rows.bits);
     return {rows.bits, rows.kind, HeldAs::super, rows.group, rows.table};
   }
   const int bits = halves || rows.bits > 4 ? (rows.bits == 7 ? 8 : rows.bits) : 4;

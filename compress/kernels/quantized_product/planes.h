@@ -27,7 +27,7 @@ template <class V, int kBits, bool kTable>
 ATTAR_INLINE void unpack_block(const std::uint8_t* codes, const std::int8_t* table,
                                BlockLines<V>& lines) {
   constexpr int kLow = kBits >= 4 ? 4 : 0;  // bits of the first plane
-  constexpr int kPairs = kBits == 2 || kBits == 3 || kBits == 6 ? 2 : 0;
+  constexpr int kPairBits = kBits == 2 || kBits == 3 || kBits == 6 ? 2 : 0;
   if constexpr (kLow > 0) {
     unrolled<4>([&](auto q) __attribute__((always_inline)) {
       const auto both = V::load_codes(codes + q * kLine);
@@ -35,7 +35,7 @@ ATTAR_INLINE void unpack_block(const std::uint8_t* codes, const std::int8_t* tab
     });
     codes += 4 * kLine;
   }
-  if constexpr (kPairs > 0) {
+  if constexpr (kPairBits > 0) {
     unrolled<8>([&](auto q) __attribute__((always_inline)) {
       const auto pair =
           V::template bits<2 * (q % 4), 2, kLow>(V::load_codes(codes + q / 4 * kLine));
@@ -46,7 +46,7 @@ ATTAR_INLINE void unpack_block(const std::uint8_t* codes, const std::int8_t* tab
   if constexpr (kBits % 2 == 1) {
     const auto line = V::load_codes(codes);
     unrolled<8>([&](auto q) __attribute__((always_inline)) {
-      lines.step[q] = V::merge(lines.step[q], V::template bits<q, 1, kLow + kPairs>(line));
+      lines.step[q] = V::merge(lines.step[q], V::template bits<q, 1, kLow + kPairBits>(line));
     });
   }
   if constexpr (kTable) {
@@ -124,17 +124,6 @@ struct BlockParameters {
     return p;
   }
 };
-
-template <class V>
-ATTAR_INLINE void write_slice(const QuantizedProduct& call, std::int64_t token, std::int64_t output,
-                              typename V::Floats sums) {
-  const std::int64_t left = call.layer.columns - output;
-  if (left <= 0) return;
-  if (call.bias) sums = V::add(sums, V::load_first(call.bias + output, left));
-  const std::int64_t at = token * call.out_stride + output;
-  if (call.added) sums = V::add(sums, V::load_first(call.added + at, left));
-  V::store_first(call.out + at, sums, left);
-}
 
 // The tokens of one tile for one panel. kMost: tokens of a tile.
 template <class V, int kBits, bool kTable, bool kSecond, int kGroups, int kMost>

@@ -14,7 +14,7 @@
 
 namespace attar::kernels {
 
-void check(bool holds, const char* rule, std::int64_t got) {
+void check_quantized(bool holds, const char* rule, std::int64_t got) {
   if (holds) return;
   throw std::invalid_argument(std::string("[quantized_product] ") + rule + ", got " +
                               std::to_string(got));
@@ -39,10 +39,12 @@ void round_token(const float* x, const RoundedRows& out, std::int64_t row) {
 }
 
 void check_product(const QuantizedProduct& call) {
-  check(call.x.inner == call.layer.inner, "rows must be as wide as the layer reads", call.x.inner);
+  check_quantized(call.x.inner == call.layer.inner, "rows must be as wide as the layer reads",
+                  call.x.inner);
   const auto misplaced =
       static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(call.layer.weights) % kLine);
-  check(misplaced == 0, "packed weights must be aligned to 64 bytes; bytes past that", misplaced);
+  check_quantized(misplaced == 0, "packed weights must be aligned to 64 bytes; bytes past that",
+                  misplaced);
 }
 
 }  // namespace
@@ -72,7 +74,7 @@ RoundedRows rounded_rows(void* memory, std::int64_t rows, std::int64_t inner, Ro
 
 void round_rows(const RoundRows& call, const Variant& variant) {
   const RoundedRows& out = call.out;
-  check(out.inner % kBlockInputs == 0, "inputs must be a multiple of 32", out.inner);
+  check_quantized(out.inner % kBlockInputs == 0, "inputs must be a multiple of 32", out.inner);
   for_row_ranges(out.rows, out.inner, [&](std::int64_t begin, std::int64_t end) {
     if (out.by == RoundedBy::block) return variant.round_rows(call, begin, end);
     for (; begin < end; ++begin) round_token(call.x + begin * call.x_stride, out, begin);
@@ -111,7 +113,7 @@ void quantized_product(const QuantizedProduct& call, const Variant& variant) {
 void quantized_product_outputs(const QuantizedProduct& call, std::int64_t begin, std::int64_t end,
                                const Variant& variant) {
   check_product(call);
-  check(begin % kPanelOutputs == 0, "outputs must begin a panel of 16", begin);
+  check_quantized(begin % kPanelOutputs == 0, "outputs must begin a panel of 16", begin);
   const std::int64_t tiles = (call.x.rows + call.x.tile - 1) / call.x.tile;
   if (begin >= end || tiles == 0) return;
   variant.quantized_product(

@@ -12,7 +12,7 @@
 // sums are exact and the float32 operations come in this order in every variant: all variants give
 // the same bits, for any number of threads, and for a row the same alone or beside others. In
 // super-blocks of 256 inputs d and m of a group are exact products of a float16 number that the
-// super-block shares and a whole number below 128.
+// super-block shares and a signed whole number of 8 bits.
 #pragma once
 
 #include <cstdint>
@@ -66,8 +66,9 @@ struct GridRows {
       {};  // d: in place of scale and second, which may be nullptr; groups of 16 or 32
 };
 
-// The smallest format that holds the rows exactly. Throws std::invalid_argument if a size does not
-// hold. The minima of more than 4 bits are shifted by 128 d and rounded to float32.
+// A format that holds the rows exactly, the smallest but for 2 and 3 bits in groups of 32 and more,
+// which take 4. Throws std::invalid_argument if a size does not
+// hold. The minima of 7 and 8 bits are shifted by 128 d and rounded to float32.
 QuantizedFormat format_for(const GridRows& rows);
 
 // Bytes of a packed matrix of `columns` outputs and `inner` inputs.
