@@ -43,7 +43,7 @@ struct ExportOptions {
   std::string importance;
 
   // gguf: let the reference quantizer of `type` round again what a pass has quantized on a grid
-  // that the type cannot hold. Otherwise this is DoesNotFit.
+  // that the type cannot hold. Otherwise, and where activations are rounded, this is DoesNotFit.
   bool requantize = false;
 
   bool two_bits = false;  // compressed-tensors: allow 2 bits, which few programs read
