@@ -70,6 +70,10 @@ std::vector<PlannedLayer> DistillPass::plan(const ModelConfig& config) const {
   return plan_learnt_layers(config, learning_, "distilled");
 }
 
+PlannedRows DistillPass::plan_rows(const ModelConfig& /*config*/) const {
+  return plan_learnt_rows(learning_, "distilled");
+}
+
 std::int64_t DistillPass::working_bytes(const ModelConfig& config) const {
   // To write, the student's weights are made ready beside values, gradients and two moments.
   const std::int64_t own = config_.on_policy > 0 ? training_bytes(config, false) / 2 : 0;

@@ -32,7 +32,10 @@ struct DistillConfig : TrainConfig {
           "Name of a loss, a mapping from names to options, or a list: forward_kl, reverse_kl, "
           "jensen_shannon, skew_forward, skew_reverse, total_variation, taid, cross_entropy, "
           "hidden, relation.");
-    visit("learn", &C::learn, Any{}, "What changes: weights, norms, embedding, corrections.");
+    visit("learn", &C::learn, Any{},
+          "What changes: weights, norms, embedding, corrections, scales. Values that learn leave "
+          "their "
+          "codes, unless scales learn.");
     visit("cache", &C::cache, Any{},
           "Folder that keeps the teacher's probabilities; they are written once, then the teacher "
           "is not run. Only forward_kl at temperature 1, and cross_entropy. Empty: none.");
@@ -62,6 +65,7 @@ class DistillPass final : public ModelPass {
   Needs needs() const override { return {.teacher = true, .tokenizer = true}; }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
+  PlannedRows plan_rows(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
   double learning_tokens(double /*tokens*/, std::int64_t /*length*/) const override {
     return config_.tokens();

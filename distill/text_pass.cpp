@@ -14,6 +14,10 @@ std::vector<PlannedLayer> TextPass::plan(const ModelConfig& config) const {
   return plan_learnt_layers(config, learning_, "trained");
 }
 
+PlannedRows TextPass::plan_rows(const ModelConfig& /*config*/) const {
+  return plan_learnt_rows(learning_, "trained");
+}
+
 std::int64_t TextPass::working_bytes(const ModelConfig& config) const {
   return training_bytes(config, config_.average > 0);
 }

@@ -14,7 +14,9 @@ struct TextPassConfig : TrainConfig {
   static void fields(Visit&& visit) {
     TrainConfig::train_fields<TextPassConfig>(visit);
     visit("learn", &TextPassConfig::learn, Any{},
-          "What changes: weights, norms, embedding, corrections.");
+          "What changes: weights, norms, embedding, corrections, scales. Values that learn leave "
+          "their "
+          "codes, unless scales learn.");
   }
 };
 
@@ -31,6 +33,7 @@ class TextPass final : public ModelPass {
   Needs needs() const override { return {.tokenizer = true}; }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
+  PlannedRows plan_rows(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
   double learning_tokens(double /*tokens*/, std::int64_t /*length*/) const override {
     return config_.tokens();

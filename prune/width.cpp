@@ -154,10 +154,34 @@ std::vector<BlockWidths> WidthPass::common_widths(const ModelConfig& config) con
   return widths;
 }
 
+void WidthPass::check_effect(const ModelConfig& config,
+                             const std::vector<BlockWidths>& widths) const {
+  const auto check = [&](bool effect, const char* option, double share, const std::string& what) {
+    require<UsageError>(effect, kName, option, ": ", share, " takes nothing away: ", what);
+  };
+  bool fewer_neurons = config_.ffn >= 1, fewer_heads = config_.kv_heads >= 1;
+  for (std::size_t block = 0; block < widths.size(); ++block) {
+    const BlockWidths own = config.widths_of(static_cast<std::int64_t>(block));
+    fewer_neurons = fewer_neurons || widths[block].ffn < own.ffn;
+    fewer_heads = fewer_heads || widths[block].kv_heads < own.kv_heads;
+  }
+  const auto rounded = [&](std::int64_t all, const char* of) {
+    return std::to_string(all) + " " + of +
+           " stay in multiples of align=" + std::to_string(config_.align) +
+           "; lower align or the share";
+  };
+  check(fewer_neurons, "ffn", config_.ffn, rounded(config.ffn, "neurons"));
+  check(fewer_heads, "kv_heads", config_.kv_heads,
+        std::to_string(config.kv_heads) + " heads stay whole, at least one; lower the share");
+  check(config_.hidden >= 1 || channels(config) < config.hidden, "hidden", config_.hidden,
+        rounded(config.hidden, "channels"));
+}
+
 ModelConfig WidthPass::shape_after(const ModelConfig& config) const {
   ModelConfig after = config;
   after.hidden = channels(config);
   std::vector<BlockWidths> widths = common_widths(config);
+  check_effect(config, widths);
   if (shares()) {
     after.widths_open = true;
     for (std::size_t block = 0; block + 1 < widths.size(); block += 2) {

@@ -72,6 +72,8 @@ class WidthPass final : public ModelPass {
   std::int64_t channels(const ModelConfig& config) const;
 
   bool shares() const { return !config_.uniform && (config_.ffn < 1 || config_.kv_heads < 1); }
+  // Throws UsageError for a share that rounds to all there is.
+  void check_effect(const ModelConfig& config, const std::vector<BlockWidths>& widths) const;
   // Each block's own share.
   std::vector<BlockWidths> common_widths(const ModelConfig& config) const;
   // What each block keeps; equal everywhere when uniform.

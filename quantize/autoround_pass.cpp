@@ -44,22 +44,16 @@ std::int64_t AutoroundPass::working_bytes(const ModelConfig& config) const {
 
 void AutoroundPass::run_block(BlockWork& work) const {
   const auto since = std::chrono::steady_clock::now();
-  bool learns = false, in_codes_before = false;
+  bool learns = false;
   for (const Role role : roles_of(work.block)) {
     if (!in_codes(work.block[role].weight)) {
       record_skipped(work, role, "not in codes");
     } else if (in_codes(work.original[role].weight)) {
       record_skipped(work, role, "in codes before, so its plain weights are gone");
-      in_codes_before = true;
     } else {
       learns = true;
     }
   }
-  require<UsageError>(learns || !alone_ || !in_codes_before, kName,
-                      "the weights before rounding are gone: it must follow the pass that rounds, "
-                      "with block-wise passes alone between them");
-  require<UsageError>(learns || !alone_ || work.index > 0, kName,
-                      "no layer of the first block is in codes; put it behind a pass that rounds");
   if (!learns) return;
 
   const BlockEnds ends =

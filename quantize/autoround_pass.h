@@ -35,13 +35,13 @@ class AutoroundPass final : public BlockwisePass {
       "Behind a pass that rounds: learns, block by block, which way each weight goes (SignRound, "
       "Cheng et al. 2023, arXiv:2309.05516, from GPTQ's codes).";
 
-  // Not `alone`: part of a pass that knows which layers it rounds, so a block without any is no
-  // mistake.
-  explicit AutoroundPass(AutoroundConfig config, bool alone = true)
-      : config_(config), alone_(alone) {}
+  explicit AutoroundPass(AutoroundConfig config) : config_(config) {}
   std::string_view name() const override { return kName; }
   Needs needs() const override {
-    return {.calibration = true, .dense_stream = true, .block_outputs = true};
+    return {.calibration = true,
+            .dense_stream = true,
+            .block_outputs = true,
+            .codes = NeededCodes::fresh};
   }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
@@ -53,7 +53,6 @@ class AutoroundPass final : public BlockwisePass {
 
  private:
   AutoroundConfig config_;
-  bool alone_;
 };
 
 }  // namespace attar

@@ -280,7 +280,7 @@ void FitPass::round(ModelWork& work, const Formats& formats) const {
     if (has("awq")) passes.push_back(rounding<AwqPass>(formats, json::object()));
     passes.push_back(rounding<GptqPass>(formats, json::object()));
     if (has("autoround")) {
-      passes.push_back(std::make_unique<AutoroundPass>(AutoroundConfig{}, /*alone=*/false));
+      passes.push_back(std::make_unique<AutoroundPass>(AutoroundConfig{}));
     }
   }
   plan_passes(passes, work.input.config());

@@ -71,6 +71,10 @@ std::vector<PlannedLayer> TunePass::plan(const ModelConfig& config) const {
   return planned;
 }
 
+PlannedRows TunePass::plan_rows(const ModelConfig& /*config*/) const {
+  return plan_learnt_rows(learning_, "tuned");
+}
+
 std::int64_t TunePass::working_bytes(const ModelConfig& config) const {
   std::int64_t weights = 0;
   for (std::int64_t i = 0; i < config.layers; ++i) {

@@ -85,11 +85,15 @@ class TunePass final : public ModelPass {
   explicit TunePass(TuneConfig config);
   std::string_view name() const override { return kName; }
   Needs needs() const override {
-    return {.calibration = config_.text.empty(), .teacher = true, .tokenizer = true};
+    return {.calibration = config_.text.empty(),
+            .teacher = true,
+            .tokenizer = true,
+            .codes = NeededCodes::any};
   }
   double learning_tokens(double tokens, std::int64_t length) const override;
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
+  PlannedRows plan_rows(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
   void run(ModelWork& work) const override;
 

@@ -3,9 +3,6 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <numeric>
 
 #include "compress/core/errors.h"
@@ -14,20 +11,6 @@
 #include "compress/tokenize/documents.h"
 
 namespace attar {
-namespace {
-
-std::string read_text(const std::string& path) {
-  std::error_code status;
-  require<IoError>(std::filesystem::is_regular_file(path, status), "calibration.text", "'", path,
-                   "' is not a file that can be read", status ? ": " + status.message() : "");
-  std::ifstream file(path, std::ios::binary);
-  require<IoError>(file.good(), "calibration.text", "cannot open '", path,
-                   "': ", std::strerror(errno));
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-}  // namespace
-
 CalibrationTokens calibration_of(at::Tensor ids) {
   io::Sha256 hash;
   const at::Tensor values = ids.to(at::kLong).contiguous();
@@ -46,7 +29,7 @@ CalibrationTokens read_calibration(const CalibrationConfig& config, const Tokeni
   for (const std::string& path : config.text) {
     const std::vector<TokenId> ids = is_json_lines(path)
                                          ? read_documents({.paths = {path}}, tokenizer).ids
-                                         : tokenizer.encode(read_text(path));
+                                         : tokenizer.encode(read_text_file(path));
     stream.insert(stream.end(), ids.begin(), ids.end());
     files += (files.empty() ? "'" : ", '") + path + "'";
   }

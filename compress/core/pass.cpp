@@ -39,6 +39,39 @@ std::vector<PlannedLayer> plan_every_layer(const ModelConfig& config, const std:
   return layers;
 }
 
+namespace {
+
+// Whether the pass gives embedding and head other codes, or plain values.
+bool changes_rows(const PassPlan& plan) {
+  const bool undone = plan.rows.plain && !plan.rows.plain_only;
+  return plan.rows.scheme || undone || plan.before.hidden != plan.after.hidden;
+}
+
+// No pass undoes what an earlier one has rounded.
+void check_order(std::span<const std::unique_ptr<Pass>> passes, std::span<const PassPlan> plans) {
+  std::map<std::string, std::size_t> rounded_by;  // layer -> pass
+  const auto refuse = [&](std::size_t pass, const std::string& layer) {
+    const auto earlier = rounded_by.find(layer);
+    require<UsageError>(earlier == rounded_by.end(), "passes." + std::to_string(pass),
+                        passes[pass]->name(), " would change '", layer, "' that passes.",
+                        earlier == rounded_by.end() ? 0 : earlier->second,
+                        " has rounded already; put the pass that rounds behind it, or leave '",
+                        layer, "' out of one of the two (skip:, learn:)");
+  };
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    for (const PlannedLayer& layer : plans[i].layers) {
+      if (!layer.changes || layer.adds || layer.plain_only) continue;
+      const std::string name = layer_name(layer.block, layer.role);
+      refuse(i, name);
+      if (layer.scheme || !layer.candidates.empty()) rounded_by[name] = i;
+    }
+    if (changes_rows(plans[i])) refuse(i, "model.embed_tokens");
+    if (plans[i].rows.scheme) rounded_by["model.embed_tokens"] = i;
+  }
+}
+
+}  // namespace
+
 std::vector<PassPlan> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
                                   const ModelConfig& config) {
   std::vector<PassPlan> plans(passes.size());
@@ -48,24 +81,13 @@ std::vector<PassPlan> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
     shape = passes[i]->shape_after(shape);
     check(shape, "passes." + std::to_string(i) + " " + std::string(passes[i]->name()));
     plans[i].after = shape;
+    plans[i].rows = passes[i]->plan_rows(plans[i].before);
   }
   for (std::size_t i = passes.size(); i-- > 0;) {
     passes[i]->see_later(std::span<const PassPlan>(plans).subspan(i + 1));
     plans[i].layers = passes[i]->plan(plans[i].before);
   }
-  std::map<std::pair<std::int64_t, Role>, std::size_t> rounded_by;
-  for (std::size_t i = 0; i < plans.size(); ++i) {
-    for (const PlannedLayer& layer : plans[i].layers) {
-      if (!layer.changes || layer.adds) continue;
-      const auto earlier = rounded_by.find({layer.block, layer.role});
-      require<UsageError>(earlier == rounded_by.end(), "passes." + std::to_string(i),
-                          passes[i]->name(), " would change layer '",
-                          layer_name(layer.block, layer.role), "' that passes.",
-                          earlier == rounded_by.end() ? 0 : earlier->second,
-                          " has rounded already; leave it out of one of the two (`skip:`)");
-      if (layer.scheme || !layer.candidates.empty()) rounded_by[{layer.block, layer.role}] = i;
-    }
-  }
+  check_order(passes, plans);
   return plans;
 }
 

@@ -16,6 +16,13 @@
 
 namespace attar {
 
+// Layers that a pass must find in codes.
+enum class NeededCodes {
+  none,
+  any,    // whoever rounded them
+  fresh,  // rounded in the same walk, so that the plain weights are still there
+};
+
 // What a pass asks of the pipeline, so a bad recipe fails before any work.
 struct Needs {
   bool calibration = false;  // activations of the calibration text
@@ -28,6 +35,7 @@ struct Needs {
   // A pass on the whole model that takes statistics of those activations: its tokens have weights
   // where the recipe asks for them.
   bool statistics = false;
+  NeededCodes codes = NeededCodes::none;
 };
 
 // What a pass will do to one linear layer, known from headers alone.
@@ -44,6 +52,7 @@ struct PlannedLayer {
   bool recodes = false;      // other codes on the grid that it has
   bool keeps_zeros = false;  // what an earlier pass has set to 0 stays 0
   bool adds = false;         // a term beside what is there, whose codes and zeros stay
+  bool plain_only = false;   // a layer in codes keeps them, on a grid like its own
   double parameters = 1;     // share of the layer's parameters that factors leave
   double density = 1;        // share of the weights that may be other than 0 after this pass
 };
@@ -54,6 +63,7 @@ struct PlannedRows {
   bool fewer = false;                                // some of them go
   std::optional<QuantScheme> scheme = std::nullopt;  // after this pass, when it rounds them
   bool plain = false;                                // all are plain float32 after this pass
+  bool plain_only = false;                           // but for those in codes, which keep them
 };
 
 // What happened to one linear layer.
@@ -118,6 +128,7 @@ struct RunContext {
 // What a pass of a recipe will do, and the model's shape before and after it.
 struct PassPlan {
   std::vector<PlannedLayer> layers;
+  PlannedRows rows;
   ModelConfig before;
   ModelConfig after;
 };
@@ -153,7 +164,7 @@ class Pass {
 };
 
 // Makes the passes of a recipe know one another: plans each, tells each what comes later, and plans
-// again. Throws UsageError when two passes would round the same layer.
+// again. Throws UsageError when a pass would undo or round again what an earlier one has rounded.
 std::vector<PassPlan> plan_passes(std::span<const std::unique_ptr<Pass>> passes,
                                   const ModelConfig& config);
 

@@ -4,8 +4,8 @@
 
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
-#include "compress/io/atomic_file.h"
 #include "compress/io/yaml.h"
+#include "compress/tokenize/documents.h"
 #include "eval/perplexity.h"
 #include "eval/results.h"
 
@@ -42,7 +42,7 @@ ordered_json perplexity_alone(const EvalStep& step, LanguageModel& model, const 
     first = false;
     progress.step("window");
   };
-  const auto found = eval::measure_perplexity(io::read_file(step.text.text), model, options);
+  const auto found = eval::measure_perplexity(read_text_file(step.text.text), model, options);
   return {{"name", step.name},
           {"text", step.text.text},
           {"windows", found.window_losses.size()},

@@ -3,7 +3,6 @@
 #include <ATen/ops/empty.h>
 
 #include "compress/core/errors.h"
-#include "compress/io/atomic_file.h"
 #include "compress/pipeline/chat.h"
 #include "compress/tokenize/documents.h"
 #include "eval/encoding.h"
@@ -85,7 +84,7 @@ ScoredWindows text_windows(const EvalStep& step, const Tokenizer& tokenizer) {
   if (is_json_lines(path)) {
     tokens = read_documents({.paths = {path}}, tokenizer);
   } else {
-    tokens.ids = eval::encode_prompt(tokenizer, io::read_file(path));
+    tokens.ids = eval::encode_prompt(tokenizer, read_text_file(path));
     tokens.counts.assign(tokens.ids.size(), 1);
   }
   const std::int64_t length = step.text.length;

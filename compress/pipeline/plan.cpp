@@ -34,6 +34,7 @@ std::vector<PlannedTensor> source_tensors(const ModelSource& source) {
     PlannedTensor tensor{std::move(name), shape.out, shape.in, stored.type, stored.bytes};
     tensor.result_type = stored.type;
     tensor.result_bytes = stored.bytes;
+    tensor.in_codes = stored.scheme.has_value();
     tensors.push_back(std::move(tensor));
   };
   for (std::int64_t block = 0; block < config.layers; ++block) {
@@ -77,6 +78,7 @@ void follow_shape(const ModelConfig& shape, std::vector<PlannedTensor>& tensors,
     tensor.in = now.in;
     tensor.result_type = "F32";
     tensor.result_bytes = now.out * now.in * 4;
+    tensor.in_codes = false;
     if (i >= kept) continue;
     forget(tensor.name);
     planned.layers[tensor.name] = std::nullopt;
@@ -96,6 +98,7 @@ void enter_layer(const PlannedLayer& layer, PlannedTensor& tensor) {
     return;
   }
   const LinearShape shape{tensor.out, tensor.in};
+  tensor.in_codes = layer.scheme || !layer.candidates.empty();
   if (!layer.candidates.empty()) {
     tensor.factored = false;
     tensor.result_type = "one of " + std::to_string(layer.candidates.size()) + " grids";
@@ -133,24 +136,45 @@ void enter_rounding(const PlannedLayer& layer, const PlannedTensor& tensor, Plan
   if (!layer.adds) planned.rounds_input.erase(tensor.name);
 }
 
+// A pass that works on codes finds some. Blocks are walked once for neighbouring block-wise passes;
+// `fresh`: one of these before it rounds.
+void check_codes(const Pass& pass, const std::string& where, bool fresh,
+                 const std::vector<PlannedTensor>& tensors) {
+  const NeededCodes needed = pass.needs().codes;
+  const bool any = std::any_of(tensors.begin(), tensors.end(),
+                               [](const PlannedTensor& tensor) { return tensor.in_codes; });
+  require<UsageError>(needed == NeededCodes::none || any, where, pass.name(),
+                      " finds nothing in codes; put it behind a pass that rounds");
+  require<UsageError>(needed != NeededCodes::fresh || fresh, where, pass.name(),
+                      " needs the weights as they were before rounding, which are gone: it must "
+                      "follow the pass that rounds, with block-wise passes alone between them; "
+                      "behind quantize.fit use its method: awq+gptq+autoround");
+}
+
 // What the passes in order would do; fills `tensors` and returns what they leave.
 PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
                           const ModelConfig& config, std::vector<PlannedTensor>& tensors) {
   PlannedModel planned{config, {}, {}};
   const std::vector<PassPlan> plans = plan_passes(passes, config);
+  bool fresh = false;  // codes whose plain weights are still there
   for (std::size_t pass = 0; pass < passes.size(); ++pass) {
+    check_codes(*passes[pass], "passes." + std::to_string(pass), fresh, tensors);
+    const bool blockwise = dynamic_cast<const BlockwisePass*>(passes[pass].get()) != nullptr;
+    fresh = fresh && blockwise;
     for (const PlannedLayer& layer : plans[pass].layers) {
       const auto index =
           static_cast<std::size_t>(layer.block) * kRoles.size() + index_of(layer.role);
       PlannedTensor& tensor = tensors.at(index);
       tensor.steps.push_back({std::string(passes[pass]->name()), layer.rule, layer.action});
       if (!layer.changes || tensor.empty()) continue;
+      if (layer.plain_only && tensor.in_codes) continue;
       enter_term(layer, tensor, planned);
       enter_rounding(layer, tensor, planned);
       planned.layers[tensor.name] = layer.scheme;
       planned.candidates.erase(tensor.name);
       if (!layer.candidates.empty()) planned.candidates[tensor.name] = layer.candidates;
       enter_layer(layer, tensor);
+      fresh = fresh || (tensor.in_codes && blockwise);
     }
     if (plans[pass].before.tied_head && !plans[pass].after.tied_head) {
       PlannedTensor head = tensors.back();
@@ -158,12 +182,14 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       head.source_bytes = 0;  // the embedding's
       tensors.push_back(std::move(head));
     }
-    const PlannedRows rows = passes[pass]->plan_rows(plans[pass].before);
+    const PlannedRows& rows = plans[pass].rows;
     planned.rows_go = planned.rows_go || rows.fewer;
     for (PlannedTensor& tensor : tensors) {
       if (rows.action.empty() || tensor.name.starts_with("model.layers.")) continue;
       tensor.steps.push_back({std::string(passes[pass]->name()), "rows", rows.action});
       if (!rows.scheme && !rows.plain) continue;
+      if (rows.plain_only && tensor.in_codes) continue;
+      tensor.in_codes = rows.scheme.has_value();
       planned.layers[tensor.name] = rows.scheme;
       tensor.result_type = type_of(rows.scheme, "F32");
       tensor.result_bytes = rows.scheme ? bytes_on_grid(*rows.scheme, {tensor.out, tensor.in})
@@ -266,8 +292,8 @@ std::uint64_t disk_of(const Plan& plan, bool has_passes) {
   if (!has_passes) return bytes;
   for (const PlannedTensor& tensor : plan.tensors) {
     if (!tensor.name.starts_with("model.layers.") && tensor.steps.empty()) continue;
-    const bool plain = tensor.result_type.starts_with("F") || tensor.result_type == "BF16";
-    bytes += static_cast<std::uint64_t>(tensor.out * tensor.in * (plain ? 4 : 1) * 9 / 8);
+    const std::int64_t each = tensor.in_codes ? 1 : 4;
+    bytes += static_cast<std::uint64_t>(tensor.out * tensor.in * each * 9 / 8);
   }
   return bytes;
 }

@@ -31,6 +31,7 @@ struct PlannedTensor {
   std::vector<PlannedStep> steps;  // one a pass
   std::string result_type;         // in memory, after the last pass
   std::int64_t result_bytes = 0;
+  bool in_codes = false;  // after the last pass, with a term beside them or not
   bool factored = false;  // two factors, or a low-rank correction beside something else
   std::vector<std::string> export_types;  // one an export: "Q4_1, kept codes"
   std::vector<std::uint64_t> export_bytes;

@@ -7,6 +7,7 @@
 #include "compress/io/atomic_file.h"
 #include "compress/io/hash.h"
 #include "compress/io/json.h"
+#include "compress/io/json_builder.h"
 
 namespace attar {
 namespace {
@@ -33,7 +34,7 @@ void read_lines(const std::string& path, std::string_view text, const Document& 
 }
 
 void read_file(const DocumentFiles& files, const std::string& path, const Document& add) {
-  const std::string text = io::read_file(path, std::uint64_t{1} << 34);
+  const std::string text = read_text_file(path);
   if (is_json_lines(path)) return read_lines(path, text, add);
   if (files.separator.empty()) return add({}, text);
   std::size_t begin = 0;
@@ -77,6 +78,14 @@ class Collector {
 };
 
 }  // namespace
+
+std::string read_text_file(const std::string& path) {
+  std::string text = io::read_file(path, std::uint64_t{1} << 34);
+  const std::size_t broken = io::find_invalid_utf8(text);
+  require(broken == std::string::npos, path, "is no UTF-8 text: byte ", broken,
+          " begins no character; name a text file, or convert it (iconv -f latin1 -t utf-8)");
+  return text;
+}
 
 bool is_json_lines(std::string_view path) { return path.ends_with(".jsonl"); }
 

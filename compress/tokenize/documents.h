@@ -19,6 +19,9 @@ struct DocumentFiles {
   bool end_of_text = true;  // EOS after each document, where the tokenizer has one
 };
 
+// A text file whole, up to 16 GiB. Throws IoError, and BadInput where it is no UTF-8.
+std::string read_text_file(const std::string& path);
+
 // Whether the file is read a document a line.
 bool is_json_lines(std::string_view path);
 

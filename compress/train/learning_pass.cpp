@@ -52,6 +52,7 @@ Learning learning_from(const std::vector<std::string>& names, std::string_view w
 std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,
                                              const std::string& action) {
   std::vector<PlannedLayer> layers = plan_every_layer(config, action);
+  for (PlannedLayer& layer : layers) layer.plain_only = learning.scales;
   if (learning.weights) return layers;
   const std::string what = learning.scales        ? "only its scales learn"
                            : learning.corrections ? "only its correction learns"
@@ -61,6 +62,11 @@ std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Le
     layer.action = what;
   }
   return layers;
+}
+
+PlannedRows plan_learnt_rows(const Learning& learning, const std::string& action) {
+  if (!learning.embedding) return {};
+  return {.action = action, .plain = true, .plain_only = learning.scales};
 }
 
 std::int64_t training_bytes(const ModelConfig& config, bool averaged) {
@@ -114,12 +120,25 @@ void report_training(const TrainOutcome& outcome, const TrainingWindows& windows
           std::to_string(outcome.skipped) + " steps had no finite gradient and changed nothing",
           true);
   }
+  std::int64_t undone = 0;
+  const auto leaves_codes = [&](const Weight& before, const Weight& after) {
+    const auto coded = [](const Weight& w) { return std::holds_alternative<QuantizedWeight>(w); };
+    if (coded(before) && !coded(after)) ++undone;
+  };
+  leaves_codes(input.embedding(), output.embedding());
+  if (!input.config().tied_head) leaves_codes(input.head(), output.head());
   for (std::int64_t i = 0; i < output.config().layers; ++i) {
     const Block before = input.block(i), after = output.block(i);
     for (const Role role : roles_of(after)) {
+      leaves_codes(before[role].weight, after[role].weight);
       report.changed.push_back({layer_name(i, role), "trained", stored_bytes(before[role].weight),
                                 stored_bytes(after[role].weight)});
     }
+  }
+  if (undone > 0) {
+    event("codes_undone", std::to_string(undone) +
+                              " tensors were in codes and have learnt as plain values; round them "
+                              "again behind this pass");
   }
 }
 

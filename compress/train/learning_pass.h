@@ -17,6 +17,8 @@ Learning learning_from(const std::vector<std::string>& names, std::string_view w
 // Every layer, where weights learn; else codes and plain values stay what a file needs to know of.
 std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,
                                              const std::string& action);
+// The same of embedding and head.
+PlannedRows plan_learnt_rows(const Learning& learning, const std::string& action);
 
 // Bytes that training takes beside activations: values, gradients and moments in float32.
 std::int64_t training_bytes(const ModelConfig& config, bool averaged);

@@ -69,7 +69,8 @@ void Student::learn(const std::string& name, Weight& weight, const Learning& lea
   }
   if (auto* codes = std::get_if<QuantizedWeight>(&weight)) {
     if (learning.scales) learn_grid(name, *codes, members);
-    return;
+    if (learning.scales || !learning.weights) return;
+    weight = DenseWeight{dense(weight)};
   }
   if (!learning.weights) return;
   if (auto* sparse = std::get_if<SparseWeight>(&weight)) {
@@ -84,13 +85,16 @@ void Student::learn(const std::string& name, Weight& weight, const Learning& lea
   }
 }
 
-Student::OuterGrid Student::learn_outer(const std::string& name, Weight& weight) {
-  OuterGrid grid;
-  auto* codes = std::get_if<QuantizedWeight>(&weight);
-  if (codes == nullptr) return grid;
-  learn_grid(name, *codes, grid.members);
-  if (!grid.members.empty()) grid.sum = at::zeros(codes->codes.sizes(), at::kFloat);
-  return grid;
+void Student::learn_rows(const std::string& name, Weight& rows, const Learning& learning,
+                         std::size_t& index, OuterGrid& grid) {
+  auto* codes = std::get_if<QuantizedWeight>(&rows);
+  if (codes && learning.scales) {
+    learn_grid(name, *codes, grid.members);
+    if (!grid.members.empty()) grid.sum = at::zeros(codes->codes.sizes(), at::kFloat);
+  } else if (learning.embedding) {
+    rows = DenseWeight{dense(rows)};
+    index = learn(name, std::get<DenseWeight>(rows).values, true);
+  }
 }
 
 Student::Student(const Model& model, const Learning& learning)
@@ -99,12 +103,7 @@ Student::Student(const Model& model, const Learning& learning)
       head_(model.head()),
       final_norm_(model.final_norm()) {
   parameters_.reserve(static_cast<std::size_t>(config_.layers) * 26 + 5);
-  const bool plain = std::holds_alternative<DenseWeight>(embedding_);
-  if (learning.embedding && plain) {
-    embedding_index_ =
-        learn("model.embed_tokens.weight", std::get<DenseWeight>(embedding_).values, true);
-  }
-  if (learning.scales) embedding_grid_ = learn_outer("model.embed_tokens.weight", embedding_);
+  learn_rows("model.embed_tokens.weight", embedding_, learning, embedding_index_, embedding_grid_);
   for (std::int64_t i = 0; i < config_.layers; ++i) {
     const std::string name = "model.layers." + std::to_string(i) + ".";
     Block block = model.block(i);
@@ -142,10 +141,8 @@ Student::Student(const Model& model, const Learning& learning)
     head_ = embedding_;
     head_index_ = embedding_index_;
     head_grid_ = embedding_grid_;
-  } else if (learning.embedding && std::holds_alternative<DenseWeight>(head_)) {
-    head_index_ = learn("lm_head.weight", std::get<DenseWeight>(head_).values, true);
-  } else if (learning.scales) {
-    head_grid_ = learn_outer("lm_head.weight", head_);
+  } else {
+    learn_rows("lm_head.weight", head_, learning, head_index_, head_grid_);
   }
   head_values_ = dense(head_).detach();
   follow_parameters();

@@ -16,7 +16,8 @@
 
 namespace attar {
 
-// What of a model learns. Integer zeros of quantized weights never do.
+// What of a model learns. Integer zeros of quantized weights never do. What is in codes learns by
+// its grid where `scales` do; else it leaves its codes where `weights` or `embedding` learn.
 struct Learning {
   bool weights = true;  // linear layers: dense values, kept values of sparse ones, low-rank factors
   bool corrections = true;  // the low-rank part of corrected weights (LoRA); their base never
@@ -96,7 +97,9 @@ class Student {
                   std::vector<std::size_t>& members);
   void learn(const std::string& name, Weight& weight, const Learning& learning,
              std::vector<std::size_t>& members);
-  OuterGrid learn_outer(const std::string& name, Weight& weight);
+  // Embedding or head: its values (`index`) or its grid.
+  void learn_rows(const std::string& name, Weight& rows, const Learning& learning,
+                  std::size_t& index, OuterGrid& grid);
   void add_grid_gradient(OuterGrid& grid, const Weight& weight);
   void add_gradient(std::size_t index, const at::Tensor& gradient);
   at::Tensor settled(const at::Tensor& value, bool averaged) const;

@@ -80,6 +80,19 @@ recipe_case("fit_without_a_group_that_divides", DOES_NOT_FIT, "mlp.down_proj: no
             passes=[{"quantize.fit": {"bits": 5}}])
 recipe_case("rounding_behind_fit", USAGE, "has rounded already",
             passes=[{"quantize.fit": {"bits": 5, "skip": ["down"]}}, {"quantize.rtn": {"bits": 4, "group_size": 4}}])
+recipe_case("learning_to_round_what_is_not_rounded", USAGE, "finds nothing in codes",
+            passes=["quantize.autoround"])
+recipe_case("learning_to_round_behind_fit", USAGE, "needs the weights as they were before rounding",
+            passes=[{"quantize.fit": {"bits": 5, "skip": ["down"]}}, "quantize.autoround"])
+recipe_case("tuning_of_what_is_not_rounded", USAGE, "passes.0] quantize.tune finds nothing in codes",
+            passes=["quantize.tune"])
+recipe_case("learning_behind_a_rounded_embedding", USAGE, "would change 'model.embed_tokens' that passes.0 has rounded",
+            passes=[{"quantize.embedding": {"bits": 8, "group_size": 32}},
+                    {"train.text": {"text": "text.txt", "learn": ["embedding"], "steps": 1}}])
+recipe_case("fewer_channels_of_a_rounded_embedding", USAGE, "would change 'model.embed_tokens' that passes.0 has rounded",
+            passes=[{"quantize.embedding": {"bits": 8, "group_size": 32}}, {"prune.width": {"hidden": 0.5, "align": 8}}])
+recipe_case("pruning_that_takes_nothing", USAGE, "ffn: 0.1 takes nothing away",
+            passes=[{"prune.width": {"ffn": 0.1, "align": 512}}])
 recipe_case("rounded_activations_in_a_gguf", DOES_NOT_FIT, "rounds what it reads, which a GGUF file cannot say",
             passes=[{"quantize.rtn": {"type": "FP8", "activations": 8}}],
             export=[{"format": "gguf", "type": "F16", "path": "m.gguf"}])
@@ -155,6 +168,11 @@ def calibration_that_is_empty(folder, recipe):
 @case(BAD_INPUT, "sequences")
 def calibration_that_is_too_short(folder, recipe):
     (folder / "text.txt").write_text("Once upon a time.")
+
+
+@case(BAD_INPUT, "is no UTF-8 text: byte 17 ")
+def calibration_that_is_no_utf8(folder, recipe):
+    (folder / "text.txt").write_bytes(b"Once upon a time \xe9tait\n" * 200)
 
 
 @case(IO, "text.txt")

@@ -1,7 +1,11 @@
 """Effects of distillation: what a pruned student loses, every loss wins back a part of."""
 
-import pytest
+import json
 
+import pytest
+from safetensors.torch import load_file
+
+from attar_program import make_stories, make_text, recipe_for, succeed, write_recipe
 from effects_tools import real, run
 
 # The relations of one block say nothing of the predictions: alone they ruin them, so
@@ -60,3 +64,23 @@ def test_norms_learn_behind_a_pass_that_rounds(tmp_path):
                    lambda text: [*rounded, {"distill": {"text": text, **TRAINING["tinyworld"],
                                                         "learn": ["norms"]}}])
     assert after < 0.9 * before
+
+
+def test_weights_in_codes_learn_as_plain_values_as_plan_says(tmp_path):
+    plain, text = make_stories(tmp_path / "model"), make_text(tmp_path / "text.txt")
+    rounding = recipe_for(tmp_path, eval=None, export=[{"format": "gguf", "type": "auto", "path": "m.gguf"}],
+                          passes=[{"quantize.rtn": {"type": "Q8_0", "skip": ["down"]}}])
+    succeed("run", write_recipe(tmp_path / "rounding.yaml", rounding), "--out", tmp_path / "rounded")
+    recipe = write_recipe(tmp_path / "r.yaml", recipe_for(
+        tmp_path, model=str(tmp_path / "rounded/m.gguf"), eval=None, passes=[{"train.text": {
+            "text": str(text), "steps": 2, "batch": 2, "length": 64, "learning_rate": 1e-3}}]))
+    plan = json.loads(succeed("plan", recipe, "--output", "json").stdout)
+    assert {tensor["result_type"] for tensor in plan["tensors"]} == {"F32"}
+    succeed("run", recipe, "--out", tmp_path / "out")
+    coded = sum(tensor["source_type"] == "Q8_0" for tensor in plan["tensors"])
+    lines = [json.loads(line) for line in (tmp_path / "out/run.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in lines if line.get("kind") == "codes_undone"] == [
+        f"{coded} tensors were in codes and have learnt as plain values; round them again behind this pass"]
+    before, after = load_file(plain / "model.safetensors"), load_file(tmp_path / "out/hf/model.safetensors")
+    moved = (after["model.layers.0.self_attn.q_proj.weight"] - before["model.layers.0.self_attn.q_proj.weight"]).abs()
+    assert moved.max() > 1e-3  # two steps of 1e-3; the codes' own rounding is smaller
