@@ -92,7 +92,12 @@ void BlockLane::reach(Site site, const RunContext& run) {
       stage_ = Stage::kHidden;
     }
   }
-  if (site == Site::kDownInput && stage_ == Stage::kMixed) pass_by(Site::kMlpInput);
+  if (site != Site::kDownInput) return;
+  if (stage_ == Stage::kMixed) pass_by(Site::kMlpInput);
+  // Its statistics are mostly the widest, and nobody looks at this visit's outputs behind it.
+  for (const Site done : {Site::kAttentionInput, Site::kOutputInput, Site::kDownInput}) {
+    runner_->forget(done);
+  }
 }
 
 at::Tensor BlockLane::inputs(Site site, std::int64_t first, std::int64_t count) {

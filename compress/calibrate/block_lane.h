@@ -31,7 +31,8 @@ class BlockLane {
   bool entered() const { return entered_.has_value(); }
 
   // Computes what the inputs at `site` need from before. Then, batch by batch and for all of them,
-  // `inputs` [count, T, width] (valid until the next call), then `visited`.
+  // `inputs` [count, T, width] (valid until the next call), then `visited`. The last site ends the
+  // visit: no `outputs` behind it.
   void reach(Site site, const RunContext& run);
   at::Tensor inputs(Site site, std::int64_t first, std::int64_t count);
   // What the output of o or down is added to, [count, T, hidden]: with `inputs` of their sites.

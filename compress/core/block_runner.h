@@ -92,6 +92,9 @@ class BlockRunner {
   void take(const Block& block);
   // Takes the changed weights of the linear layers that read `site` over into the prepared copy.
   void prepare(const Block& block, Site site);
+  // Gives the memory of the layers that read `site` back; what needs them is not called before
+  // `take`.
+  void forget(Site site);
 
   std::int64_t prepared_bytes() const;
 

@@ -24,8 +24,9 @@ SweepInput::SweepInput(const at::Tensor& gram, CrossGram* cross, const SweepInpu
     : share_(options.towards_dense) {
   if (cross != nullptr) {
     lost_ = cross->gram.sub_(gram).to(at::kFloat);
+    cross->gram = at::Tensor();  // one gives its memory back before the other takes some
     if (options.follow && cross->residual.defined()) residual_ = cross->residual.to(at::kFloat);
-    cross->gram = cross->residual = at::Tensor();
+    cross->residual = at::Tensor();
   }
   hessian_ = prepare_hessian(gram, options.act_order, options.damping, where);
 }

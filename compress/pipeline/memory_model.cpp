@@ -72,15 +72,18 @@ std::int64_t blockwise_peak_bytes(const ModelConfig& config, const CalibrationSh
   const std::int64_t always = program_bytes(config) + activations + source_bytes + codes +
                               (tokens > 0 ? embedding_bytes(config) + head_bytes(config) : 0);
   if (tokens == 0) return always + working_bytes;
-  // While the widest statistics are summed up: sums in float64, the newest tokens, and those packed
-  // for their product.
-  const std::int64_t inputs = std::max({config.hidden, config.q_width(), config.ffn});
-  constexpr std::int64_t kPacked = 2 * kFloat * linalg::GramAccumulator::kStepTokens;
-  const std::int64_t statistics = lanes * inputs * inputs * kDouble + inputs * kPacked +
-                                  (lanes - 1) * config.hidden * inputs * kDouble;
-  const std::int64_t forward = lanes * (block_parameters(config) * kFloat +
-                                        forward_bytes(config, batch * calibration.length));
-  return always + std::max(forward + statistics, working_bytes);
+  // While statistics are summed up: the weights that make them, sums in float64, the newest tokens,
+  // and those packed for their product.
+  const auto summing = [&](std::int64_t inputs, std::int64_t weights) {
+    constexpr std::int64_t kPacked = 2 * kFloat * linalg::GramAccumulator::kStepTokens;
+    return lanes * (weights * kFloat + inputs * inputs * kDouble) + inputs * kPacked +
+           (lanes - 1) * config.hidden * inputs * kDouble;
+  };
+  const std::int64_t statistics =
+      lanes * forward_bytes(config, batch * calibration.length) +
+      std::max(summing(std::max(config.hidden, config.q_width()), block_parameters(config)),
+               summing(config.ffn, 2 * config.hidden * config.ffn));  // gate and up alone
+  return always + std::max(statistics, working_bytes);
 }
 
 std::int64_t weighting_peak_bytes(const ModelConfig& config, std::int64_t length,
