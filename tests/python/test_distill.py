@@ -14,28 +14,29 @@ LOSSES = ["forward_kl", "reverse_kl", "jensen_shannon", "skew_forward", "skew_re
           "total_variation", "taid", "cross_entropy", "hidden",
           {"forward_kl": {}, "relation": {"weight": 0.1}}]
 CUT = {"tinyworld": [{"prune.depth": {"remove": 2}}, {"prune.width": {"ffn": 0.5, "align": 8}}],
-       "smollm2": [{"prune.width": {"ffn": 0.75, "align": 64}}]}
+       "smollm2": [{"prune.width": {"ffn": 0.75, "align": 64}}],
+       "smollm2 by size": [{"prune.width": {"ffn": 0.75, "align": 64, "choose": "magnitude", "refit": False}}]}
 TRAINING = {"tinyworld": {"steps": 60, "batch": 4, "length": 192, "learning_rate": 3e-4},
-            "smollm2": {"steps": 40, "batch": 2, "length": 256, "learning_rate": 1e-4}}
+            "smollm2": {"steps": 40, "batch": 2, "length": 256, "learning_rate": 1e-4},
+            "smollm2 by size": {"steps": 40, "batch": 2, "length": 256, "learning_rate": 3e-4}}
 
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory):
-    """KL of the student before it learns, of a model measured once."""
+    """KL of the student before it learns, of a cut measured once."""
     found = {}
 
-    def measure(model):
-        if model not in found:
-            found[model] = run(tmp_path_factory.mktemp(model), "pruned", model, CUT[model])[0]
-        return found[model]
+    def measure(cut):
+        if cut not in found:
+            found[cut] = run(tmp_path_factory.mktemp("cut"), "pruned", cut.split()[0], CUT[cut])[0]
+        return found[cut]
 
     return measure
 
 
-def distilled(model, tmp_path, **options):
-    return run(tmp_path, "distilled", model,
-               lambda text: [*CUT[model],
-                             {"distill": {"text": text, **TRAINING[model], **options}}])[0]
+def distilled(cut, tmp_path, **options):
+    return run(tmp_path, "distilled", cut.split()[0],
+               lambda text: [*CUT[cut], {"distill": {"text": text, **TRAINING[cut], **options}}])[0]
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: "".join(list(loss)[-1:]) if isinstance(loss, dict) else loss)
@@ -43,10 +44,14 @@ def test_every_loss_lowers_the_divergence_of_a_pruned_student(loss, pruned, tmp_
     assert distilled("tinyworld", tmp_path, loss=loss) < 0.9 * pruned("tinyworld")
 
 
-# Meant to be a half. On SmolLM2 forty steps see 20,000 tokens: 0.661 of 0.756 was measured.
-@pytest.mark.parametrize("model, share", [("tinyworld", 0.5), pytest.param("smollm2", 0.92, marks=real)])
-def test_the_default_loss_halves_it(model, share, pruned, tmp_path):
-    assert distilled(model, tmp_path) < share * pruned(model)
+# Forty steps on SmolLM2 see 20,000 tokens: 9.60 to 3.00 was measured where neurons went by size and
+# nothing was refitted. Behind structured OBS, which has won in closed form what is easily won, a half
+# was meant and 0.661 of 0.756 was measured.
+@pytest.mark.parametrize("cut, share", [
+    ("tinyworld", 0.5), pytest.param("smollm2 by size", 0.5, marks=real),
+    pytest.param("smollm2", 0.92, marks=real)])
+def test_the_default_loss_halves_it(cut, share, pruned, tmp_path):
+    assert distilled(cut, tmp_path) < share * pruned(cut)
 
 
 def test_windows_that_the_student_writes_teach_it_too(pruned, tmp_path):
