@@ -66,6 +66,10 @@ DistillPass::DistillPass(DistillConfig config)
   }
 }
 
+Needs DistillPass::needs() const {
+  return {.teacher = true, .tokenizer = true, .codes = needed_codes(learning_)};
+}
+
 std::vector<PlannedLayer> DistillPass::plan(const ModelConfig& config) const {
   return plan_learnt_layers(config, learning_, "distilled");
 }

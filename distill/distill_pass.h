@@ -33,9 +33,8 @@ struct DistillConfig : TrainConfig {
           "jensen_shannon, skew_forward, skew_reverse, total_variation, taid, cross_entropy, "
           "hidden, relation.");
     visit("learn", &C::learn, Any{},
-          "What changes: weights, norms, embedding, corrections, scales. Values that learn leave "
-          "their "
-          "codes, unless scales learn.");
+          "What changes: weights, norms, embedding, corrections, scales. Values that learn "
+          "leave their codes, unless scales learn.");
     visit("cache", &C::cache, Any{},
           "Folder that keeps the teacher's probabilities; they are written once, then the teacher "
           "is not run. Only forward_kl at temperature 1, and cross_entropy. Empty: none.");
@@ -62,7 +61,7 @@ class DistillPass final : public ModelPass {
 
   explicit DistillPass(DistillConfig config);
   std::string_view name() const override { return kName; }
-  Needs needs() const override { return {.teacher = true, .tokenizer = true}; }
+  Needs needs() const override;
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   PlannedRows plan_rows(const ModelConfig& config) const override;

@@ -10,6 +10,8 @@ TextPass::TextPass(TextPassConfig config)
   require<UsageError>(!config_.text.empty(), kName, "text is missing; name a file to learn from");
 }
 
+Needs TextPass::needs() const { return {.tokenizer = true, .codes = needed_codes(learning_)}; }
+
 std::vector<PlannedLayer> TextPass::plan(const ModelConfig& config) const {
   return plan_learnt_layers(config, learning_, "trained");
 }

@@ -14,9 +14,8 @@ struct TextPassConfig : TrainConfig {
   static void fields(Visit&& visit) {
     TrainConfig::train_fields<TextPassConfig>(visit);
     visit("learn", &TextPassConfig::learn, Any{},
-          "What changes: weights, norms, embedding, corrections, scales. Values that learn leave "
-          "their "
-          "codes, unless scales learn.");
+          "What changes: weights, norms, embedding, corrections, scales. Values that learn "
+          "leave their codes, unless scales learn.");
   }
 };
 
@@ -30,7 +29,7 @@ class TextPass final : public ModelPass {
 
   explicit TextPass(TextPassConfig config);
   std::string_view name() const override { return kName; }
-  Needs needs() const override { return {.tokenizer = true}; }
+  Needs needs() const override;
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   PlannedRows plan_rows(const ModelConfig& config) const override;

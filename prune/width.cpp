@@ -156,25 +156,24 @@ std::vector<BlockWidths> WidthPass::common_widths(const ModelConfig& config) con
 
 void WidthPass::check_effect(const ModelConfig& config,
                              const std::vector<BlockWidths>& widths) const {
-  const auto check = [&](bool effect, const char* option, double share, const std::string& what) {
-    require<UsageError>(effect, kName, option, ": ", share, " takes nothing away: ", what);
-  };
   bool fewer_neurons = config_.ffn >= 1, fewer_heads = config_.kv_heads >= 1;
   for (std::size_t block = 0; block < widths.size(); ++block) {
     const BlockWidths own = config.widths_of(static_cast<std::int64_t>(block));
     fewer_neurons = fewer_neurons || widths[block].ffn < own.ffn;
     fewer_heads = fewer_heads || widths[block].kv_heads < own.kv_heads;
   }
-  const auto rounded = [&](std::int64_t all, const char* of) {
-    return std::to_string(all) + " " + of +
-           " stay in multiples of align=" + std::to_string(config_.align) +
-           "; lower align or the share";
+  const auto check = [](bool effect, const char* option, double share, std::int64_t all,
+                        std::int64_t step) {
+    require<UsageError>(effect, kName, option, ": ", share, " takes nothing away: of ", all,
+                        " stay multiples of ", step, ", one at least; ",
+                        all > step ? "lower the share"
+                        : step > 1 ? "lower align"
+                                   : "leave it out");
   };
-  check(fewer_neurons, "ffn", config_.ffn, rounded(config.ffn, "neurons"));
-  check(fewer_heads, "kv_heads", config_.kv_heads,
-        std::to_string(config.kv_heads) + " heads stay whole, at least one; lower the share");
+  check(fewer_neurons, "ffn", config_.ffn, config.ffn, config_.align);
+  check(fewer_heads, "kv_heads", config_.kv_heads, config.kv_heads, 1);
   check(config_.hidden >= 1 || channels(config) < config.hidden, "hidden", config_.hidden,
-        rounded(config.hidden, "channels"));
+        config.hidden, config_.align);
 }
 
 ModelConfig WidthPass::shape_after(const ModelConfig& config) const {

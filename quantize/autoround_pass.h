@@ -41,7 +41,7 @@ class AutoroundPass final : public BlockwisePass {
     return {.calibration = true,
             .dense_stream = true,
             .block_outputs = true,
-            .codes = NeededCodes::fresh};
+            .codes = NeededCodes::kFresh};
   }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;

@@ -120,7 +120,15 @@ std::vector<FitItem> price_formats(const Model& model, const Fishers& fisher,
 
 Formats fit_formats(std::span<const FitItem> items, std::int64_t budget) {
   std::vector<std::vector<Choice>> choices;
-  for (const FitItem& item : items) choices.push_back(item.choices);
+  std::int64_t least = 0;
+  for (const FitItem& item : items) {
+    choices.push_back(item.choices);
+    least += std::min_element(item.choices.begin(), item.choices.end(),
+                              [](const Choice& a, const Choice& b) { return a.bytes < b.bytes; })
+                 ->bytes;
+  }
+  require<DoesNotFit>(least <= budget, "quantize.fit", "the smallest formats take ", least,
+                      " bytes, and ", budget, " are allowed; allow more, or smaller formats");
   const Selection found = solve_knapsack(choices, budget);
   Formats formats;
   for (std::size_t i = 0; i < items.size(); ++i) {

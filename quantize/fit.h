@@ -42,7 +42,8 @@ struct FitItem {
 std::vector<FitItem> price_formats(const Model& model, const Fishers& fisher,
                                    std::span<const QuantScheme> formats, const RunContext& context);
 
-// The formats of least expected KL within the budget.
+// The formats of least expected KL within the budget. Throws DoesNotFit when the smallest exceed
+// it.
 Formats fit_formats(std::span<const FitItem> items, std::int64_t budget);
 
 // One format for all: of those that every item has and that fit, the one of least expected KL;

@@ -212,7 +212,8 @@ std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
 }
 
 PlannedRows FitPass::plan_rows(const ModelConfig&) const {
-  return {config_.embedding ? goal() : "", false, std::nullopt};
+  if (!config_.embedding) return {};
+  return {.action = goal(), .rounds = true};
 }
 
 std::int64_t FitPass::working_bytes(const ModelConfig& config) const {
@@ -279,9 +280,7 @@ void FitPass::round(ModelWork& work, const Formats& formats) const {
   } else {
     if (has("awq")) passes.push_back(rounding<AwqPass>(formats, json::object()));
     passes.push_back(rounding<GptqPass>(formats, json::object()));
-    if (has("autoround")) {
-      passes.push_back(std::make_unique<AutoroundPass>(AutoroundConfig{}));
-    }
+    if (has("autoround")) passes.push_back(std::make_unique<AutoroundPass>(AutoroundConfig{}));
   }
   plan_passes(passes, work.input.config());
   std::vector<const BlockwisePass*> blockwise;

@@ -84,7 +84,7 @@ Selection solve_knapsack(Items items, std::int64_t budget) {
                          [](const Choice& a, const Choice& b) { return a.bytes < b.bytes; });
     least[i] = least[i + 1] + smallest->bytes;
   }
-  require<DoesNotFit>(least[0] <= budget, "quantize.fit", "the smallest choice takes ", least[0],
+  require<DoesNotFit>(least[0] <= budget, "knapsack", "the smallest selection takes ", least[0],
                       " bytes, more than the ", budget, " allowed; allow more or smaller formats");
   const Relaxation relaxed = relax(items, budget);
   std::vector<double> rest(items.size() + 1, 0);  // priced cost of the items from here on

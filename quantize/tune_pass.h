@@ -88,7 +88,7 @@ class TunePass final : public ModelPass {
     return {.calibration = config_.text.empty(),
             .teacher = true,
             .tokenizer = true,
-            .codes = NeededCodes::any};
+            .codes = NeededCodes::kAny};
   }
   double learning_tokens(double tokens, std::int64_t length) const override;
   nlohmann::json options() const override { return write_fields(config_); }

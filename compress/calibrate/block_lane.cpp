@@ -94,10 +94,8 @@ void BlockLane::reach(Site site, const RunContext& run) {
   }
   if (site != Site::kDownInput) return;
   if (stage_ == Stage::kMixed) pass_by(Site::kMlpInput);
-  // Its statistics are mostly the widest, and nobody looks at this visit's outputs behind it.
-  for (const Site done : {Site::kAttentionInput, Site::kOutputInput, Site::kDownInput}) {
-    runner_->forget(done);
-  }
+  // Down's statistics are mostly the widest, and nobody asks for this visit's outputs behind them.
+  runner_->keep_gate_and_up();
 }
 
 at::Tensor BlockLane::inputs(Site site, std::int64_t first, std::int64_t count) {

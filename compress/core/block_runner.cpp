@@ -76,14 +76,6 @@ void BlockRunner::prepare(const Block& block, Site site) {
   }
 }
 
-void BlockRunner::forget(Site site) {
-  PreparedWeight& weight = site == Site::kAttentionInput ? qkv_
-                           : site == Site::kOutputInput  ? output_
-                           : site == Site::kMlpInput     ? gate_up_
-                                                         : down_;
-  weight = {};
-}
-
 std::int64_t BlockRunner::prepared_bytes() const {
   return qkv_.bytes() + output_.bytes() + gate_up_.bytes() + down_.bytes();
 }

@@ -92,9 +92,8 @@ class BlockRunner {
   void take(const Block& block);
   // Takes the changed weights of the linear layers that read `site` over into the prepared copy.
   void prepare(const Block& block, Site site);
-  // Gives the memory of the layers that read `site` back; what needs them is not called before
-  // `take`.
-  void forget(Site site);
+  // Gives the memory of the other weights back: no more than mlp_input and gated until `take`.
+  void keep_gate_and_up() { qkv_ = output_ = down_ = {}; }
 
   std::int64_t prepared_bytes() const;
 

@@ -41,32 +41,35 @@ std::vector<PlannedLayer> plan_every_layer(const ModelConfig& config, const std:
 
 namespace {
 
-// Whether the pass gives embedding and head other codes, or plain values.
-bool changes_rows(const PassPlan& plan) {
-  const bool undone = plan.rows.plain && !plan.rows.plain_only;
-  return plan.rows.scheme || undone || plan.before.hidden != plan.after.hidden;
-}
+constexpr const char* kRows = "model.embed_tokens";  // and a head of its own
 
-// No pass undoes what an earlier one has rounded.
+// No pass undoes, or rounds again, what an earlier one has rounded.
 void check_order(std::span<const std::unique_ptr<Pass>> passes, std::span<const PassPlan> plans) {
   std::map<std::string, std::size_t> rounded_by;  // layer -> pass
-  const auto refuse = [&](std::size_t pass, const std::string& layer) {
+  const auto refuse = [&](std::size_t pass, const std::string& layer, bool rounds) {
     const auto earlier = rounded_by.find(layer);
-    require<UsageError>(earlier == rounded_by.end(), "passes." + std::to_string(pass),
-                        passes[pass]->name(), " would change '", layer, "' that passes.",
-                        earlier == rounded_by.end() ? 0 : earlier->second,
-                        " has rounded already; put the pass that rounds behind it, or leave '",
-                        layer, "' out of one of the two (skip:, learn:)");
+    if (earlier == rounded_by.end()) return;
+    const std::string first = "passes." + std::to_string(earlier->second);
+    throw UsageError(message("passes." + std::to_string(pass), passes[pass]->name(),
+                             " would change '", layer, "' that ", first, " has rounded already; ",
+                             rounds ? "leave it out of one of the two (skip:)"
+                                    : "put " + first + " behind this one, or leave '" + layer +
+                                          "' out of one of the two"));
   };
   for (std::size_t i = 0; i < plans.size(); ++i) {
     for (const PlannedLayer& layer : plans[i].layers) {
-      if (!layer.changes || layer.adds || layer.plain_only) continue;
+      if (!layer.changes || layer.adds) continue;
       const std::string name = layer_name(layer.block, layer.role);
-      refuse(i, name);
-      if (layer.scheme || !layer.candidates.empty()) rounded_by[name] = i;
+      const bool rounds = layer.scheme || !layer.candidates.empty();
+      if (!layer.plain_only) refuse(i, name, rounds);
+      if (rounds) rounded_by[name] = i;
     }
-    if (changes_rows(plans[i])) refuse(i, "model.embed_tokens");
-    if (plans[i].rows.scheme) rounded_by["model.embed_tokens"] = i;
+    const PlannedRows& rows = plans[i].rows;
+    const bool other_channels = plans[i].before.hidden != plans[i].after.hidden;
+    if (rows.scheme || (rows.plain && !rows.plain_only) || other_channels) {
+      refuse(i, kRows, rows.scheme.has_value());
+    }
+    if (rows.scheme || rows.rounds) rounded_by.emplace(kRows, i);
   }
 }
 

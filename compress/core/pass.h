@@ -18,9 +18,9 @@ namespace attar {
 
 // Layers that a pass must find in codes.
 enum class NeededCodes {
-  none,
-  any,    // whoever rounded them
-  fresh,  // rounded in the same walk, so that the plain weights are still there
+  kNone,
+  kAny,    // whoever rounded them
+  kFresh,  // rounded in the same walk, so that the plain weights are still there
 };
 
 // What a pass asks of the pipeline, so a bad recipe fails before any work.
@@ -35,7 +35,7 @@ struct Needs {
   // A pass on the whole model that takes statistics of those activations: its tokens have weights
   // where the recipe asks for them.
   bool statistics = false;
-  NeededCodes codes = NeededCodes::none;
+  NeededCodes codes = NeededCodes::kNone;
 };
 
 // What a pass will do to one linear layer, known from headers alone.
@@ -64,6 +64,7 @@ struct PlannedRows {
   std::optional<QuantScheme> scheme = std::nullopt;  // after this pass, when it rounds them
   bool plain = false;                                // all are plain float32 after this pass
   bool plain_only = false;                           // but for those in codes, which keep them
+  bool rounds = false;                               // plain ones, on grids that the run finds
 };
 
 // What happened to one linear layer.

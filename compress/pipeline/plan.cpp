@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "compress/core/errors.h"
 #include "compress/formats/file_source.h"
@@ -136,19 +137,18 @@ void enter_rounding(const PlannedLayer& layer, const PlannedTensor& tensor, Plan
   if (!layer.adds) planned.rounds_input.erase(tensor.name);
 }
 
-// A pass that works on codes finds some. Blocks are walked once for neighbouring block-wise passes;
-// `fresh`: one of these before it rounds.
-void check_codes(const Pass& pass, const std::string& where, bool fresh,
+// A pass that works on codes finds some. `fresh`: layers whose plain weights are still there, since
+// blocks are walked once for neighbouring passes.
+void check_codes(const Pass& pass, const std::string& where, const std::set<std::string>& fresh,
                  const std::vector<PlannedTensor>& tensors) {
   const NeededCodes needed = pass.needs().codes;
   const bool any = std::any_of(tensors.begin(), tensors.end(),
                                [](const PlannedTensor& tensor) { return tensor.in_codes; });
-  require<UsageError>(needed == NeededCodes::none || any, where, pass.name(),
+  require<UsageError>(needed == NeededCodes::kNone || any, where, pass.name(),
                       " finds nothing in codes; put it behind a pass that rounds");
-  require<UsageError>(needed != NeededCodes::fresh || fresh, where, pass.name(),
-                      " needs the weights as they were before rounding, which are gone: it must "
-                      "follow the pass that rounds, with block-wise passes alone between them; "
-                      "behind quantize.fit use its method: awq+gptq+autoround");
+  require<UsageError>(needed != NeededCodes::kFresh || !fresh.empty(), where, pass.name(),
+                      " needs the weights as they were before rounding, which are gone; put it "
+                      "right behind the pass that rounds (rtn, gptq, awq) plain weights");
 }
 
 // What the passes in order would do; fills `tensors` and returns what they leave.
@@ -156,11 +156,11 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
                           const ModelConfig& config, std::vector<PlannedTensor>& tensors) {
   PlannedModel planned{config, {}, {}};
   const std::vector<PassPlan> plans = plan_passes(passes, config);
-  bool fresh = false;  // codes whose plain weights are still there
+  std::set<std::string> fresh;
   for (std::size_t pass = 0; pass < passes.size(); ++pass) {
     check_codes(*passes[pass], "passes." + std::to_string(pass), fresh, tensors);
     const bool blockwise = dynamic_cast<const BlockwisePass*>(passes[pass].get()) != nullptr;
-    fresh = fresh && blockwise;
+    if (!blockwise) fresh.clear();
     for (const PlannedLayer& layer : plans[pass].layers) {
       const auto index =
           static_cast<std::size_t>(layer.block) * kRoles.size() + index_of(layer.role);
@@ -173,8 +173,10 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       planned.layers[tensor.name] = layer.scheme;
       planned.candidates.erase(tensor.name);
       if (!layer.candidates.empty()) planned.candidates[tensor.name] = layer.candidates;
+      const bool first = blockwise && layer.scheme && !tensor.in_codes;
       enter_layer(layer, tensor);
-      fresh = fresh || (tensor.in_codes && blockwise);
+      if (first) fresh.insert(tensor.name);
+      if (layer.adds) fresh.erase(tensor.name);
     }
     if (plans[pass].before.tied_head && !plans[pass].after.tied_head) {
       PlannedTensor head = tensors.back();
@@ -187,6 +189,7 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
     for (PlannedTensor& tensor : tensors) {
       if (rows.action.empty() || tensor.name.starts_with("model.layers.")) continue;
       tensor.steps.push_back({std::string(passes[pass]->name()), "rows", rows.action});
+      tensor.in_codes = tensor.in_codes || rows.rounds;
       if (!rows.scheme && !rows.plain) continue;
       if (rows.plain_only && tensor.in_codes) continue;
       tensor.in_codes = rows.scheme.has_value();

@@ -15,6 +15,7 @@
 #include "compress/pipeline/chat.h"
 #include "compress/pipeline/measure.h"
 #include "compress/pipeline/memory_model.h"
+#include "compress/tokenize/documents.h"
 
 namespace attar {
 namespace {
@@ -59,9 +60,9 @@ void check_pass_files(const PassStep& step) {
   if (!step.options.is_object()) return;
   const nlohmann::json text = step.options.value("text", nlohmann::json());
   const auto check = [&](const nlohmann::json& one) {
-    if (one.is_string() && !one.get_ref<const std::string&>().empty()) {
-      text_bytes(one.get<std::string>(), step.where + ": text");
-    }
+    const std::string path = one.is_string() ? one.get<std::string>() : "";
+    if (path.empty() || text_bytes(path, step.where + ": text") > kTokenizedBytes) return;
+    read_text_file(path);
   };
   if (text.is_array()) std::for_each(text.begin(), text.end(), check);
   check(text);

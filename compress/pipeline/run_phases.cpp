@@ -3,9 +3,9 @@
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 #include "compress/formats/model_file.h"
-#include "compress/io/atomic_file.h"
 #include "compress/io/disk.h"
 #include "compress/pipeline/run_identity.h"
+#include "compress/tokenize/documents.h"
 
 namespace attar {
 namespace {
@@ -13,10 +13,10 @@ namespace {
 std::vector<TokenId> some_text(const Recipe& recipe, const Model& model) {
   for (const EvalStep& step : recipe.evals) {
     if (step.kind != EvalKind::kText) continue;
-    return tokenizer_of(model)->encode(io::read_file(step.text.text).substr(0, 8192));
+    return tokenizer_of(model)->encode(read_text_file(step.text.text).substr(0, 8192));
   }
   if (!recipe.calibration) return {};
-  const std::string text = io::read_file(recipe.calibration->text.front());
+  const std::string text = read_text_file(recipe.calibration->text.front());
   return tokenizer_of(model)->encode(text.substr(0, 8192));
 }
 

@@ -82,8 +82,8 @@ class Collector {
 std::string read_text_file(const std::string& path) {
   std::string text = io::read_file(path, std::uint64_t{1} << 34);
   const std::size_t broken = io::find_invalid_utf8(text);
-  require(broken == std::string::npos, path, "is no UTF-8 text: byte ", broken,
-          " begins no character; name a text file, or convert it (iconv -f latin1 -t utf-8)");
+  require(broken == std::string::npos, path, "is no UTF-8 text: byte ", broken, " of ", text.size(),
+          " begins no whole character; name a text file, convert it, or cut it between characters");
   return text;
 }
 

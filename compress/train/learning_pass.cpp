@@ -46,13 +46,20 @@ Learning learning_from(const std::vector<std::string>& names, std::string_view w
     *part = true;
   }
   learning.code_rate = code_rate.value_or(1);
+  learning.from_codes = !code_rate && !learning.scales;
   return learning;
+}
+
+NeededCodes needed_codes(const Learning& learning) {
+  const bool others =
+      learning.weights || learning.norms || learning.embedding || learning.corrections;
+  return learning.scales && !others ? NeededCodes::kAny : NeededCodes::kNone;
 }
 
 std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,
                                              const std::string& action) {
   std::vector<PlannedLayer> layers = plan_every_layer(config, action);
-  for (PlannedLayer& layer : layers) layer.plain_only = learning.scales;
+  for (PlannedLayer& layer : layers) layer.plain_only = !learning.from_codes;
   if (learning.weights) return layers;
   const std::string what = learning.scales        ? "only its scales learn"
                            : learning.corrections ? "only its correction learns"
@@ -66,7 +73,7 @@ std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Le
 
 PlannedRows plan_learnt_rows(const Learning& learning, const std::string& action) {
   if (!learning.embedding) return {};
-  return {.action = action, .plain = true, .plain_only = learning.scales};
+  return {.action = action, .plain = true, .plain_only = !learning.from_codes};
 }
 
 std::int64_t training_bytes(const ModelConfig& config, bool averaged) {
@@ -122,8 +129,8 @@ void report_training(const TrainOutcome& outcome, const TrainingWindows& windows
   }
   std::int64_t undone = 0;
   const auto leaves_codes = [&](const Weight& before, const Weight& after) {
-    const auto coded = [](const Weight& w) { return std::holds_alternative<QuantizedWeight>(w); };
-    if (coded(before) && !coded(after)) ++undone;
+    undone += std::holds_alternative<QuantizedWeight>(before) &&
+              std::holds_alternative<DenseWeight>(after);
   };
   leaves_codes(input.embedding(), output.embedding());
   if (!input.config().tied_head) leaves_codes(input.head(), output.head());
@@ -137,8 +144,8 @@ void report_training(const TrainOutcome& outcome, const TrainingWindows& windows
   }
   if (undone > 0) {
     event("codes_undone", std::to_string(undone) +
-                              " tensors were in codes and have learnt as plain values; round them "
-                              "again behind this pass");
+                              " of the weights were in codes and have learnt as plain values; "
+                              "round them again behind this pass");
   }
 }
 

@@ -10,9 +10,13 @@
 namespace attar {
 
 // What of the model learns: "weights", "scales", "norms", "embedding", "corrections", and "codes"
-// of a pass that has a `code_rate` for them.
+// of a pass that has a `code_rate` for them, where all codes stay. In the others codes learn by
+// their scales, or as plain values where scales do not.
 Learning learning_from(const std::vector<std::string>& names, std::string_view where,
                        std::optional<double> code_rate = std::nullopt);
+
+// Scales alone learn: there must be some.
+NeededCodes needed_codes(const Learning& learning);
 
 // Every layer, where weights learn; else codes and plain values stay what a file needs to know of.
 std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,

@@ -69,7 +69,7 @@ void Student::learn(const std::string& name, Weight& weight, const Learning& lea
   }
   if (auto* codes = std::get_if<QuantizedWeight>(&weight)) {
     if (learning.scales) learn_grid(name, *codes, members);
-    if (learning.scales || !learning.weights) return;
+    if (!learning.from_codes || !learning.weights) return;
     weight = DenseWeight{dense(weight)};
   }
   if (!learning.weights) return;
@@ -91,7 +91,7 @@ void Student::learn_rows(const std::string& name, Weight& rows, const Learning& 
   if (codes && learning.scales) {
     learn_grid(name, *codes, grid.members);
     if (!grid.members.empty()) grid.sum = at::zeros(codes->codes.sizes(), at::kFloat);
-  } else if (learning.embedding) {
+  } else if (learning.embedding && (codes == nullptr || learning.from_codes)) {
     rows = DenseWeight{dense(rows)};
     index = learn(name, std::get<DenseWeight>(rows).values, true);
   }
@@ -147,8 +147,8 @@ Student::Student(const Model& model, const Learning& learning)
   head_values_ = dense(head_).detach();
   follow_parameters();
   require<UsageError>(!parameters_.empty(), "train",
-                      "nothing of this model learns: its weights are quantized and norms and "
-                      "embedding are held; add a correction first (lowrank.correct, train.lora)");
+                      "nothing of this model learns: it has no part that learn: names; add a "
+                      "correction first (lowrank.correct, train.lora), or name another part");
 }
 
 void Student::follow_parameters() {

@@ -16,8 +16,7 @@
 
 namespace attar {
 
-// What of a model learns. Integer zeros of quantized weights never do. What is in codes learns by
-// its grid where `scales` do; else it leaves its codes where `weights` or `embedding` learn.
+// What of a model learns. Integer zeros of quantized weights never do, nor scales of super-blocks.
 struct Learning {
   bool weights = true;  // linear layers: dense values, kept values of sparse ones, low-rank factors
   bool corrections = true;  // the low-rank part of corrected weights (LoRA); their base never
@@ -27,6 +26,7 @@ struct Learning {
   bool codes = false;       // of quantized linear layers without a correction
   double code_rate = 1;     // times the learning rate: of their places between codes
   std::uint64_t seed = 0;   // of where these begin
+  bool from_codes = false;  // weights and embedding in codes learn as plain values
 };
 
 // What one pass of a micro-batch leaves for its gradient.

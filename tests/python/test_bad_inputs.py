@@ -84,6 +84,13 @@ recipe_case("learning_to_round_what_is_not_rounded", USAGE, "finds nothing in co
             passes=["quantize.autoround"])
 recipe_case("learning_to_round_behind_fit", USAGE, "needs the weights as they were before rounding",
             passes=[{"quantize.fit": {"bits": 5, "skip": ["down"]}}, "quantize.autoround"])
+recipe_case("learning_to_round_behind_corrections", USAGE, "needs the weights as they were before rounding",
+            passes=[*gptq(), {"lowrank.correct": {"rank": 2, "skip": ["down"]}}, "quantize.autoround"])
+recipe_case("learning_the_embedding_behind_fit", USAGE, "put passes.0 behind this one",
+            passes=[{"quantize.fit": {"bits": 5, "skip": ["down"]}},
+                    {"distill": {"text": "text.txt", "learn": ["embedding"], "steps": 1}}])
+recipe_case("scales_of_nothing", USAGE, "distill finds nothing in codes",
+            passes=[{"distill": {"text": "text.txt", "learn": ["scales"], "steps": 1}}])
 recipe_case("tuning_of_what_is_not_rounded", USAGE, "passes.0] quantize.tune finds nothing in codes",
             passes=["quantize.tune"])
 recipe_case("learning_behind_a_rounded_embedding", USAGE, "would change 'model.embed_tokens' that passes.0 has rounded",
@@ -91,7 +98,7 @@ recipe_case("learning_behind_a_rounded_embedding", USAGE, "would change 'model.e
                     {"train.text": {"text": "text.txt", "learn": ["embedding"], "steps": 1}}])
 recipe_case("fewer_channels_of_a_rounded_embedding", USAGE, "would change 'model.embed_tokens' that passes.0 has rounded",
             passes=[{"quantize.embedding": {"bits": 8, "group_size": 32}}, {"prune.width": {"hidden": 0.5, "align": 8}}])
-recipe_case("pruning_that_takes_nothing", USAGE, "ffn: 0.1 takes nothing away",
+recipe_case("pruning_that_takes_nothing", USAGE, "takes nothing away: of 172 stay multiples of 512, one at least; lower align",
             passes=[{"prune.width": {"ffn": 0.1, "align": 512}}])
 recipe_case("rounded_activations_in_a_gguf", DOES_NOT_FIT, "rounds what it reads, which a GGUF file cannot say",
             passes=[{"quantize.rtn": {"type": "FP8", "activations": 8}}],

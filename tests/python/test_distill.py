@@ -44,6 +44,14 @@ def test_every_loss_lowers_the_divergence_of_a_pruned_student(loss, pruned, tmp_
     assert distilled("tinyworld", tmp_path, loss=loss) < 0.9 * pruned("tinyworld")
 
 
+# 12 steps: 9.60 to 6.76, 5.07, 7.45 were measured of the first three.
+@real
+@pytest.mark.parametrize("loss", ["reverse_kl", "taid", "hidden", LOSSES[-1]], ids=str)
+def test_losses_lower_that_of_smollm2_too(loss, pruned, tmp_path):
+    cut = "smollm2 by size"
+    assert distilled(cut, tmp_path, loss=loss, steps=12) < 0.9 * pruned(cut)
+
+
 # Forty steps on SmolLM2 see 20,000 tokens: 9.60 to 3.00 was measured where neurons went by size and
 # nothing was refitted. Behind structured OBS, which has won in closed form what is easily won, a half
 # was meant and 0.661 of 0.756 was measured.
@@ -72,8 +80,10 @@ def test_norms_learn_behind_a_pass_that_rounds(tmp_path):
 
 
 def test_weights_in_codes_learn_as_plain_values_as_plan_says(tmp_path):
-    plain, text = make_stories(tmp_path / "model"), make_text(tmp_path / "text.txt")
-    rounding = recipe_for(tmp_path, eval=None, export=[{"format": "gguf", "type": "auto", "path": "m.gguf"}],
+    make_stories(tmp_path / "model")
+    text = make_text(tmp_path / "text.txt")
+    rounding = recipe_for(tmp_path, eval=None, export=[{"format": "gguf", "type": "auto", "path": "m.gguf"},
+                                                       {"format": "huggingface", "path": "hf"}],
                           passes=[{"quantize.rtn": {"type": "Q8_0", "skip": ["down"]}}])
     succeed("run", write_recipe(tmp_path / "rounding.yaml", rounding), "--out", tmp_path / "rounded")
     recipe = write_recipe(tmp_path / "r.yaml", recipe_for(
@@ -85,7 +95,8 @@ def test_weights_in_codes_learn_as_plain_values_as_plan_says(tmp_path):
     coded = sum(tensor["source_type"] == "Q8_0" for tensor in plan["tensors"])
     lines = [json.loads(line) for line in (tmp_path / "out/run.jsonl").read_text().splitlines()]
     assert [line["text"] for line in lines if line.get("kind") == "codes_undone"] == [
-        f"{coded} tensors were in codes and have learnt as plain values; round them again behind this pass"]
-    before, after = load_file(plain / "model.safetensors"), load_file(tmp_path / "out/hf/model.safetensors")
-    moved = (after["model.layers.0.self_attn.q_proj.weight"] - before["model.layers.0.self_attn.q_proj.weight"]).abs()
-    assert moved.max() > 1e-3  # two steps of 1e-3; the codes' own rounding is smaller
+        f"{coded} of the weights were in codes and have learnt as plain values; "
+        "round them again behind this pass"]
+    before, after = (load_file(tmp_path / out / "hf/model.safetensors") for out in ("rounded", "out"))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert (after[name].float() - before[name].float()).abs().max() > 1e-3  # two steps of 1e-3

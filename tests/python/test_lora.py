@@ -101,6 +101,7 @@ def test_terms_beside_codes_are_trained_and_merging_them_is_refused(tmp_path):
             "--out", tmp_path / "out")
     before, after = perplexities(tmp_path / "out")
     assert after < 0.6 * before
+    assert "codes_undone" not in (tmp_path / "out/run.jsonl").read_text()
     done = program("run", recipe_for(tmp_path, [rounding, lora(tmp_path, merge=True)]),
                    "--out", tmp_path / "merged")
     assert done.returncode == 2 and "rounded already" in done.stderr

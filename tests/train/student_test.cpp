@@ -230,6 +230,42 @@ TEST(Student, LearnsCodesThroughTheirRounding) {
       at::equal(moved.codes, std::get<QuantizedWeight>(model.block(0)[Role::kUp].weight).codes));
 }
 
+// Where it is asked for, what is in codes learns as the values that they stand for; else it stays.
+TEST(Student, LearnsPlainValuesFromCodes) {
+  Model model = random_model();
+  QuantScheme scheme;
+  scheme.bits = 4;
+  scheme.group_size = 32;
+  const auto rounded = [&](const Weight& weight) {
+    return quantize_to_grid(dense(weight), choose_grid(dense(weight), scheme));
+  };
+  model.put_outer({rounded(model.embedding()), model.final_norm(), std::nullopt});
+  Block block = model.block(0);
+  block[Role::kUp].weight = rounded(block[Role::kUp].weight);
+  model.put_block(0, block);
+  const Student same(model, {.norms = false});
+  EXPECT_EQ(kind_of(same.embedding(false)), "quantized");
+  EXPECT_EQ(kind_of(same.block(0, false)[Role::kUp].weight), "quantized");
+
+  const Batch batch = some_batch(2, 20, model.config().vocabulary);
+  const auto want = plain_gradients(model, batch);
+  Student student(model, {.norms = false, .from_codes = true});
+  prepare(student.parameters(), {});
+  NextToken(false).add_gradient(student, batch, 1.0 / static_cast<double>(batch.counted()));
+  const std::string up = "model.layers.0." + std::string(short_name(Role::kUp)) + ".weight";
+  for (const std::string& name : {std::string("model.embed_tokens.weight"), up}) {
+    const auto found = std::find_if(student.parameters().begin(), student.parameters().end(),
+                                    [&](const Parameter& p) { return p.name == name; });
+    ASSERT_NE(found, student.parameters().end()) << name;
+    const at::Tensor expected = want.at(name).to(at::kFloat);
+    EXPECT_LE((found->gradient - expected).norm().item<double>(),
+              1e-5 * expected.norm().item<double>())
+        << name;
+  }
+  EXPECT_EQ(kind_of(student.embedding(false)), "dense");
+  EXPECT_EQ(kind_of(student.block(0, false)[Role::kUp].weight), "dense");
+}
+
 TEST(Student, HoldsWhatIsNotToLearn) {
   const auto learns = [](const Learning& learning) {
     Student student(random_model(), learning);
