@@ -90,8 +90,6 @@ std::int64_t TunePass::working_bytes(const ModelConfig& config) const {
 }
 
 void TunePass::run(ModelWork& work) const {
-  require<UsageError>(layers_in_codes(work.input) > 0, kName,
-                      "no layer of the model is in codes; put it after a pass that rounds");
   const SplitWindows split = split_windows(windows_of(config_, work), config_.held_out);
   const TrainingWindows windows(tokens_of_windows(split.learn), split.learn.size(1),
                                 work.context.seed, /*shift=*/false);

@@ -136,4 +136,4 @@ def test_kills_threads_and_batches_of_the_forward_end_in_the_same_bytes(rounded)
 def test_a_model_without_codes_is_refused(rounded):
     folder, _ = rounded
     done = program("run", recipe_for(folder, tune()), "--out", folder / "refused")
-    assert done.returncode == 2 and "no layer of the model is in codes" in done.stderr
+    assert done.returncode == 2 and "finds nothing in codes" in done.stderr
