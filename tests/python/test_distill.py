@@ -44,9 +44,9 @@ def test_every_loss_lowers_the_divergence_of_a_pruned_student(loss, pruned, tmp_
     assert distilled("tinyworld", tmp_path, loss=loss) < 0.9 * pruned("tinyworld")
 
 
-# 12 steps: 9.60 to 6.76, 5.07, 7.45 were measured of the first three.
+# 12 steps: 9.60 to 6.76, 5.07 and 7.45 were measured.
 @real
-@pytest.mark.parametrize("loss", ["reverse_kl", "taid", "hidden", LOSSES[-1]], ids=str)
+@pytest.mark.parametrize("loss", ["reverse_kl", "taid", "hidden"])
 def test_losses_lower_that_of_smollm2_too(loss, pruned, tmp_path):
     cut = "smollm2 by size"
     assert distilled(cut, tmp_path, loss=loss, steps=12) < 0.9 * pruned(cut)
