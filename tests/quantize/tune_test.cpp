@@ -333,19 +333,13 @@ TEST_F(Tuning, ThreadsRecomputingAndInterruptionsChangeNoBit) {
   }
 }
 
-TEST_F(Tuning, RefusesAModelWithoutCodesAndOptionsThatDoNotGoTogether) {
-  const Model plain = random_model();
-  Model output = plain.successor(std::make_shared<MemoryModelStore>());
-  PassReport report;
-  const CalibrationTokens tokens = calibration_of(at::zeros({4, 8}, at::kLong));
-  const RunContext context;
-  ModelWork work{plain, output, plain, &tokens, nullptr, folder.path(), report, context};
-  EXPECT_THROW(TunePass(TuneConfig()).run(work), UsageError);
+TEST_F(Tuning, NeedsCodesAndRefusesOptionsThatDoNotGoTogether) {
   const auto made = [](const nlohmann::json& options) {
     return TunePass(read_fields<TuneConfig>(options, "tune"));
   };
   EXPECT_THROW(made({{"learn", {"weights"}}}), UsageError);
   EXPECT_THROW(made({{"cache", "folder"}, {"loss", "reverse_kl"}}), UsageError);
+  EXPECT_EQ(made({}).needs().codes, NeededCodes::kAny);
   EXPECT_TRUE(made({}).needs().calibration);
   EXPECT_FALSE(made({{"text", "a.txt"}}).needs().calibration);
 }
