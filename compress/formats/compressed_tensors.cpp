@@ -15,11 +15,13 @@ namespace {
 
 constexpr std::int64_t kRowsAtOnce = 64;
 
+std::int64_t words_of(std::int64_t codes, int bits) { return (codes * bits + 31) / 32; }
+
 // Rows of codes as bit streams in words of 32 bits, least significant first. Bits 2, 4, 8, so no
 // code crosses a byte. codes [N, K] uint8 -> [N, ceil(K * bits / 32)] int32.
 at::Tensor pack_rows(const at::Tensor& codes, int bits) {
   const std::int64_t rows = codes.size(0), columns = codes.size(1), per_byte = 8 / bits;
-  const std::int64_t words = (columns * bits + 31) / 32;
+  const std::int64_t words = words_of(columns, bits);
   const at::Tensor packed = at::zeros({rows, words}, at::kInt);
   auto* out = static_cast<std::uint8_t*>(packed.mutable_data_ptr());
   const auto* in = codes.const_data_ptr<std::uint8_t>();
@@ -116,11 +118,12 @@ PackedWeight pack(const QuantizedWeight& weight) {
 namespace {
 
 QuantizedWeight unpack_signed(const PackedWeight& packed, const QuantScheme& scheme,
-                              std::string_view where) {
-  require(packed.packed.dim() == 2 && packed.packed.scalar_type() == at::kChar, where,
-          "weight must be I8, a matrix, where activations are rounded");
-  require(is(packed.scale, {packed.packed.size(0), 1}) && packed.scale.is_floating_point(), where,
-          "weight_scale must be floating [", packed.packed.size(0), ", 1]");
+                              const WeightShape& shape, std::string_view where) {
+  require(is(packed.packed, {shape.out, shape.in}) && packed.packed.scalar_type() == at::kChar,
+          where, "weight must be I8 [", shape.out, ", ", shape.in,
+          "] where activations are rounded");
+  require(is(packed.scale, {shape.out, 1}) && packed.scale.is_floating_point(), where,
+          "weight_scale must be floating [", shape.out, ", 1]");
   return {scheme,
           (packed.packed.to(at::kShort) + 128).to(at::kByte).contiguous(),
           packed.scale.to(at::kFloat).contiguous(),
@@ -129,17 +132,21 @@ QuantizedWeight unpack_signed(const PackedWeight& packed, const QuantScheme& sch
 
 }  // namespace
 
+std::int64_t packed_words(const QuantScheme& scheme, std::int64_t in) {
+  return words_of(in, scheme.bits);
+}
+
 QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
-                       std::string_view where) {
-  if (scheme.activation_bits != 0) return unpack_signed(packed, scheme, where);
+                       const WeightShape& shape, std::string_view where) {
+  if (scheme.activation_bits != 0) return unpack_signed(packed, scheme, shape, where);
   require(is(packed.shape, {2}) && packed.shape.scalar_type() == at::kLong, where,
           "weight_shape must be two I64");
-  const std::int64_t out = packed.shape[0].item<std::int64_t>();
-  const std::int64_t in = packed.shape[1].item<std::int64_t>();
-  require(out > 0 && in > 0 && out <= (1 << 24) && in <= (1 << 24), where,
-          "weight_shape is out of range, got [", out, ", ", in, "]");
+  const auto [out, in] = shape;
+  const auto* stated = packed.shape.const_data_ptr<std::int64_t>();
+  require(stated[0] == out && stated[1] == in, where, "weight_shape must be [", out, ", ", in,
+          "], got [", stated[0], ", ", stated[1], "]");
   const std::int64_t groups = scheme.groups(in);
-  const std::int64_t words = (in * scheme.bits + 31) / 32;
+  const std::int64_t words = packed_words(scheme, in);
   require(is(packed.packed, {out, words}) && packed.packed.scalar_type() == at::kInt, where,
           "weight_packed must be I32 [", out, ", ", words, "]");
   require(is(packed.scale, {out, groups}) && packed.scale.is_floating_point(), where,
@@ -157,7 +164,7 @@ QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
           asymmetric ? "is missing, but the scheme is asymmetric"
                      : "does not belong to a symmetric scheme");
   if (asymmetric) {
-    const std::int64_t zero_words = (out * scheme.bits + 31) / 32;
+    const std::int64_t zero_words = words_of(out, scheme.bits);
     require(
         is(packed.zero_point, {zero_words, groups}) && packed.zero_point.scalar_type() == at::kInt,
         where, "weight_zero_point must be I32 [", zero_words, ", ", groups, "]");

@@ -46,10 +46,13 @@ struct PackedWeight {
 
 PackedWeight pack(const QuantizedWeight& weight);
 
-// The inverse. Throws BadInput naming `where` when shapes or types disagree, or when a scale is not
-// of scheme.scale_type.
+// Words of 32 bits that a row of `in` codes takes.
+std::int64_t packed_words(const QuantScheme& scheme, std::int64_t in);
+
+// The inverse. Throws BadInput naming `where` when shapes or types disagree with each other or with
+// `shape`, or when a scale is not of scheme.scale_type.
 QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
-                       std::string_view where);
+                       const WeightShape& shape, std::string_view where);
 
 bool any_asymmetric(const std::map<std::string, QuantScheme>& layers);
 bool any_mxfp4(const std::map<std::string, QuantScheme>& layers);

@@ -86,10 +86,9 @@ class Source final : public HuggingFaceSource {
   std::string sha256() const override {
     const std::lock_guard lock(mutex_);
     if (!sha256_.empty()) return sha256_;
-    const auto& files = tensors_.files();
-    if (files.size() == 1) return sha256_ = io::sha256_file(files.front());
     io::Sha256 all;
-    for (const auto& file : files) all.update(io::sha256_file(file));
+    all.update(json_.dump());
+    for (const auto& file : tensors_.files()) all.update(io::sha256_file(file));
     return sha256_ = all.hex();
   }
   std::int64_t file_bytes() const override {
@@ -156,18 +155,18 @@ class Source final : public HuggingFaceSource {
     const std::optional<QuantScheme> scheme = scheme_of(module);
     if (!scheme) return DenseWeight{plain(module)};
     if (scheme->floating()) return floats(module, *scheme, {shape.out, shape.in});
+    PackedWeight packed;
+    packed.scale = view(module + ".weight_scale");
     if (scheme->activation_bits != 0) {
-      return unpack({plain(module), view(module + ".weight_scale"), {}, {}}, *scheme,
-                    folder_.string() + ": " + module);
+      packed.packed = plain(module);
+    } else {
+      packed.packed = view(module + ".weight_packed");
+      packed.shape = view(module + ".weight_shape");
+      if (tensors_.find(module + ".weight_zero_point") != nullptr) {
+        packed.zero_point = view(module + ".weight_zero_point");
+      }
     }
-    PackedWeight packed{view(module + ".weight_packed"),
-                        view(module + ".weight_scale"),
-                        view(module + ".weight_shape"),
-                        {}};
-    if (tensors_.find(module + ".weight_zero_point") != nullptr) {
-      packed.zero_point = view(module + ".weight_zero_point");
-    }
-    return unpack(packed, *scheme, folder_.string() + ": " + module);
+    return unpack(packed, *scheme, {shape.out, shape.in}, folder_.string() + ": " + module);
   }
 
   StoredWeight stored_module(const std::string& module) const {
@@ -228,7 +227,13 @@ class Source final : public HuggingFaceSource {
     for (const std::string_view part : parts_of(*scheme)) {
       const std::string name = module + std::string(part);
       expected_.insert(name);
-      if (part != ".weight_zero_point") tensors_.at(name);
+      if (part == ".weight_zero_point") continue;
+      const io::TensorView& tensor = tensors_.at(name);
+      if (scheme->floating() || (part != ".weight" && part != ".weight_packed")) continue;
+      // What else there is to hold whole numbers to, unpack() does.
+      if (part == ".weight_packed") shape[1] = packed_words(*scheme, shape[1]);
+      require(tensor.shape == shape, folder_.string() + ": " + name, "shape must be ",
+              shape_text(shape), " by config.json, got ", shape_text(tensor.shape));
     }
   }
   std::optional<QuantScheme> scheme_of_config(const std::string& module) const {

@@ -11,6 +11,7 @@
 #include "compress/tokenize/pipeline.h"
 #include "compress/tokenize/sentencepiece.h"
 #include "compress/tokenize/trim.h"
+#include "compress/tokenize/unicode.h"
 
 namespace attar::tokenize {
 namespace {
@@ -38,6 +39,9 @@ SpecialIds read_special(const GgufFile& file, KeptTokens kept) {
   SpecialIds special;
   special.bos = read_id(file, "bos", count, kept);
   special.eos = read_id(file, "eos", count, kept);
+  for (const char* name : {"eot", "eom"}) {
+    if (const auto id = read_id(file, name, count, kept)) special.more_ends.push_back(*id);
+  }
   special.unknown = read_id(file, "unknown", count, kept);
   special.padding = read_id(file, "padding", count, kept);
   if (file.has("tokenizer.chat_template")) {
@@ -79,6 +83,7 @@ std::shared_ptr<const Tokenizer> byte_level_tokenizer(const GgufFile& file, Kept
     vocabulary.add(tokens[i], id, where_in(file, "ggml.tokens"));
     const bool special = types[i] == PieceType::control || types[i] == PieceType::unknown;
     if (special || types[i] == PieceType::user_defined) {
+      require_well_formed(tokens[i], id, where_in(file, "ggml.tokens"));
       parts.added.push_back({.content = std::string(tokens[i]), .id = id, .special = special});
       // Stored as it stands in text; spelled like the others, so that the decoder gives it back.
       append_byte_level(tokens[i], parts.spelling[id]);

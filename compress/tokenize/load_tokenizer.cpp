@@ -44,9 +44,8 @@ class SpecialIdReader {
           token.value.is_object() ? token["content"].string() : token.string();
       if (const auto id = id_of(text)) return id;
     }
-    for (const auto& [json, file] :
-         {std::pair(&generation_, "generation_config.json:"), std::pair(&model_, "config.json:")}) {
-      const Node node{*json, (folder_ / file).string()};
+    for (const auto& [json, file] : kFiles) {
+      const Node node{this->*json, (folder_ / file).string()};
       if (!node.has(name + "_token_id")) continue;
       const Node id = node[name + "_token_id"];
       if (id.value.is_array() && id.value.empty()) continue;
@@ -55,6 +54,25 @@ class SpecialIdReader {
       return place ? std::optional(static_cast<TokenId>(*place)) : std::nullopt;
     }
     return std::nullopt;
+  }
+
+  // All of eos_token_id of generation_config.json, else of config.json.
+  std::vector<TokenId> ends() const {
+    std::vector<TokenId> found;
+    for (const auto& [json, file] : kFiles) {
+      const Node node{this->*json, (folder_ / file).string()};
+      if (!node.has("eos_token_id")) continue;
+      const Node ids = node["eos_token_id"];
+      const std::size_t count = ids.value.is_array() ? ids.value.size() : 1;
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::int64_t id = ids.value.is_array() ? ids[i].integer() : ids.integer();
+        if (const auto place = place_of(kept_, id); id >= 0 && place) {
+          found.push_back(static_cast<TokenId>(*place));
+        }
+      }
+      break;
+    }
+    return found;
   }
 
   // chat_template.jinja, else tokenizer_config.json: a string, or a list of named ones.
@@ -75,15 +93,21 @@ class SpecialIdReader {
   void fill(SpecialIds& special, IdOf id_of) const {
     if (const auto id = read("bos", id_of)) special.bos = id;
     if (const auto id = read("eos", id_of)) special.eos = id;
+    special.more_ends = ends();
     if (const auto id = read("unk", id_of)) special.unknown = id;
     if (const auto id = read("pad", id_of)) special.padding = id;
     special.chat_template = chat_template();
   }
 
  private:
+  using Self = SpecialIdReader;
+
   fs::path folder_;
   KeptTokens kept_;
   nlohmann::json tokenizer_, generation_, model_;
+  // Those with `name`_token_id, the first that has it counts.
+  static constexpr std::pair<nlohmann::json Self::*, const char*> kFiles[] = {
+      {&Self::generation_, "generation_config.json:"}, {&Self::model_, "config.json:"}};
 };
 
 PipelineParts load_json_parts(const fs::path& path, KeptTokens kept) {

@@ -96,6 +96,7 @@ class Pipeline : public Tokenizer {
   std::int64_t vocabulary_size() const override { return parts_.vocabulary.size(); }
   std::optional<TokenId> bos() const override { return parts_.special.bos; }
   std::optional<TokenId> eos() const override { return parts_.special.eos; }
+  std::vector<TokenId> ends() const override { return parts_.special.ends(); }
   std::optional<TokenId> unknown() const override { return parts_.special.unknown; }
   std::optional<TokenId> padding() const override { return parts_.special.padding; }
   bool adds_bos() const override {

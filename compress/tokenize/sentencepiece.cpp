@@ -31,6 +31,7 @@ class SentencePiece : public Tokenizer {
   std::int64_t vocabulary_size() const override { return vocabulary_.size(); }
   std::optional<TokenId> bos() const override { return model_.special.bos; }
   std::optional<TokenId> eos() const override { return model_.special.eos; }
+  std::vector<TokenId> ends() const override { return model_.special.ends(); }
   std::optional<TokenId> unknown() const override { return model_.special.unknown; }
   std::optional<TokenId> padding() const override { return model_.special.padding; }
   bool adds_bos() const override { return model_.add_bos && model_.special.bos; }
@@ -88,6 +89,9 @@ SentencePiece::SentencePiece(SentencePieceModel model, std::string_view where)
     vocabulary_.add(piece.text, number, where);
     const bool in_text = model_.control_in_text && piece.type != PieceType::normal &&
                          piece.type != PieceType::byte && piece.type != PieceType::unused;
+    if (in_text || piece.type == PieceType::user_defined) {
+      require_well_formed(piece.text, number, where);
+    }
     if (in_text) in_text_.add({piece.text, number}, piece.text);
     if (piece.type == PieceType::user_defined) user_defined_.add(piece.text, number);
     if (piece.type != PieceType::normal && piece.type != PieceType::user_defined &&

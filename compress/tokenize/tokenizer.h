@@ -69,6 +69,10 @@ class Tokenizer {
 
   virtual std::optional<TokenId> bos() const = 0;
   virtual std::optional<TokenId> eos() const = 0;
+  // What ends an answer: the EOS first, then what the model's files name beside it.
+  virtual std::vector<TokenId> ends() const {
+    return eos() ? std::vector<TokenId>{*eos()} : std::vector<TokenId>{};
+  }
   virtual std::optional<TokenId> unknown() const = 0;
   virtual std::optional<TokenId> padding() const = 0;
 

@@ -112,6 +112,11 @@ std::size_t well_formed_prefix(std::string_view text) {
   return at;
 }
 
+void require_well_formed(std::string_view token, std::int64_t id, std::string_view where) {
+  require(well_formed_prefix(token) == token.size(), where, "token ", id, " is no UTF-8: '",
+          to_well_formed(token), "'; convert the model again");
+}
+
 std::string to_well_formed(std::string_view text) {
   std::size_t at = well_formed_prefix(text);
   std::string result(text.substr(0, at));

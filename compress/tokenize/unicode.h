@@ -26,6 +26,9 @@ void append_character(std::string& text, char32_t character);
 // Length of the longest well-formed prefix of `text`.
 std::size_t well_formed_prefix(std::string_view text);
 
+// Throws BadInput for a token that is none: one that is looked for in text would cut a character.
+void require_well_formed(std::string_view token, std::int64_t id, std::string_view where);
+
 // `text` with each maximal ill-formed part replaced by U+FFFD (Unicode 15, section 3.9, table 3-8),
 // as Python's decode(errors="replace") and Rust's from_utf8_lossy.
 std::string to_well_formed(std::string_view text);

@@ -62,7 +62,7 @@ TEST(CompressedTensors, HoldsWeightsOfRoundedActivationsAsSignedBytes) {
   EXPECT_TRUE(at::equal(packed.packed, at::tensor({-128, -1, 0, 127}, at::kChar).view({1, 4})));
   EXPECT_EQ(packed.scale.scalar_type(), at::kHalf);
   EXPECT_FALSE(packed.shape.defined());
-  const QuantizedWeight back = unpack(packed, w8a8(), "test");
+  const QuantizedWeight back = unpack(packed, w8a8(), {1, 4}, "test");
   EXPECT_TRUE(at::equal(back.codes, codes));
   EXPECT_TRUE(at::equal(back.scale, weight.scale));
   EXPECT_EQ(back.scheme.activation_bits, 8);
@@ -107,7 +107,7 @@ TEST_P(PackedRoundTrip, KeepsCodesScalesAndZeros) {
   const QuantScheme scheme{bits, group, zero_point, at::kBFloat16};
   const QuantizedWeight weight =
       testing::round_to_nearest(testing::random_values({37, 96}, 3), scheme);
-  const QuantizedWeight back = unpack(pack(weight), scheme, "test");
+  const QuantizedWeight back = unpack(pack(weight), scheme, {37, 96}, "test");
   EXPECT_TRUE(at::equal(back.codes, weight.codes));
   EXPECT_TRUE(at::equal(back.scale, weight.scale));
   ASSERT_EQ(back.zero.defined(), weight.zero.defined());
@@ -164,8 +164,9 @@ TEST(CompressedTensors, RefusesScalesThatAreNotOfTheTypeTheConfigurationNames) {
   PackedWeight packed =
       pack(testing::round_to_nearest(testing::random_values({16, 64}, 3), scheme));
   packed.scale = packed.scale * 1.0001F;
-  const std::string message =
-      message_of<BadInput>([&] { unpack(packed, scheme, "folder: layer"); });
+  const std::string message = message_of<BadInput>([&] {
+    unpack(packed, scheme, {16, 64}, "folder: layer");
+  });
   EXPECT_NE(message.find("folder: layer"), std::string::npos);
   EXPECT_NE(message.find("beyond float16"), std::string::npos) << message;
 }
@@ -195,10 +196,23 @@ TEST(CompressedTensors, NamesShapeAndTensorOfADamagedLayer) {
   PackedWeight packed =
       pack(testing::round_to_nearest(testing::random_values({16, 64}, 3), scheme));
   packed.scale = packed.scale.narrow(1, 0, 1);
-  const std::string message =
-      message_of<BadInput>([&] { unpack(packed, scheme, "folder: layer"); });
+  const std::string message = message_of<BadInput>([&] {
+    unpack(packed, scheme, {16, 64}, "folder: layer");
+  });
   EXPECT_NE(message.find("folder: layer"), std::string::npos);
   EXPECT_NE(message.find("weight_scale must be floating [16, 2]"), std::string::npos) << message;
+}
+
+// A layer that agrees with itself and not with config.json would be read beyond its end.
+TEST(CompressedTensors, HoldsALayerToTheShapeThatTheModelHas) {
+  const auto refused = [](const QuantScheme& scheme) {
+    const PackedWeight packed =
+        pack(testing::round_to_nearest(testing::random_values({16, 64}, 3), scheme));
+    return message_of<BadInput>([&] { unpack(packed, scheme, {8, 64}, "folder: layer"); });
+  };
+  EXPECT_NE(refused({4, 32, ZeroPoint::kInteger, at::kHalf}).find("must be [8, 64], got [16, 64]"),
+            std::string::npos);
+  EXPECT_NE(refused(w8a8()).find("must be I8 [8, 64]"), std::string::npos);
 }
 
 }  // namespace

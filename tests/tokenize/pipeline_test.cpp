@@ -152,6 +152,7 @@ TEST_F(Folder, TakesSpecialIdsFromTheFilesBesideTheTokenizer) {
   const auto tokenizer = load_tokenizer(path_);
   EXPECT_EQ(tokenizer->bos(), 7);
   EXPECT_EQ(tokenizer->eos(), 2);
+  EXPECT_EQ(tokenizer->ends(), (std::vector<TokenId>{2, 1}));
   EXPECT_EQ(tokenizer->unknown(), 0);
   EXPECT_EQ(tokenizer->padding(), 8);
   EXPECT_TRUE(tokenizer->adds_bos());

@@ -90,6 +90,7 @@ TEST(SentencePiece, RefusesWhatItDoesNotRead) {
   EXPECT_THROW(load(small() + text(2, number(3, 1))), BadInput);  // Unigram
   EXPECT_THROW(load(small() + piece("q", NAN, PieceType::normal)), BadInput);
   EXPECT_THROW(load(small() + piece("q", 0, static_cast<PieceType>(9))), BadInput);
+  EXPECT_THROW(load(small() + piece("\x82", 0, PieceType::user_defined)), BadInput);
   EXPECT_THROW(load(small(text(2, std::string("\xFF\xFF\xFF\x7F"
                                               "abcd")))),
                BadInput);
