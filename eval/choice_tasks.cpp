@@ -180,6 +180,7 @@ std::optional<Task> open_choice_task(std::string_view name, const TaskOptions& o
     const auto file = companion_file(options, task.name + "_train.jsonl");
     std::error_code ignored;
     if (exists(file, ignored)) {
+      task.examples = file;
       train = read_rows(*family, file);
     } else {
       require<UsageError>(!family->names_test_split, task.name, "shots=", task.shots, " needs ",

@@ -38,7 +38,10 @@ std::optional<Task> open_gsm8k(std::string_view name, const TaskOptions& options
 
   const std::vector<Row> rows = read_rows(task.source);
   std::vector<Row> examples;
-  if (task.shots > 0) examples = read_rows(companion_file(options, "gsm8k_train.jsonl"));
+  if (task.shots > 0) {
+    task.examples = companion_file(options, "gsm8k_train.jsonl");
+    examples = read_rows(task.examples);
+  }
   FewShotSampler sampler(static_cast<std::int64_t>(examples.size()), task.shots,
                          /*draws_one_more=*/false, options.shots_seed);
 

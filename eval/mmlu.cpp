@@ -177,13 +177,15 @@ std::vector<Task> open_mmlu(std::string_view name, const TaskOptions& options) {
   const std::int64_t shots = shots_of(options, 5, std::string(name));
   const Subjects subjects = read_rows(file);
   Subjects examples;
-  if (shots > 0) examples = read_rows(companion_file(options, std::string(kExamplesFile)));
+  const std::filesystem::path beside = companion_file(options, std::string(kExamplesFile));
+  if (shots > 0) examples = read_rows(beside);
 
   std::vector<Task> tasks;
   for (const auto& [subject, rows] : subjects) {
     if (!wanted.empty() && subject != wanted) continue;
     tasks.push_back(make_task(subject, rows, examples[subject], shots, options));
     tasks.back().source = file;
+    if (shots > 0) tasks.back().examples = beside;
   }
   require<UsageError>(!tasks.empty(), std::string(name), file.string(), " holds no subject '",
                       wanted, "'");

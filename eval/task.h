@@ -59,6 +59,7 @@ struct Task {
   std::int64_t max_new_tokens = 0;         // kGeneration
   std::optional<std::int64_t> max_length;  // kRolling: window, if smaller than the model's
   std::filesystem::path source;            // the file with the evaluated split
+  std::filesystem::path examples = {};     // that with worked examples, where it is another one
   std::int64_t documents_in_source = 0;    // before `skip` and `limit`
   std::vector<Document> documents;
 };

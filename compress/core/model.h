@@ -30,7 +30,8 @@ class ModelSource {
   virtual void done_with_outer() const = 0;
   virtual std::string path() const = 0;
   virtual std::string format() const = 0;  // "huggingface", "gguf"
-  virtual std::string sha256() const = 0;  // of the weights' bytes; may take a while
+  // Of all that decides what it computes: weights and configuration. May take a while.
+  virtual std::string sha256() const = 0;
   virtual std::int64_t file_bytes() const = 0;
 };
 

@@ -102,7 +102,8 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const Model& model) {
   return load_model_tokenizer(model.source().path(), model.source_tokens());
 }
 
-std::vector<fs::path> companion_files(const fs::path& folder) {
+std::vector<fs::path> companion_files(const fs::path& model) {
+  if (is_adapter(model)) return companion_files(adapter_base(model));
   constexpr std::array<std::string_view, 14> kNames = {"LICENSE",
                                                        "LICENSE.md",
                                                        "LICENSE.txt",
@@ -119,9 +120,9 @@ std::vector<fs::path> companion_files(const fs::path& folder) {
                                                        "tokenizer_config.json"};
   std::vector<fs::path> files;
   for (const std::string_view name : kNames) {
-    if (fs::is_regular_file(folder / name)) files.push_back(folder / name);
+    if (fs::is_regular_file(model / name)) files.push_back(model / name);
   }
-  if (fs::is_regular_file(folder / "vocab.json")) files.push_back(folder / "vocab.json");
+  if (fs::is_regular_file(model / "vocab.json")) files.push_back(model / "vocab.json");
   return files;
 }
 

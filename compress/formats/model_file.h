@@ -27,7 +27,8 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const Model& model);
 bool has_tokenizer(const std::filesystem::path& model);
 
 // Files of a model folder that an export takes over, byte for byte unless the vocabulary was cut
-// down: tokenizer, chat template, generation defaults, licence. Sorted; only those that exist.
-std::vector<std::filesystem::path> companion_files(const std::filesystem::path& folder);
+// down: tokenizer, chat template, generation defaults, licence. Sorted; only those that exist. Of
+// an adapter its base's; a GGUF file has none.
+std::vector<std::filesystem::path> companion_files(const std::filesystem::path& model);
 
 }  // namespace attar

@@ -9,8 +9,10 @@
 namespace attar {
 
 struct RunIdentity {
-  std::string weights;  // model bytes, passes, seed, calibration text, arithmetic, attar's sources
-  std::string run;      // that and gate, measurements, exports
+  // The model with its configuration and tokenizer, passes with their texts and teachers, seed,
+  // calibration text, arithmetic, attar's sources.
+  std::string weights;
+  std::string run;  // that and gate, measurements, exports, with the files they read
 };
 
 // Threads and batch are in neither: they change no bit.

@@ -184,8 +184,9 @@ std::string model_card(const RunRecord& record, const ExportStep& step) {
   const std::string name = fs::path(record.recipe.model).filename().string();
   std::string card = "---\nbase_model: " + nlohmann::json(name).dump() +
                      "\ntags:\n- attar\n- compressed\n---\n\n# " + name +
-                     ", compressed\n\nMade by attar from `" + name + "` (sha256 of its weights " +
-                     record.model_sha256 + ") and stored as " + step.config.format +
+                     ", compressed\n\nMade by attar from `" + name +
+                     "` (sha256 of its weights and configuration " + record.model_sha256 +
+                     ") and stored as " + step.config.format +
                      ". The licence of the original model holds for this one too.\n\n";
   card += "## Measured\n\n" + summary_table(record) +
           "\nKL is that of the next-token distributions from the original to this model, in nats; "

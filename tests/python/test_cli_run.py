@@ -102,6 +102,22 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(work):
     succeed("run", recipe, "--out", work / "out", "seed=4", "--replace")
 
 
+@pytest.mark.parametrize("changed", ["model/config.json", "model/tokenizer.model", "text.txt"])
+def test_a_run_is_not_complete_where_a_file_has_changed(work, changed):
+    """Neither what it answers with nor what it was measured on."""
+    recipe = write_recipe(work / "r.yaml", recipe_for(work, calibration={"text": str(work / "other.txt"),
+                                                                         "sequences": 4, "length": 32}))
+    make_text(work / "other.txt")
+    succeed("run", recipe, "--out", work / "out")
+    data = (work / changed).read_bytes()
+    (work / changed).write_bytes(data.replace(b"10000.0", b"20000.0") if changed.endswith("json") else
+                                 data + b" " if changed.endswith("txt") else
+                                 data.replace(b"upon", b"uqon"))
+    assert (work / changed).read_bytes() != data
+    again = attar("run", recipe, "--out", work / "out")
+    assert again.returncode == 2 and "not empty" in again.stderr
+
+
 def test_a_gate_that_does_not_hold_ends_in_6(work):
     recipe = write_recipe(work / "r.yaml", recipe_for(work, gate={"kl_mean": 1e-9}))
     done = attar("run", recipe, "--out", work / "out")
