@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <set>
 
 #include "compress/core/errors.h"
 #include "compress/core/random.h"
@@ -38,8 +39,16 @@ std::optional<CorrectedWeight> with_term(const Weight& weight, const LowRankWeig
   return std::nullopt;
 }
 
+bool in_codes(const Weight& weight) {
+  const auto* sum = std::get_if<CorrectedWeight>(&weight);
+  return std::holds_alternative<QuantizedWeight>(weight) ||
+         (sum != nullptr && std::holds_alternative<QuantizedWeight>(sum->base));
+}
+
 // Puts terms beside the layers that the choice names; says in the report where it could not.
-void put_terms(const LoraConfig& config, ModelWork& work) {
+// Returns the layers that got one.
+std::set<std::string> put_terms(const LoraConfig& config, ModelWork& work) {
+  std::set<std::string> fresh;
   for (std::int64_t i = 0; i < work.input.config().layers; ++i) {
     Block block = work.input.block(i);
     for (const Role role : roles_of(block)) {
@@ -49,11 +58,12 @@ void put_terms(const LoraConfig& config, ModelWork& work) {
       const auto corrected = with_term(
           weight, beginning(layer, shape_of(weight), config.rank,
                             config.alpha / static_cast<double>(config.rank), work.context.seed));
-      require<UsageError>(!config.merge || !std::holds_alternative<QuantizedWeight>(weight), layer,
+      require<UsageError>(!config.merge || !in_codes(weight), layer,
                           "merge: true would undo its codes; keep the terms beside them "
                           "(merge: false), or put train.lora in front of the rounding");
       if (corrected) {
         weight = *corrected;
+        fresh.insert(layer);
       } else {
         work.report.skipped.push_back({layer, std::holds_alternative<CorrectedWeight>(weight)
                                                   ? "has a term already, which is trained along"
@@ -63,6 +73,7 @@ void put_terms(const LoraConfig& config, ModelWork& work) {
     work.output.put_block(i, block);
     work.input.done_with_block(i);
   }
+  return fresh;
 }
 
 // What the layer keeps: term and base, or their sum with zeros of a mask left at 0.
@@ -86,8 +97,11 @@ std::vector<PlannedLayer> LoraPass::plan(const ModelConfig& config) const {
       config_, config, kName,
       "term of rank " + std::to_string(config_.rank) + (config_.merge ? ", merged" : ""));
   for (PlannedLayer& layer : planned) {
-    if (!layer.changes || config_.merge) continue;
-    layer.adds = layer.keeps_zeros = true;
+    if (!layer.changes) continue;
+    layer.keeps_zeros = true;
+    layer.refuses_codes = config_.merge;
+    if (config_.merge) continue;
+    layer.adds = true;
     const LinearShape shape = shape_of(config, layer.block, layer.role);
     if (shape.empty()) continue;
     layer.parameters = static_cast<double>(config_.rank * (shape.in + shape.out)) /
@@ -96,7 +110,7 @@ std::vector<PlannedLayer> LoraPass::plan(const ModelConfig& config) const {
   return planned;
 }
 
-std::int64_t LoraPass::working_bytes(const ModelConfig& config) const {
+std::int64_t LoraPass::term_bytes(const ModelConfig& config) const {
   std::int64_t values = 0;
   for (const PlannedLayer& layer : plan(config)) {
     const LinearShape shape = shape_of(config, layer.block, layer.role);
@@ -105,16 +119,31 @@ std::int64_t LoraPass::working_bytes(const ModelConfig& config) const {
   return values * 4 * (config_.average > 0 ? 5 : 4);
 }
 
+std::int64_t LoraPass::working_bytes(const ModelConfig& config) const {
+  return term_bytes(config) + activation_bytes(config, config_.length, config_.recompute);
+}
+
+std::int64_t LoraPass::state_bytes(const ModelConfig& config) const {
+  return training_state_bytes(term_bytes(config), config_.average > 0);
+}
+
 void LoraPass::run(ModelWork& work) const {
   const TrainingWindows windows(
       read_documents({config_.text, config_.separator, config_.end_of_text}, *work.tokenizer),
       config_.length, work.context.seed, config_.shift);
-  put_terms(config_, work);
-  Student student(work.output, Learning{false, true, false, false});
+  const std::set<std::string> fresh = put_terms(config_, work);
+  const auto chosen = [&](std::int64_t block, Role role) {
+    return decide(config_, block, role).changes;
+  };
+  Learning learning{false, true, false, false};
+  learning.leaves_out = [&](std::int64_t block, Role role) { return !chosen(block, role); };
+  Student student(work.output, learning);
+  constexpr std::string_view kA = ".weight.correction.a";
   for (Parameter& parameter : student.parameters()) {
-    if (parameter.name.ends_with(".a")) {
-      parameter.rate = config_.alpha / static_cast<double>(config_.rank);
-    }
+    const std::string_view name = parameter.name;
+    if (!name.ends_with(kA)) continue;
+    if (!fresh.contains(std::string(name.substr(0, name.size() - kA.size())))) continue;
+    parameter.rate = config_.alpha / static_cast<double>(config_.rank);
   }
   NextToken objective(config_.recompute);
   const nlohmann::json shape = {config_.layers, config_.skip, config_.rank, config_.alpha};
@@ -124,7 +153,7 @@ void LoraPass::run(ModelWork& work) const {
   for (std::int64_t i = 0; i < student.config().layers; ++i) {
     Block block = student.block(i, config_.average > 0);
     for (const Role role : roles_of(block)) {
-      block[role].weight = settled(block[role].weight, config_.merge);
+      block[role].weight = settled(block[role].weight, config_.merge && chosen(i, role));
     }
     work.output.put_block(i, block);
   }

@@ -45,12 +45,16 @@ class LoraPass final : public ModelPass {
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
+  std::int64_t state_bytes(const ModelConfig& config) const override;
   double learning_tokens(double /*tokens*/, std::int64_t /*length*/) const override {
     return config_.tokens();
   }
   void run(ModelWork& work) const override;
 
  private:
+  // Values of the terms, their gradients and moments.
+  std::int64_t term_bytes(const ModelConfig& config) const;
+
   LoraConfig config_;
 };
 

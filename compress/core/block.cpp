@@ -34,7 +34,8 @@ at::Tensor product(const at::Tensor& input, const Weight& weight, const at::Tens
   if (codes != nullptr && (input.requires_grad() || codes->scale.requires_grad())) {
     return quantized_linear_with_gradient(input, *codes, bias);
   }
-  return linear_with_gradient(input, dense(weight), bias);
+  const auto* plain = std::get_if<DenseWeight>(&weight);
+  return linear_with_gradient(input, plain ? plain->values : dense(weight), bias);
 }
 
 }  // namespace

@@ -71,18 +71,22 @@ class LinearFunction : public Function<LinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias) {
-    const at::Tensor rows = x.contiguous(), matrix = weight.contiguous();
-    context->save_for_backward({rows, matrix});
+    const at::Tensor rows = x.contiguous(), matrix = weight.to(at::kFloat).contiguous();
+    // In its own type: a model in float16 is not held in float32 beside.
+    context->save_for_backward({rows, weight});
     context->saved_data["bias"] = bias.has_value();
     return linalg::product(rows.flatten(0, -2), matrix, bias ? *bias : at::Tensor())
         .view(shape_with(x, matrix.size(0)));
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1];
+    const at::Tensor& x = saved[0];
     const at::Tensor back = gradients[0].contiguous().flatten(0, -2);
     variable_list found(3);
-    if (context->needs_input_grad(0)) found[0] = linalg::back_product(back, weight).view(x.sizes());
+    if (context->needs_input_grad(0)) {
+      const at::Tensor weight = saved[1].to(at::kFloat).contiguous();
+      found[0] = linalg::back_product(back, weight).view(x.sizes());
+    }
     if (context->needs_input_grad(1)) found[1] = linalg::outer_product(back, x.flatten(0, -2));
     if (context->saved_data["bias"].toBool()) found[2] = sum_of_columns(back);
     return found;

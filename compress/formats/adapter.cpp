@@ -27,14 +27,22 @@ constexpr std::string_view kWeights = "adapter_model.safetensors";
 
 struct AdapterConfig {
   fs::path base;
-  double alpha = 0, rank = 0;
-  nlohmann::json alphas, ranks;
-  bool root_scale = false;  // rslora
+  double alpha = 0;
+  std::map<std::string, double> alphas;  // alpha_pattern
+  bool root_scale = false;               // rslora
 
-  // What B A is multiplied with in a module.
-  double scale(const std::string& module) const {
-    const double own_alpha = alphas.value(module, alpha), own_rank = ranks.value(module, rank);
-    return own_alpha / (root_scale ? std::sqrt(own_rank) : own_rank);
+  // What B A of that rank is multiplied with in a module. A key of alpha_pattern stands for each
+  // module whose path ends with it.
+  double scale(const std::string& module, std::int64_t rank, const std::string& where) const {
+    std::optional<double> own;
+    for (const auto& [key, value] : alphas) {
+      if (module != key && !module.ends_with("." + key)) continue;
+      require(own.value_or(value) == value, where, "two keys of alpha_pattern differ for ", module,
+              "; leave one");
+      own = value;
+    }
+    const auto of = static_cast<double>(rank);
+    return own.value_or(alpha) / (root_scale ? std::sqrt(of) : of);
   }
 };
 
@@ -54,11 +62,13 @@ AdapterConfig read_config(const fs::path& folder) {
     config.base = json.at("base_model_name_or_path").get<std::string>();
     if (config.base.is_relative()) config.base = folder / config.base;
     config.alpha = json.at("lora_alpha").get<double>();
-    config.rank = json.at("r").get<double>();
-    config.alphas = json.value("alpha_pattern", nlohmann::json::object());
-    config.ranks = json.value("rank_pattern", nlohmann::json::object());
+    require(json.at("r").get<double>() > 0, where, "r must be positive, got ", json.at("r").dump());
+    config.alphas = json.value("alpha_pattern", config.alphas);
+    for (const auto& [key, value] : config.alphas) {
+      require(key.find_first_of("\\^$*+?()[]{}|") == key.npos, where, "alpha_pattern: '", key,
+              "' is a regular expression, which attar does not read; name the modules");
+    }
     config.root_scale = json.value("use_rslora", false);
-    require(config.rank > 0, where, "r must be positive, got ", config.rank);
     return config;
   } catch (const nlohmann::json::exception& error) {
     throw BadInput(message(where, "is no LoRA configuration: ", error.what()));
@@ -153,7 +163,7 @@ class AdapterSource final : public HuggingFaceSource {
     const LinearShape shape = shape_of(base_->config(), role);
     const at::Tensor a = factor(name + ".lora_A.weight", -1, shape.in);
     const at::Tensor b = factor(name + ".lora_B.weight", shape.out, a.size(0));
-    const double scale = config.scale(module);
+    const double scale = config.scale(module, a.size(0), (path_ / kAdapterConfig).string());
     terms_[module] = {scale == 1 ? b : b * scale, a};
   }
 

@@ -110,7 +110,7 @@ double adamw_step(std::vector<Parameter>& parameters, const AdamWConfig& config,
     const double own = rate * p.rate;
     update(p, {static_cast<float>(scale), static_cast<float>(config.beta1),
                static_cast<float>(config.beta2), static_cast<float>(own * first_correction),
-               static_cast<float>(p.decays ? 1 - own * config.weight_decay : 1.0),
+               static_cast<float>(p.decays ? 1 - rate * config.weight_decay : 1.0),
                static_cast<float>(second_correction), static_cast<float>(config.epsilon),
                static_cast<float>(config.average)});
   }

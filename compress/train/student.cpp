@@ -118,6 +118,7 @@ Student::Student(const Model& model, const Learning& learning)
     std::vector<LearntLayer> learnt;
     for (const Role role : roles_of(block)) {
       const std::string layer = name + std::string(short_name(role));
+      if (learning.leaves_out && learning.leaves_out(i, role)) continue;
       Weight& weight = block[role].weight;
       if (const auto* codes = std::get_if<QuantizedWeight>(&weight);
           codes != nullptr && learning.codes) {
@@ -302,8 +303,8 @@ QuantizedWeight Student::settled(const QuantizedWeight& weight, bool averaged) c
 
 LowRankWeight Student::settled(const LowRankWeight& weight, bool averaged) const {
   LowRankWeight result{settled(weight.b, averaged), settled(weight.a, averaged)};
-  const bool as_before = result.b.is_same(weight.b) && result.a.is_same(weight.a);
-  result.code_bytes = as_before ? weight.code_bytes : 0;  // what learnt left the grid
+  const bool learnt = weight.b.requires_grad() || weight.a.requires_grad();
+  result.code_bytes = learnt ? 0 : weight.code_bytes;  // what learnt left the grid
   return result;
 }
 

@@ -27,6 +27,8 @@ struct Learning {
   double code_rate = 1;     // times the learning rate: of their places between codes
   std::uint64_t seed = 0;   // of where these begin
   bool from_codes = false;  // weights and embedding in codes learn as plain values
+  // Linear layers of which no part learns though it could; null: none.
+  std::function<bool(std::int64_t block, Role role)> leaves_out = {};
 };
 
 // What one pass of a micro-batch leaves for its gradient.

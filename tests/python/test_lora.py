@@ -85,6 +85,45 @@ def test_peft_computes_the_same_logits(tuned):
     assert config["r"] == 4 and len(config["target_modules"]) == 35
 
 
+def test_ranks_and_alphas_of_single_modules_are_those_of_peft(tuned, tmp_path):
+    peft = pytest.importorskip("peft")
+    folder = shutil.copytree(tuned / "out" / "adapter", tmp_path / "adapter")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    for name in tensors:  # half of the rank where the pattern says so
+        if "down_proj" in name:
+            tensors[name] = (tensors[name][:2] if "lora_A" in name else tensors[name][:, :2]).contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config.update(rank_pattern={"down_proj": 2}, alpha_pattern={"mlp.down_proj": 24, "1.self_attn.q_proj": 40})
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    model = peft.PeftModel.from_pretrained(load(tuned / "model"), folder).eval()
+    assert relative_difference(attar.open(folder).logits(STORIES), logits_of(model, STORIES)) < 1e-4
+
+
+def test_other_layers_keep_their_codes_and_terms(tmp_path):
+    """A term of another pass outside of `layers` neither learns nor is merged."""
+    passes = [{"quantize.rtn": {"bits": 4, "group_size": 4, "layers": ["mlp.*"]}},
+              {"lowrank.correct": {"rank": 2, "layers": ["mlp.*"]}}]
+    recipe = recipe_for(tmp_path, passes + [lora(tmp_path, layers="self_attn.*", merge=True, steps=4)])
+    content = json.loads(recipe.read_text())
+    content["calibration"] = {"text": str(tmp_path / "domain.txt"), "sequences": 8, "length": 32}
+    recipe.write_text(json.dumps(content))
+    succeed("run", recipe, "--out", tmp_path / "out")
+    recipe.write_text(json.dumps({**content, "passes": passes}))
+    succeed("run", recipe, "--out", tmp_path / "without")
+    bits = [json.loads((tmp_path / name / "results.json").read_text())["attar"]["bits_per_weight"]
+            for name in ("out", "without")]
+    assert bits[0] == bits[1]  # plain values stay plain, codes stay codes
+
+
+def test_merging_into_a_file_in_codes_is_refused_beforehand(tmp_path):
+    rounding = {"quantize.rtn": {"bits": 4, "group_size": 4, "symmetric": True}}
+    succeed("run", recipe_for(tmp_path, [rounding], [{"format": "compressed-tensors", "path": "hf"}]),
+            "--out", tmp_path / "out")
+    done = program("plan", recipe_for(tmp_path, [lora(tmp_path, merge=True)]), f"model={tmp_path / 'out/hf'}")
+    assert done.returncode == 2 and "would undo the codes" in done.stderr, done.stderr
+
+
 def test_merged_exports_compute_what_terms_beside_compute(tuned):
     kept = attar.open(tuned / "out" / "adapter").logits(STORIES)
     assert relative_difference(attar.open(tuned / "out" / "hf").logits(STORIES), kept) < 1e-5
@@ -144,6 +183,8 @@ def test_adapters_that_do_not_fit_are_refused_by_name(tuned, tmp_path):
             (change("other", peft_type="IA3"), "peft_type"),
             (change("dora", use_dora=True), "use_dora"),
             (change("rank", r=0), "r must be positive"),
+            (change("expression", alpha_pattern={"layers.[01].*": 4}), "regular expression"),
+            (change("two", alpha_pattern={"down_proj": 4, "mlp.down_proj": 8}), "two keys"),
             (replace("shape", lambda t: t.update({first: t[first][:, :-1].contiguous()})), first),
             (replace("stranger", lambda t: t.update({"base_model.model.x": torch.ones(2)})),
              "belongs to no linear layer")):

@@ -158,6 +158,30 @@ TEST(Student, LearnsFactorsCorrectionsAndWhatASparseWeightKeeps) {
   EXPECT_EQ(kind_of(after[Role::kGate].weight), "corrected");
 }
 
+// Factors on a grid leave it when they learn, and only then; layers that are left out do not.
+TEST(Student, FactorsKeepTheirCodesWhereTheyDoNotLearn) {
+  Model model = random_model();
+  const ModelConfig& config = model.config();
+  Block block = model.block(0);
+  const LowRankWeight correction{normal({config.ffn, 3}, "cb", 0.1),
+                                 normal({3, config.hidden}, "ca", 0.1), 77};
+  for (const Role role : {Role::kGate, Role::kUp}) {
+    block[role].weight = CorrectedWeight{DenseWeight{dense(block[role].weight)}, correction};
+  }
+  model.put_block(0, block);
+  const auto bytes_of = [&](const Learning& learning, Role role) {
+    const Block after = Student(model, learning).block(0, false);
+    return std::get<CorrectedWeight>(after[role].weight).correction.code_bytes;
+  };
+  Learning learning;
+  EXPECT_EQ(bytes_of(learning, Role::kGate), 0);
+  learning.leaves_out = [](std::int64_t, Role role) { return role == Role::kUp; };
+  EXPECT_EQ(bytes_of(learning, Role::kGate), 0);
+  EXPECT_EQ(bytes_of(learning, Role::kUp), 77);
+  learning.corrections = false;
+  EXPECT_EQ(bytes_of(learning, Role::kGate), 77);
+}
+
 // What a dense embedding's gradient is, over logits and inputs, its grid has by the chain rule.
 TEST(Student, LearnsTheGridOfAnEmbeddingThatIsTheHead) {
   Model model = random_model();
