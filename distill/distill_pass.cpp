@@ -81,7 +81,14 @@ PlannedRows DistillPass::plan_rows(const ModelConfig& /*config*/) const {
 std::int64_t DistillPass::working_bytes(const ModelConfig& config) const {
   // To write, the student's weights are made ready beside values, gradients and two moments.
   const std::int64_t own = config_.on_policy > 0 ? training_bytes(config, false) / 2 : 0;
-  return training_bytes(config, config_.average > 0) + own;
+  const std::int64_t head = losses_.needs_teacher() ? 4 * config.vocabulary * config.hidden : 0;
+  return training_bytes(config, config_.average > 0) + own + head +
+         activation_bytes(config, config_.length, config_.recompute);
+}
+
+std::int64_t DistillPass::state_bytes(const ModelConfig& config) const {
+  const bool averaged = config_.average > 0;
+  return learning_.weights ? training_state_bytes(training_bytes(config, averaged), averaged) : 0;
 }
 
 void DistillPass::run(ModelWork& work) const {
@@ -104,7 +111,11 @@ void DistillPass::run(ModelWork& work) const {
   }
   Student student(work.input, learning_);
   const std::int64_t common = teachers.live ? teachers.live->common() : 0;
-  Distillation objective(losses_, std::move(teachers), student, windows.batch(0, config_.batch),
+  // A projection has as many rows to be fitted to as it needs, whatever the batch.
+  const std::int64_t fitted = losses_.hidden.empty() ? 0 : 8 * work.input.config().hidden;
+  const std::int64_t looked_at =
+      std::max(config_.batch, (fitted + config_.length - 1) / config_.length);
+  Distillation objective(losses_, std::move(teachers), student, windows.batch(0, looked_at),
                          config_.recompute);
   const SampleOptions samples{config_.on_policy, config_.prompt, config_.temperature};
   if (samples.share > 0) {
@@ -118,6 +129,7 @@ void DistillPass::run(ModelWork& work) const {
                                      work.state, work.context);
   put_trained(student, config_.average > 0, work.output);
   report_training(outcome, windows, work.input, work.output, work.report);
+  report_frozen_bases(work.output, learning_, work.report);
 }
 
 }  // namespace attar

@@ -26,15 +26,18 @@ Distillation::Distillation(LossPlan plan, Teachers teachers, Student& student, c
   for (const RelationPart& part : plan_.relations) {
     relations_.emplace_back(part, student.config(), teachers_.live->config());
   }
-  if (plan_.hidden.empty()) return;
-  teachers_.live->read(first.ids);
-  const std::int64_t size = std::min(first.ids.size(0), micro_sequences(first.ids.size(1)));
-  const at::NoGradGuard none;
-  const Activations seen = student.forward(first.ids.narrow(0, 0, size), /*recompute=*/true);
   for (const HiddenPart& part : plan_.hidden) {
-    hidden_.emplace_back(part, boundaries_of(part, student.config().layers), *teachers_.live, seen,
-                         student);
+    hidden_.emplace_back(part, student.config(), teachers_.live->config());
   }
+  const std::int64_t micro = micro_sequences(first.ids.size(1));
+  const at::NoGradGuard none;
+  for (std::int64_t at = 0; !hidden_.empty() && at < first.ids.size(0); at += micro) {
+    const at::Tensor ids = first.ids.narrow(0, at, std::min(micro, first.ids.size(0) - at));
+    teachers_.live->read(ids);
+    const Activations seen = student.forward(ids, /*recompute=*/true);
+    for (HiddenLoss& loss : hidden_) loss.look(seen, *teachers_.live);
+  }
+  for (HiddenLoss& loss : hidden_) loss.settle(student);
 }
 
 void Distillation::begin_step(const Batch& batch, std::int64_t step, std::int64_t steps) {

@@ -85,21 +85,25 @@ ChannelScales channel_scales(const at::Tensor& states, double massive) {
   return scales;
 }
 
-at::Tensor closed_projection(const at::Tensor& student, const at::Tensor& teacher) {
+void ClosedProjection::add(const at::Tensor& student, const at::Tensor& teacher) {
   const at::Tensor s = student.to(at::kDouble), t = teacher.to(at::kDouble);
-  at::Tensor gram = at::mm(s.t(), s);
-  const at::Tensor cross = at::mm(t.t(), s);  // [C, S]
+  const at::Tensor gram = at::mm(s.t(), s), cross = at::mm(t.t(), s);
+  gram_ = gram_.defined() ? gram_.add_(gram) : gram;
+  cross_ = cross_.defined() ? cross_.add_(cross) : cross;
+}
+
+at::Tensor ClosedProjection::solve() const {
   double trace = 0;
-  for (std::int64_t i = 0; i < gram.size(0); ++i) trace += gram[i][i].item<double>();
+  for (std::int64_t i = 0; i < gram_.size(0); ++i) trace += gram_[i][i].item<double>();
   for (double ridge = 1e-6; ridge <= 1; ridge *= 10) {
-    at::Tensor damped = gram.clone();
-    damped.diagonal().add_(ridge * trace / static_cast<double>(gram.size(0)));
-    const at::Tensor found = linalg::solve_right(cross, damped);
+    at::Tensor damped = gram_.clone();
+    damped.diagonal().add_(ridge * trace / static_cast<double>(gram_.size(0)));
+    const at::Tensor found = linalg::solve_right(cross_, damped);
     if (found.defined()) return found.t().to(at::kFloat).contiguous();
   }
   throw NumericRefusal(message("distill.hidden",
-                               "the student's states do not span enough for a closed projection; "
-                               "use projection: learned, or a larger batch"));
+                               "no projection fits the student's states, which are all zero or "
+                               "not finite; the model is damaged"));
 }
 
 HiddenGradient hidden_gradient(const at::Tensor& student, const at::Tensor& teacher,
@@ -204,31 +208,47 @@ std::int64_t HiddenLoss::teacher_boundary(std::int64_t boundary, std::int64_t st
   return (2 * boundary * teacher_layers + student_layers) / (2 * student_layers);
 }
 
-HiddenLoss::HiddenLoss(const HiddenPart& part, const std::vector<std::int64_t>& boundaries,
-                       const LiveTeacher& teacher, const Activations& first, Student& student) {
-  const std::int64_t own = student.config().hidden, other = teacher.config().hidden;
-  require<UsageError>(part.projection != "none" || own == other, "distill.hidden",
-                      "projection: none needs equal widths, got ", own, " and ", other);
-  for (const std::int64_t boundary : boundaries) {
-    Place place{boundary,
-                teacher_boundary(boundary, student.config().layers, teacher.config().layers),
-                {},
-                {}};
-    const std::int64_t size = first.ids.size(0);
-    const at::Tensor wanted = teacher.state(place.teacher).narrow(0, 0, size).flatten(0, 1);
-    place.scales = channel_scales(wanted, part.massive);
-    const bool closed = part.projection == "closed" || (part.projection == "auto" && own != other);
-    if (closed || part.projection == "learned") {
-      const auto at = static_cast<std::size_t>(boundary);
-      place.projection = closed_projection(first.inputs[at].detach().flatten(0, 1), wanted);
+HiddenLoss::HiddenLoss(const HiddenPart& part, const ModelConfig& student,
+                       const ModelConfig& teacher)
+    : massive_(part.massive),
+      learns_(part.projection == "learned"),
+      projects_(learns_ || part.projection == "closed" ||
+                (part.projection == "auto" && student.hidden != teacher.hidden)) {
+  require<UsageError>(part.projection != "none" || student.hidden == teacher.hidden,
+                      "distill.hidden", "projection: none needs equal widths, got ", student.hidden,
+                      " and ", teacher.hidden);
+  for (const std::int64_t boundary : boundaries_of(part, student.layers)) {
+    places_.push_back({boundary, teacher_boundary(boundary, student.layers, teacher.layers)});
+  }
+}
+
+void HiddenLoss::look(const Activations& student, const LiveTeacher& teacher) {
+  const std::int64_t length = student.ids.size(1);
+  for (Place& place : places_) {
+    const at::Tensor wanted = teacher.state(place.teacher);
+    if (!place.scales.inverse_deviation.defined()) {
+      place.scales = channel_scales(wanted.flatten(0, 1), massive_);
     }
-    if (part.projection == "learned") {
+    if (!projects_) continue;
+    const at::Tensor own = student.inputs[static_cast<std::size_t>(place.student)].detach();
+    const auto counted = [&](const at::Tensor& states) {  // as counts_of
+      return states.narrow(1, 1, length - 1).flatten(0, 1);
+    };
+    place.sums.add(counted(own), counted(wanted));
+  }
+}
+
+void HiddenLoss::settle(Student& student) {
+  if (!projects_) return;
+  for (Place& place : places_) {
+    place.projection = place.sums.solve();
+    place.sums = {};
+    if (learns_) {
       place.parameter = student.parameters().size();
-      student.parameters().push_back({.name = "projection." + std::to_string(boundary),
+      student.parameters().push_back({.name = "projection." + std::to_string(place.parameter),
                                       .value = place.projection.requires_grad_(true),
                                       .decays = false});
     }
-    places_.push_back(std::move(place));
   }
 }
 

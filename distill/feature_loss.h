@@ -26,9 +26,16 @@ struct ChannelScales {
 //   states  [N, C] float32
 ChannelScales channel_scales(const at::Tensor& states, double massive);
 
-// Least squares: the P [S, C] with the smallest |student P - teacher|^2, in float64, with a ridge
-// of 1e-6 of the mean of the diagonal.
-at::Tensor closed_projection(const at::Tensor& student, const at::Tensor& teacher);
+// Least squares over all rows that were added: the P [S, C] with the smallest
+// |student P - teacher|^2, in float64, with a ridge of 1e-6 of the mean of the diagonal.
+class ClosedProjection {
+ public:
+  void add(const at::Tensor& student, const at::Tensor& teacher);
+  at::Tensor solve() const;  // throws NumericRefusal where the rows are not finite, or all zero
+
+ private:
+  at::Tensor gram_, cross_;  // [S, S], [C, S] double
+};
 
 // Sum over counted rows of the mean over counted channels of ((student P - teacher) / deviation)^2.
 struct HiddenGradient {
@@ -58,10 +65,13 @@ std::int64_t relation_heads(const std::vector<std::int64_t>& widths);
 // hidden_gradient at the boundaries of a plan.
 class HiddenLoss {
  public:
-  // What the teacher read last, and the student's states on the same tokens, fix scales and closed
-  // projections. Learned ones join the student's parameters.
-  HiddenLoss(const HiddenPart& part, const std::vector<std::int64_t>& boundaries,
-             const LiveTeacher& teacher, const Activations& first, Student& student);
+  HiddenLoss(const HiddenPart& part, const ModelConfig& student, const ModelConfig& teacher);
+
+  // Before the first step: what the teacher read last and the student's states on the same tokens,
+  // once for scales, as often as there are tokens for projections.
+  void look(const Activations& student, const LiveTeacher& teacher);
+  // Fits projections to all that was seen; learned ones join the student's parameters.
+  void settle(Student& student);
 
   // Adds weight * scale * gradient of the boundary's loss to `total` [B, T, S]; the loss without
   // weight, averaged over boundaries; 0 at a boundary that is not compared. `state` is the
@@ -78,10 +88,13 @@ class HiddenLoss {
   static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
   struct Place {
     std::int64_t student, teacher;
-    ChannelScales scales;
-    at::Tensor projection;          // closed, or undefined
+    ChannelScales scales = {};
+    ClosedProjection sums = {};
+    at::Tensor projection = {};     // closed, or undefined
     std::size_t parameter = kNone;  // of a learned projection
   };
+  double massive_;
+  bool learns_, projects_;
   std::vector<Place> places_;
 };
 

@@ -23,12 +23,21 @@ double processor_now() {
   return static_cast<double>(std::clock()) / static_cast<double>(CLOCKS_PER_SEC);
 }
 
+// A skipped step has numbers that JSON does not know.
+json to_json(double number) {
+  return std::isfinite(number) ? json(number) : json(std::to_string(number));
+}
+
+double number_from(const json& value) {
+  return value.is_string() ? std::stod(value.get<std::string>()) : value.get<double>();
+}
+
 json to_json(const std::vector<TrainedStep>& history) {
   json all = json::array();
   for (const TrainedStep& step : history) {
     json means = json::array();
-    for (const ObjectiveTerm& term : step.means) means.push_back({term.name, term.sum});
-    all.push_back({step.step, means, step.gradient_norm, step.rate});
+    for (const ObjectiveTerm& term : step.means) means.push_back({term.name, to_json(term.sum)});
+    all.push_back({step.step, means, to_json(step.gradient_norm), step.rate});
   }
   return all;
 }
@@ -37,9 +46,9 @@ std::vector<TrainedStep> history_from(const json& all) {
   std::vector<TrainedStep> history;
   for (const json& one : all) {
     TrainedStep step{
-        one.at(0).get<std::int64_t>(), {}, one.at(2).get<double>(), one.at(3).get<double>()};
+        one.at(0).get<std::int64_t>(), {}, number_from(one.at(2)), one.at(3).get<double>()};
     for (const json& term : one.at(1)) {
-      step.means.push_back({term.at(0).get<std::string>(), term.at(1).get<double>()});
+      step.means.push_back({term.at(0).get<std::string>(), number_from(term.at(1))});
     }
     history.push_back(std::move(step));
   }
@@ -141,7 +150,7 @@ class Loop {
     student_.follow_parameters();
     const double mean = done.means.front().sum;
     check_finite(done);
-    objective_.finished_step(step_, config_.steps, mean);
+    if (std::isfinite(mean)) objective_.finished_step(step_, config_.steps, mean);
     outcome_.tokens += config_.batch * config_.length;
     report(done);
   }

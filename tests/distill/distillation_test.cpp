@@ -99,6 +99,8 @@ INSTANTIATE_TEST_SUITE_P(
                       "\"skew_reverse\"", "\"taid\"", "\"total_variation\"",
                       R"({"forward_kl": {"temperature": 2}})", R"({"hidden": {}})",
                       R"({"hidden": {"projection": "learned"}})",
+                      R"([{"hidden": {"projection": "learned"}},
+                          {"hidden": {"projection": "learned", "weight": 0.1}}])",
                       R"([{"relation": {"student_block": 2, "teacher_block": 2}}, "forward_kl"])"));
 
 class DistillationOf : public Distilling {};

@@ -49,7 +49,11 @@ TEST(Hidden, AMassiveChannelIsLeftOutAndOthersAreMeasuredInTheirDeviation) {
 
 TEST(Hidden, AClosedProjectionFindsAMapThatIsThere) {
   const at::Tensor student = normal({300, 8}, "s"), map = normal({8, 12}, "m");
-  EXPECT_LE(off(closed_projection(student, at::mm(student, map)), map.to(at::kDouble)), 1e-5);
+  ClosedProjection whole, parts;
+  whole.add(student, at::mm(student, map));
+  EXPECT_LE(off(whole.solve(), map.to(at::kDouble)), 1e-5);
+  for (const at::Tensor& part : student.chunk(4)) parts.add(part, at::mm(part, map));
+  EXPECT_LE(off(parts.solve(), map.to(at::kDouble)), 1e-5);
 }
 
 TEST(Hidden, BoundariesAreSpreadOverTheTeacher) {

@@ -157,6 +157,44 @@ TEST_F(Training, StoppedAnywhereItEndsInTheSameBits) {
   }
 }
 
+// One step has no finite gradient; an interruption behind it changes nothing.
+TEST_F(Training, GoesOnBehindAStepThatWasSkipped) {
+  class Breaks final : public Objective {
+   public:
+    void begin_step(const Batch&, std::int64_t step, std::int64_t) override { step_ = step; }
+    std::vector<ObjectiveTerm> add_gradient(Student& student, const Batch& micro,
+                                            double scale) override {
+      auto terms = whole_.add_gradient(student, micro, step_ == 2 ? std::nan("") : scale);
+      if (step_ == 2) terms.front().sum = INFINITY;
+      return terms;
+    }
+
+   private:
+    NextToken whole_{false};
+    std::int64_t step_ = 0;
+  };
+  const auto run_broken = [&](Student& student, const std::string& name,
+                              const RunContext& context) {
+    Breaks objective;
+    return train(student, objective, windows, config, "model", folder.path() / name, context);
+  };
+  Student whole(random_model(), {});
+  const TrainOutcome straight = run_broken(whole, "whole", {});
+  EXPECT_EQ(straight.skipped, 1);
+  std::atomic<bool> stop = false;
+  RunContext context;
+  context.stop = &stop;
+  int steps = 0;
+  context.progress = [&](std::string_view) { stop = ++steps == 5; };
+  Student first(random_model(), {}), second(random_model(), {});
+  EXPECT_THROW(run_broken(first, "stopped", context), Stopped);
+  const TrainOutcome outcome = run_broken(second, "stopped", {});
+  EXPECT_EQ(outcome.resumed_at, 5);
+  EXPECT_TRUE(std::isinf(outcome.history.at(2).means.front().sum));
+  EXPECT_TRUE(std::isnan(outcome.history.at(2).gradient_norm));
+  expect_same(second, whole);
+}
+
 TEST_F(Training, AStateOfAnotherRunOrADamagedOneIsNotUsed) {
   Student student(random_model(), {});
   run(student, "a");
