@@ -21,7 +21,13 @@ PlannedRows TextPass::plan_rows(const ModelConfig& /*config*/) const {
 }
 
 std::int64_t TextPass::working_bytes(const ModelConfig& config) const {
-  return training_bytes(config, config_.average > 0);
+  return training_bytes(config, config_.average > 0) +
+         activation_bytes(config, config_.length, config_.recompute);
+}
+
+std::int64_t TextPass::state_bytes(const ModelConfig& config) const {
+  const bool averaged = config_.average > 0;
+  return learning_.weights ? training_state_bytes(training_bytes(config, averaged), averaged) : 0;
 }
 
 void TextPass::run(ModelWork& work) const {
@@ -34,6 +40,7 @@ void TextPass::run(ModelWork& work) const {
                                      work.state, work.context);
   put_trained(student, config_.average > 0, work.output);
   report_training(outcome, windows, work.input, work.output, work.report);
+  report_frozen_bases(work.output, learning_, work.report);
 }
 
 }  // namespace attar

@@ -34,6 +34,7 @@ class TextPass final : public ModelPass {
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   PlannedRows plan_rows(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
+  std::int64_t state_bytes(const ModelConfig& config) const override;
   double learning_tokens(double /*tokens*/, std::int64_t /*length*/) const override {
     return config_.tokens();
   }

@@ -120,7 +120,7 @@ class CorrectPass final : public BlockwisePass {
   explicit CorrectPass(CorrectConfig config);
   std::string_view name() const override { return kName; }
   Needs needs() const override {
-    return {.calibration = true, .dense_stream = config_.target == "dense"};
+    return {.calibration = true, .dense_stream = config_.target == "dense", .losses = true};
   }
   nlohmann::json options() const override { return write_fields(config_); }
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;

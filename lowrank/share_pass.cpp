@@ -35,7 +35,14 @@ std::vector<PlannedLayer> SharePass::plan(const ModelConfig& config) const {
   std::vector<PlannedLayer> planned = plan_layers(
       config_, config, kName, "basis shared by " + std::to_string(config_.span) + " blocks");
   for (PlannedLayer& layer : planned) {
-    if (layer.changes) layer.parameters = config_.keep;
+    if (!layer.changes) continue;
+    layer.parameters = config_.keep;
+    const Site site = site_of(layer.role);
+    require<DoesNotFit>((config.uniform() && !config.widths_open) ||
+                            (site != Site::kOutputInput && site != Site::kDownInput),
+                        layer_name(layer.block, layer.role),
+                        "reads inputs of another width than its neighbours', so that they share no "
+                        "basis; skip: [o, down]");
   }
   return planned;
 }

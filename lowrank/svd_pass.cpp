@@ -73,6 +73,10 @@ Weight in_type_of(const Weight& before, const at::Tensor& values) {
 SvdPass::SvdPass(SvdConfig config) : config_(std::move(config)), storage_(config_.storage(kName)) {
   require<UsageError>(!plain() || config_.bits == 0, kName,
                       "method: plain knows no inputs to round factors by; leave bits out");
+  if (plain() || config_.refit == "none") {
+    refuse_idle(config_, {"follow", "damping"}, kName,
+                "nothing is refitted: leave it out, or set method: outputs and a refit");
+  }
 }
 
 Needs SvdPass::needs() const {

@@ -42,6 +42,17 @@ double relative_loss(const at::Tensor& weight, const at::Tensor& values,
 SparsePass::SparsePass(SparseConfig config)
     : config_(std::move(config)), pattern_(pattern_from(config_.pattern, config_.sparsity, kName)) {
   require<UsageError>(config_.bits != 1, kName, "bits must be 0 or in [2, 8], got 1");
+  if (pattern_.in_groups()) {
+    refuse_idle(config_, {"sparsity"}, kName, "pattern: unstructured cuts a share of all");
+  }
+  if (config_.method != "sparsegpt") {
+    refuse_idle(config_, {"damping", "towards_dense", "follow", "refits"}, kName,
+                "it is sparsegpt's: leave it out, or set method: sparsegpt");
+  }
+  if (config_.bits == 0) {
+    refuse_idle(config_, {"group_size", "symmetric", "scale_type", "search"}, kName,
+                "it says how what stays is rounded: leave it out, or set bits");
+  }
 }
 
 SparsePass::Decision SparsePass::decide(std::int64_t block, Role role) const {

@@ -57,6 +57,7 @@ struct CalibrationTokens {
   // [layers, sites, T] float32, what a token counts at its place (train/token_weights.h);
   // undefined: all alike.
   at::Tensor weights = {};
+  std::int64_t batch = 4;  // sequences a forward; never changes a result
 };
 
 // Tokenizes the files (texts without BOS, documents of a *.jsonl as a model is trained on them),

@@ -94,6 +94,7 @@ BlockStream::BlockStream(const Model& model, CalibrationTokens tokens, StreamOpt
               at::IntArrayRef(
                   {config.layers, static_cast<std::int64_t>(kSites.size()), tokens.ids.size(1)}),
       "calibration", "token weights of another model or length");
+  if (options.batch == 0) options.batch = tokens.batch;
   const RopeTable rope = rope_table(config, tokens.ids.size(1));
   const at::Tensor embedded = embed(model.embedding(), tokens.ids);
   std::optional<BlockLane> dense;

@@ -22,7 +22,7 @@
 namespace attar {
 
 struct StreamOptions {
-  std::int64_t batch = 4;                  // sequences a forward; never changes a result
+  std::int64_t batch = 0;                  // sequences a forward; 0: as the tokens say
   std::shared_ptr<StatisticsStore> store;  // null: nothing is kept or reused
   // The unchanged model's activations go beside: as much memory and one more forward again.
   bool dense_stream = false;

@@ -32,8 +32,22 @@ std::string texts_table(const ordered_json& texts) {
   return eval::markdown_table(rows, {false, false, true, true});
 }
 
+std::string sample_lines(const std::vector<eval::TaskResult>& tasks) {
+  std::string lines;
+  for (const eval::TaskResult& result : tasks) {
+    for (ordered_json& sample : eval::samples_json(result)) {
+      sample["task"] = result.task.name;
+      lines += sample.dump() + "\n";
+    }
+  }
+  return lines;
+}
+
 void evaluate(const Options& options) {
   use_threads(options.common);
+  for (const std::string& path : {options.results, options.samples}) {
+    if (!path.empty()) io::AtomicFile probe(path);  // before the hours
+  }
   std::vector<EvalStep> steps;
   for (const std::string& task : options.tasks) {
     steps.push_back(eval_step_from(task));
@@ -46,23 +60,17 @@ void evaluate(const Options& options) {
       evaluate_model(options.model, options.teacher, steps,
                      engine_of(options.runtime, options.kv_bits), context, progress);
   const ordered_json results = found.results(options.model);
-  if (!options.results.empty()) io::write_json(options.results, results);
-  if (!options.samples.empty()) {
-    std::string lines;
-    for (const eval::TaskResult& result : found.tasks) {
-      for (ordered_json& sample : eval::samples_json(result)) {
-        sample["task"] = result.task.name;
-        lines += sample.dump() + "\n";
-      }
-    }
-    io::write_file(options.samples, lines);
-  }
   progress.note("");
-  if (options.common.json()) return print_json(results);
-  std::string text;
-  if (!found.tasks.empty()) text += eval::result_table(found.tasks, found.teachers);
-  if (!found.texts.empty()) text += (text.empty() ? "" : "\n") + texts_table(found.texts);
-  print(text);
+  if (options.common.json()) {
+    print_json(results);
+  } else {
+    std::string text;
+    if (!found.tasks.empty()) text += eval::result_table(found.tasks, found.teachers);
+    if (!found.texts.empty()) text += (text.empty() ? "" : "\n") + texts_table(found.texts);
+    print(text);
+  }
+  if (!options.results.empty()) io::write_json(options.results, results);
+  if (!options.samples.empty()) io::write_file(options.samples, sample_lines(found.tasks));
 }
 
 }  // namespace

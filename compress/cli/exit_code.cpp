@@ -2,8 +2,8 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <new>
 #include <string>
+#include <string_view>
 
 #include "compress/core/errors.h"
 #include "compress/io/json_builder.h"
@@ -19,6 +19,12 @@ int tell(int code, std::string what) {
   for (std::size_t at; (at = io::find_invalid_utf8(what)) != what.npos;) what[at] = '?';
   std::fprintf(stderr, "attar: %s\n", what.c_str());
   return code;
+}
+
+// Of std::bad_alloc, of LibTorch, and of either with a note behind it.
+bool is_out_of_memory(std::string_view what) {
+  return what.find("std::bad_alloc") != what.npos ||
+         what.find("DefaultCPUAllocator: can't allocate") != what.npos;
 }
 
 int tell_bug(const std::string& what) {
@@ -45,13 +51,14 @@ int guarded(const std::function<void()>& work) {
     return tell(kIo, error.what());
   } catch (const Stopped& error) {
     return tell(kStopped, error.what());
-  } catch (const std::bad_alloc&) {
-    return tell(kDoesNotFit,
-                "[memory] not enough memory; lower calibration.sequences or "
-                "calibration.batch, or use a machine with more");
   } catch (const std::filesystem::filesystem_error& error) {
     return tell(kIo, std::string("[file system] ") + error.what());
   } catch (const std::exception& error) {
+    if (is_out_of_memory(error.what())) {
+      return tell(kDoesNotFit,
+                  "[memory] not enough memory; lower calibration.sequences or "
+                  "calibration.batch, or use a machine with more");
+    }
     return tell_bug(error.what());
   } catch (...) {
     return tell_bug("an exception of unknown type");

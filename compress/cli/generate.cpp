@@ -29,8 +29,7 @@ void generate(const Options& options) {
   const std::vector<TokenId> prompt = is_chat
                                           ? tokenizer->encode(chat_prompt(*tokenizer, options.chat))
                                           : eval::encode_prompt(*tokenizer, options.prompt);
-  std::vector<TokenId> ends;
-  if (const auto eos = tokenizer->eos()) ends.push_back(*eos);
+  std::vector<TokenId> ends = tokenizer->ends();
   if (const auto turn = tokenizer->id_of("<|im_end|>"); is_chat && turn) ends.push_back(*turn);
   require<UsageError>(!prompt.empty(), "generate", "the prompt has no token; give some text");
   const auto room = language->max_length() - static_cast<std::int64_t>(prompt.size());

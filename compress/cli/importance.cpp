@@ -3,6 +3,7 @@
 #include "compress/cli/command.h"
 #include "compress/cli/signals.h"
 #include "compress/formats/model_file.h"
+#include "compress/io/atomic_file.h"
 
 namespace attar::cli {
 namespace {
@@ -16,6 +17,7 @@ struct Options {
 
 void importance(const Options& options) {
   use_threads(options.common);
+  { io::AtomicFile probe(options.out); }  // before the hours
   RunContext context;
   context.stop = &stop_flag();
   const Model model(open_model(options.model));

@@ -28,9 +28,13 @@ ordered_json describe(const Options& options) {
   const bool has = has_tokenizer(options.model);
   found["tokenizer"] = has;
   if (has) {
-    const auto tokenizer = load_model_tokenizer(options.model);
-    found["tokens"] = tokenizer->vocabulary_size();
-    found["chat_template"] = tokenizer->chat_template().has_value();
+    try {
+      const auto tokenizer = load_model_tokenizer(options.model);
+      found["tokens"] = tokenizer->vocabulary_size();
+      found["chat_template"] = tokenizer->chat_template().has_value();
+    } catch (const BadInput& error) {  // the rest can be told all the same
+      found["tokenizer_error"] = error.what();
+    }
   }
   found["tensors"] = tensor_listing(*source);
   return found;
@@ -68,7 +72,7 @@ void add_inspect(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   command->add_option("model", options->model, "Hugging Face folder or GGUF file")->required();
   command->add_flag("--tensors", options->tensors, "List every matrix");
-  command->add_flag("--hash", options->hash, "Also the SHA-256 of the weights");
+  command->add_flag("--hash", options->hash, "Also the SHA-256 of weights and configuration");
   add_common(*command, options->common);
   command->callback([options] { inspect(*options); });
 }

@@ -117,6 +117,18 @@ nlohmann::json write_fields(const Config& config) {
   return object;
 }
 
+// Throws UsageError for an option that is set, and does nothing as the others stand; `remedy` says
+// what it belongs to.
+template <class Config>
+void refuse_idle(const Config& config, std::initializer_list<const char*> keys,
+                 std::string_view where, std::string_view remedy) {
+  const nlohmann::json set = write_fields(config), defaults = write_fields(Config());
+  for (const char* key : keys) {
+    require<UsageError>(set.at(key) == defaults.at(key), where, key, ": ", set.at(key).dump(),
+                        " does nothing here; ", remedy);
+  }
+}
+
 template <class Config>
 std::vector<FieldHelp> describe_fields() {
   const Config defaults;

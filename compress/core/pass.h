@@ -36,6 +36,8 @@ struct Needs {
   // where the recipe asks for them.
   bool statistics = false;
   NeededCodes codes = NeededCodes::kNone;
+  // It repairs what neighbours before it have changed, and leaves other layers alone.
+  bool losses = false;
 };
 
 // What a pass will do to one linear layer, known from headers alone.
@@ -48,13 +50,15 @@ struct PlannedLayer {
   std::optional<QuantScheme> scheme;         // of the layer after this pass, when it rounds
   std::vector<QuantScheme> candidates = {};  // in its place: one of these, which the run finds
   double expected_bits = 0;                  // a weight, with candidates
-  bool compensates = false;  // rounding errors are moved onto columns still free, as GPTQ does
-  bool recodes = false;      // other codes on the grid that it has
-  bool keeps_zeros = false;  // what an earlier pass has set to 0 stays 0
-  bool adds = false;         // a term beside what is there, whose codes and zeros stay
-  bool plain_only = false;   // a layer in codes keeps them, on a grid like its own
-  double parameters = 1;     // share of the layer's parameters that factors leave
-  double density = 1;        // share of the weights that may be other than 0 after this pass
+  bool compensates = false;    // rounding errors are moved onto columns still free, as GPTQ does
+  bool recodes = false;        // other codes on the grid that it has
+  bool keeps_zeros = false;    // what an earlier pass has set to 0 stays 0
+  bool adds = false;           // a term beside what is there, whose codes and zeros stay
+  bool plain_only = false;     // a layer in codes keeps them, on a grid like its own
+  bool refuses_codes = false;  // a layer in codes is refused
+  bool keeps_form = false;     // factors stay factors, and a term stays beside its base
+  double parameters = 1;       // share of the layer's parameters that factors leave
+  double density = 1;          // share of the weights that may be other than 0 after this pass
 };
 
 // What a pass will do to the rows of embedding and head.
@@ -162,6 +166,8 @@ class Pass {
   virtual double learning_tokens(double /*tokens*/, std::int64_t /*length*/) const { return 0; }
   // Peak working memory of one block beside weights and activations, in bytes.
   virtual std::int64_t working_bytes(const ModelConfig& config) const = 0;
+  // On disk while it runs, what it would go on from after an interruption.
+  virtual std::int64_t state_bytes(const ModelConfig& /*config*/) const { return 0; }
 };
 
 // Makes the passes of a recipe know one another: plans each, tells each what comes later, and plans

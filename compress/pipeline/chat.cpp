@@ -16,18 +16,18 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
   }
 }
 
-// The system message that the template puts in front when there is none: the literal between
+// The system message that the template puts in front when there is none: the first literal between
 // "<|im_start|>system\n" and "<|im_end|>" inside of the template.
 std::string default_system(const std::string& chat_template) {
   std::string text = chat_template;
   replace_all(text, "\\n", "\n");
   const std::string opening = std::string(kStart) + "system\n";
-  const std::size_t begin = text.find(opening);
-  if (begin == text.npos) return "";
-  const std::size_t end = text.find(kEnd, begin);
-  const std::string message = text.substr(begin + opening.size(), end - begin - opening.size());
-  const bool literal = end != text.npos && message.find_first_of("{}'\"") == message.npos;
-  return literal ? message : "";
+  for (std::size_t at = 0; (at = text.find(opening, at)) != text.npos;) {
+    at += opening.size();
+    const std::string message = text.substr(at, text.find(kEnd, at) - at);
+    if (message.find_first_of("{}'\"") == message.npos) return message;
+  }
+  return "";
 }
 
 bool is_chatml(const std::string& text) {
@@ -75,9 +75,8 @@ std::string answer_chat(LanguageModel& model, const std::string& question,
                         std::int64_t max_new_tokens) {
   const Tokenizer& tokenizer = model.tokenizer();
   const std::vector<TokenId> prompt = tokenizer.encode(chat_prompt(tokenizer, question));
-  std::vector<TokenId> ends;
+  std::vector<TokenId> ends = tokenizer.ends();
   if (const auto end = tokenizer.id_of(kEnd)) ends.push_back(*end);
-  if (const auto eos = tokenizer.eos()) ends.push_back(*eos);
   const auto room = model.max_length() - static_cast<std::int64_t>(prompt.size());
   require<UsageError>(room > 0, "chat", "the question has ", prompt.size(),
                       " tokens, the model holds ", model.max_length(), "; shorten it");

@@ -42,6 +42,9 @@ ordered_json perplexity_alone(const EvalStep& step, LanguageModel& model, const 
     first = false;
     progress.step("window");
   };
+  require<UsageError>(!is_json_lines(step.text.text), step.where, "'", step.text.text,
+                      "' counts by its completions, which is measured beside the original alone; "
+                      "give one (--teacher), or a plain text");
   const auto found = eval::measure_perplexity(read_text_file(step.text.text), model, options);
   return {{"name", step.name},
           {"text", step.text.text},
@@ -113,6 +116,10 @@ ordered_json texts_against(const std::string& original, const std::string& chang
   return texts;
 }
 
+int bits_of(CacheType cache) {
+  return cache == CacheType::kFloat32 ? 32 : cache == CacheType::kCodes8 ? 8 : 4;
+}
+
 }  // namespace
 
 EvalStep eval_step_from(const std::string& text) {
@@ -133,6 +140,7 @@ EvalStep eval_step_from(const std::string& text) {
 ordered_json Evaluation::results(const std::string& model) const {
   eval::ResultsInfo info;
   info.model = model;
+  info.extra = config;
   ordered_json results = eval::results_json(tasks, info, teachers);
   results["attar"] = {{"texts", texts}};
   return results;
@@ -141,14 +149,23 @@ ordered_json Evaluation::results(const std::string& model) const {
 Evaluation evaluate_model(const std::string& model, const std::string& teacher,
                           const std::vector<EvalStep>& steps, const Engine& engine,
                           const RunContext& context, Progress& progress) {
+  refuse_repeated_tasks(steps);
   Evaluation found;
+  found.config = {{"runtime", engine.make_exact ? "quantized" : "dense"},
+                  {"kv_bits", bits_of(engine.cache)}};
   if (teacher.empty()) {
     found.tasks = answer(model, steps, engine, context, progress, &found.texts);
     return found;
   }
+  for (const EvalStep& step : steps) {
+    require<UsageError>(step.kind == EvalKind::kTask || !engine.make_exact, step.where,
+                        "a text beside a teacher is measured in float32; leave out --teacher, or "
+                        "use the runtime dense");
+  }
   found.tasks = answer(model, steps, engine, context, progress, nullptr);
   Engine plain = engine;
   plain.cache = CacheType::kFloat32;
+  if (engine.make_exact) plain.make_language_model = engine.make_exact;
   found.teachers = answer(teacher, steps, plain, context, progress, nullptr);
   found.texts = texts_against(teacher, model, steps, context, progress);
   return found;

@@ -78,6 +78,12 @@ std::unique_ptr<LanguageModel> stoppable(std::unique_ptr<LanguageModel> model,
   return std::make_unique<StoppableModel>(std::move(model), context);
 }
 
+void check_window(const EvalStep& step, const ModelConfig& config) {
+  require<UsageError>(step.text.length <= config.max_positions, step.where, "length ",
+                      step.text.length, " exceeds the model's ", config.max_positions,
+                      " positions; lower length");
+}
+
 ScoredWindows text_windows(const EvalStep& step, const Tokenizer& tokenizer) {
   const std::string& path = step.text.text;
   DocumentTokens tokens;
@@ -115,6 +121,8 @@ std::vector<MeasuredText> measure_texts(const std::vector<EvalStep>& steps, cons
       measured.push_back({step, same->measured});
       continue;
     }
+    check_window(step, original.config());
+    check_window(step, changed.config());
     const ScoredWindows windows = text_windows(step, tokenizer);
     progress.phase(step.name, original.config().layers + windows.ids.size(0));
     const auto report = [&](std::string_view what) {

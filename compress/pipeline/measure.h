@@ -23,10 +23,12 @@ namespace attar {
 // What the pipeline asks of the rooms below, so that tests can give their own.
 struct Engine {
   const PassRegistry* registry = nullptr;
-  std::function<std::unique_ptr<LanguageModel>(const Model&, std::shared_ptr<const Tokenizer>,
-                                               CacheType)>
-      make_language_model;
+  using MakeLanguageModel = std::function<std::unique_ptr<LanguageModel>(
+      const Model&, std::shared_ptr<const Tokenizer>, CacheType)>;
+  MakeLanguageModel make_language_model;
   CacheType cache = CacheType::kFloat32;  // of the model that answers tasks
+  // Where make_language_model rounds activations, the one that does not: for teachers.
+  MakeLanguageModel make_exact = nullptr;
 };
 
 struct MeasuredText {
@@ -57,6 +59,9 @@ struct Measurements {
   std::vector<MeasuredStage> stages;  // all but the last, which is `after` above
   std::string last_stage;             // what it is called
 };
+
+// Throws UsageError for windows that are longer than the model.
+void check_window(const EvalStep& step, const ModelConfig& config);
 
 // The windows that a `perplexity` or `divergence` entry asks for, which do not overlap. A text is
 // tokenized at once, with BOS where the tokenizer adds one; of a *.jsonl only completions count.

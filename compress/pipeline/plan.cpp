@@ -151,16 +151,30 @@ void check_codes(const Pass& pass, const std::string& where, const std::set<std:
                       "right behind the pass that rounds (rtn, gptq, awq) plain weights");
 }
 
+// A pass that repairs finds what its neighbours have changed.
+void check_losses(const Pass& pass, const std::string& where, const PassPlan& plan,
+                  const std::set<std::string>& changed) {
+  if (!pass.needs().losses) return;
+  const bool any =
+      std::any_of(plan.layers.begin(), plan.layers.end(), [&](const PlannedLayer& layer) {
+        return layer.changes && changed.contains(layer_name(layer.block, layer.role));
+      });
+  require<UsageError>(any, where, pass.name(),
+                      " finds nothing to make up for; put it right behind a pass that changes its "
+                      "layers block by block (rtn, gptq, awq, sparse)");
+}
+
 // What the passes in order would do; fills `tensors` and returns what they leave.
 PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
                           const ModelConfig& config, std::vector<PlannedTensor>& tensors) {
   PlannedModel planned{config, {}, {}};
   const std::vector<PassPlan> plans = plan_passes(passes, config);
-  std::set<std::string> fresh;
+  std::set<std::string> fresh, changed;  // in the walk of neighbouring blockwise passes
   for (std::size_t pass = 0; pass < passes.size(); ++pass) {
     check_codes(*passes[pass], "passes." + std::to_string(pass), fresh, tensors);
     const bool blockwise = dynamic_cast<const BlockwisePass*>(passes[pass].get()) != nullptr;
-    if (!blockwise) fresh.clear();
+    if (!blockwise) fresh.clear(), changed.clear();
+    check_losses(*passes[pass], "passes." + std::to_string(pass), plans[pass], changed);
     for (const PlannedLayer& layer : plans[pass].layers) {
       const auto index =
           static_cast<std::size_t>(layer.block) * kRoles.size() + index_of(layer.role);
@@ -168,6 +182,12 @@ PlannedModel enter_passes(const std::vector<std::unique_ptr<Pass>>& passes,
       tensor.steps.push_back({std::string(passes[pass]->name()), layer.rule, layer.action});
       if (!layer.changes || tensor.empty()) continue;
       if (layer.plain_only && tensor.in_codes) continue;
+      if (layer.keeps_form && tensor.factored) continue;
+      if (passes[pass]->needs().losses && !changed.contains(tensor.name)) continue;
+      require<UsageError>(!layer.refuses_codes || !tensor.in_codes,
+                          "passes." + std::to_string(pass), passes[pass]->name(),
+                          " would undo the codes of ", tensor.name, "; leave it out (skip:)");
+      if (blockwise) changed.insert(tensor.name);
       enter_term(layer, tensor, planned);
       enter_rounding(layer, tensor, planned);
       planned.layers[tensor.name] = layer.scheme;
@@ -289,10 +309,13 @@ void add_totals(Plan& plan) {
 }
 
 // Checkpoints hold codes as bytes and other values in float32 at most.
-std::uint64_t disk_of(const Plan& plan, bool has_passes) {
+std::uint64_t disk_of(const Plan& plan, std::span<const std::unique_ptr<Pass>> passes) {
   std::uint64_t bytes = 0;
   for (const PlannedExport& planned : plan.exports) bytes += planned.bytes;
-  if (!has_passes) return bytes;
+  if (passes.empty()) return bytes;
+  std::int64_t state = 0;  // of one after the other
+  for (const auto& pass : passes) state = std::max(state, pass->state_bytes(plan.config));
+  bytes += static_cast<std::uint64_t>(state);
   for (const PlannedTensor& tensor : plan.tensors) {
     if (!tensor.name.starts_with("model.layers.") && tensor.steps.empty()) continue;
     const std::int64_t each = tensor.in_codes ? 1 : 4;
@@ -327,7 +350,7 @@ Plan make_plan(const Recipe& recipe, const PassRegistry& registry, const PlanOpt
   plan.gemm_flops = options.probe_speed ? measure_gemm_flops() : 0;
   plan.phases = plan_phases(recipe, passes, plan);
   add_totals(plan);
-  plan.disk_bytes = disk_of(plan, !passes.empty());
+  plan.disk_bytes = disk_of(plan, passes);
   if (options.out) check_output(*options.out, plan.disk_bytes);
   return plan;
 }

@@ -182,6 +182,7 @@ void check_texts(const Recipe& recipe, const ModelConfig& config) {
   if (recipe.calibration) check_calibration(recipe, config);
   for (const PassStep& step : recipe.passes) check_pass_files(step);
   for (const EvalStep& step : recipe.evals) {
+    if (step.kind == EvalKind::kText) check_window(step, config);
     try {
       check_eval(step, recipe);
     } catch (const UsageError& error) {

@@ -118,6 +118,7 @@ void check_consistency(const Recipe& recipe, const PassRegistry& registry,
     require<UsageError>(!needs || recipe.calibration, step.where,
                         "needs calibration text; add 'calibration: {text: FILE}' to the recipe");
   }
+  refuse_repeated_tasks(recipe.evals);
   bool measures_text = false;
   for (const EvalStep& step : recipe.evals) measures_text |= step.kind == EvalKind::kText;
   require<UsageError>(!recipe.gate || measures_text, where + ": gate",

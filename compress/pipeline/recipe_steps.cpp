@@ -94,6 +94,15 @@ EvalStep read_eval_step(const json& entry, const std::string& where) {
   return step;
 }
 
+void refuse_repeated_tasks(const std::vector<EvalStep>& steps) {
+  std::set<std::string> names;
+  for (const EvalStep& step : steps) {
+    require<UsageError>(step.kind == EvalKind::kText || names.insert(step.name).second, step.where,
+                        "stands twice, and results are known by the task's name; measure it twice "
+                        "in two commands");
+  }
+}
+
 ExportStep read_export_step(const json& entry, const std::string& where) {
   ExportStep step{read_fields<ExportConfig>(entry, where), {}, where};
   const ExportConfig& config = step.config;

@@ -136,6 +136,10 @@ struct ExportStep {
 
 // One entry of `eval`, in either form. Throws UsageError for an unknown name, key or value.
 EvalStep read_eval_step(const nlohmann::json& entry, const std::string& where);
+
+// Throws UsageError where a task stands twice: its results are known by its name.
+void refuse_repeated_tasks(const std::vector<EvalStep>& steps);
+
 ExportStep read_export_step(const nlohmann::json& entry, const std::string& where);
 
 // "- name: {...}", "- name" or "- {KEY: name, ...}" -> name and options. `key` is "pass", "task".

@@ -41,7 +41,6 @@ bool any_needs(const PassPhase& phase, bool Needs::*what) {
 std::unique_ptr<BlockStream> open_stream(const Recipe& recipe, const Model& model,
                                          CalibrationTokens tokens, bool dense_stream) {
   StreamOptions options;
-  options.batch = recipe.calibration->sequences_a_forward();
   options.dense_stream = dense_stream;
   if (!recipe.calibration->store.empty()) {
     options.store = std::make_shared<StatisticsStore>(recipe.calibration->store);

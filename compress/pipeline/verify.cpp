@@ -53,7 +53,8 @@ LogitAgreement compare_logits(const Model& a, const Model& b, const at::Tensor& 
                               const std::function<void()>& check_stop) {
   require_same_vocabulary(a, b);
   BlockWalk first(a, ids), second(b, ids);
-  for (std::int64_t index = 0; index < a.config().layers; ++index) {
+  const std::int64_t layers = std::max(a.config().layers, b.config().layers);
+  for (std::int64_t index = 0; index < layers; ++index) {
     check_stop();
     first.step();
     second.step();

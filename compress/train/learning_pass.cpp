@@ -59,7 +59,10 @@ NeededCodes needed_codes(const Learning& learning) {
 std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,
                                              const std::string& action) {
   std::vector<PlannedLayer> layers = plan_every_layer(config, action);
-  for (PlannedLayer& layer : layers) layer.plain_only = !learning.from_codes;
+  for (PlannedLayer& layer : layers) {
+    layer.plain_only = !learning.from_codes;
+    layer.keeps_form = layer.keeps_zeros = true;
+  }
   if (learning.weights) return layers;
   const std::string what = learning.scales        ? "only its scales learn"
                            : learning.corrections ? "only its correction learns"
@@ -85,6 +88,20 @@ std::int64_t training_bytes(const ModelConfig& config, bool averaged) {
     }
   }
   return values * 4 * (averaged ? 5 : 4);
+}
+
+std::int64_t activation_bytes(const ModelConfig& config, std::int64_t length, bool recompute) {
+  // Inputs of norms and layers, queries, keys and values before and after their rotation, what
+  // attention gives, gate, up and their product.
+  const std::int64_t block =
+      4 * config.hidden + 3 * (config.q_width() + config.kv_width()) + 3 * config.ffn;
+  const std::int64_t a_token =
+      (recompute ? 1 : config.layers) * block + config.layers * config.hidden;
+  return 4 * std::max(kMicroTokens, length) * a_token;
+}
+
+std::int64_t training_state_bytes(std::int64_t training_bytes, bool averaged) {
+  return 2 * training_bytes * (averaged ? 4 : 3) / (averaged ? 5 : 4);  // gradients are not in it
 }
 
 std::string identity_of(const Model& model) {
@@ -147,6 +164,21 @@ void report_training(const TrainOutcome& outcome, const TrainingWindows& windows
                               " of the weights were in codes and have learnt as plain values; "
                               "round them again behind this pass");
   }
+}
+
+void report_frozen_bases(const Model& output, const Learning& learning, PassReport& report) {
+  std::int64_t frozen = 0;
+  for (std::int64_t i = 0; learning.weights && i < output.config().layers; ++i) {
+    const Block block = output.block(i);
+    for (const Role role : roles_of(block)) {
+      frozen += std::holds_alternative<CorrectedWeight>(block[role].weight);
+    }
+  }
+  if (frozen == 0) return;
+  report.events.push_back({"model", "bases_kept",
+                           std::to_string(frozen) +
+                               " layers have a low-rank term beside their weights: the term has "
+                               "learnt, the weights beneath have not"});
 }
 
 }  // namespace attar

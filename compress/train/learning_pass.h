@@ -27,6 +27,12 @@ PlannedRows plan_learnt_rows(const Learning& learning, const std::string& action
 // Bytes that training takes beside activations: values, gradients and moments in float32.
 std::int64_t training_bytes(const ModelConfig& config, bool averaged);
 
+// What one micro-batch keeps for its gradients: the graph of all blocks, or of one with `recompute`.
+std::int64_t activation_bytes(const ModelConfig& config, std::int64_t length, bool recompute);
+
+// On disk of as much: the state, and a new one that is written beside it.
+std::int64_t training_state_bytes(std::int64_t training_bytes, bool averaged);
+
 // Names the weights that training starts from, for the state on disk.
 std::string identity_of(const Model& model);
 
@@ -36,5 +42,7 @@ void put_trained(const Student& student, bool averaged, Model& output);
 // One event each for the start, the end and what went wrong, and a change for every layer.
 void report_training(const TrainOutcome& outcome, const TrainingWindows& windows,
                      const Model& input, const Model& output, PassReport& report);
+// And one for layers whose term alone learnt, though weights were to.
+void report_frozen_bases(const Model& output, const Learning& learning, PassReport& report);
 
 }  // namespace attar

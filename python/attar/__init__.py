@@ -103,7 +103,7 @@ class Model:
         return self._model.tokenizer
 
     def sha256(self) -> str:
-        """Of the weights' bytes; reads them all."""
+        """Of weights and configuration; reads them all."""
         return self._model.sha256()
 
     def logits(self, ids: Ids) -> torch.Tensor:
@@ -121,7 +121,7 @@ class Model:
                  runtime: str = "dense", kv_bits: int = 32) -> Generation:
         """Continues `prompt`, text or token ids [T], greedily: of equal logits the lowest id wins.
 
-        Ends after max_new_tokens, at the end of the model's positions or after the tokenizer's EOS.
+        Ends after max_new_tokens, at the end of the model's positions or with one of tokenizer.ends.
         runtime: "dense", float32 throughout; "quantized", the codes of the file times activations
         rounded to 8 bits, several times as fast. kv_bits: 32 (float32), 8 or 4 bits of keys and
         values. Weights are loaded again when one of the two changes.
@@ -136,7 +136,7 @@ class Model:
                 raise UsageError(f"[{self.path}] has no tokenizer; give token ids")
             prompt = tokenizer.encode_prompt(prompt)
         ids = torch.as_tensor(prompt, dtype=torch.int64)
-        stop = [tokenizer.eos] if tokenizer is not None and tokenizer.eos is not None else []
+        stop = tokenizer.ends if tokenizer is not None else []
         new = self._model.generate(ids, max_new_tokens=max_new_tokens, stop_ids=stop,
                                    runtime=runtime, kv_bits=kv_bits)
         return Generation(ids.tolist(), new, tokenizer.decode(new) if tokenizer else None)

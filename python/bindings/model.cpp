@@ -37,15 +37,18 @@ std::vector<TokenId> ids_of(const at::Tensor& ids) {
 // weights are held in one form: what `logits` needs, or what `generate` needs.
 class OpenModel {
  public:
-  explicit OpenModel(const std::string& path)
-      : model_(open_model(path)),
-        tokenizer_(has_tokenizer(path) ? load_model_tokenizer(path) : nullptr) {}
+  explicit OpenModel(const std::string& path) : model_(open_model(path)), given_(path) {}
 
   std::string path() const { return model_.source().path(); }
   std::string format() const { return model_.source().format(); }
   std::string sha256() const { return model_.source().sha256(); }
   std::string config() const { return json_text(config_listing(model_.config())); }
-  std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
+  // Read when it is asked for: a model may have one that attar does not read.
+  std::shared_ptr<const Tokenizer> tokenizer() const {
+    const std::scoped_lock lock(tokenizer_mutex_);
+    if (!tokenizer_ && has_tokenizer(given_)) tokenizer_ = load_model_tokenizer(given_);
+    return tokenizer_;
+  }
 
   std::string tensors() const { return json_text(tensor_listing(model_.source())); }
 
@@ -77,7 +80,7 @@ class OpenModel {
     transformer_.reset();
     if (const auto asked = std::pair(runtime, kv_bits); !language_ || asked != language_is_) {
       language_.reset();
-      language_ = engine.make_language_model(model_, tokenizer_, engine.cache);
+      language_ = engine.make_language_model(model_, tokenizer(), engine.cache);
       language_is_ = asked;
     }
     return Interruption::guard([&](Interruption& interruption) {
@@ -93,7 +96,9 @@ class OpenModel {
 
  private:
   const Model model_;
-  const std::shared_ptr<const Tokenizer> tokenizer_;
+  const std::string given_;
+  mutable std::mutex tokenizer_mutex_;
+  mutable std::shared_ptr<const Tokenizer> tokenizer_;
   std::mutex mutex_;
   std::unique_ptr<Transformer> transformer_;
   std::unique_ptr<LanguageModel> language_;
@@ -130,6 +135,7 @@ void bind_tokenizer(py::module_& module) {
       .def_property_readonly("vocabulary_size", &Tokenizer::vocabulary_size)
       .def_property_readonly("bos", &Tokenizer::bos)
       .def_property_readonly("eos", &Tokenizer::eos)
+      .def_property_readonly("ends", &Tokenizer::ends, "What ends an answer, the EOS first.")
       .def_property_readonly("chat_template", &Tokenizer::chat_template);
 }
 

@@ -42,6 +42,21 @@ TEST(Chat, RendersSmolLmAsTransformersDoes) {
             "Face<|im_end|>\n<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\n");
 }
 
+// Where tools are there first, as in Qwen2.5's: the first opening is no message.
+TEST(Chat, FindsTheDefaultMessageBehindTheBranchOfTools) {
+  constexpr const char* kTools =
+      "{%- if tools %}{{- '<|im_start|>system\\n' }}{%- if messages[0]['role'] == 'system' %}{{- "
+      "messages[0]['content'] }}{%- else %}{{- 'You are Q.' }}{%- endif %}{{- '<|im_end|>\\n' }}"
+      "{%- else %}{%- if messages[0]['role'] == 'system' %}{{- '<|im_start|>system\\n' + "
+      "messages[0]['content'] + '<|im_end|>\\n' }}{%- else %}{{- '<|im_start|>system\\nYou are Q."
+      "<|im_end|>\\n' }}{%- endif %}{%- endif %}{%- for message in messages %}{{- '<|im_start|>' + "
+      "message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endfor %}"
+      "{{- '<|im_start|>assistant\\n' }}";
+  EXPECT_EQ(chat_prompt(TemplateOnly(kTools), "Hi?"),
+            "<|im_start|>system\nYou are Q.<|im_end|>\n<|im_start|>user\nHi?<|im_end|>\n"
+            "<|im_start|>assistant\n");
+}
+
 TEST(Chat, RefusesTemplatesThatItDoesNotKnow) {
   EXPECT_THROW(chat_prompt(TemplateOnly(std::nullopt), "Hi?"), BadInput);
   EXPECT_THROW(chat_prompt(TemplateOnly("[INST] {{ messages[0].content }} [/INST]"), "Hi?"),

@@ -71,6 +71,8 @@ recipe_case("gate_without_text", USAGE, "nothing to measure on", gate={"kl_mean"
 recipe_case("unknown_task", USAGE, "unknown task 'mmul'", eval=[{"mmul": {"path": "x"}}])
 recipe_case("text_of_a_pass_that_is_not_there", IO, "passes[0] distill: text] there is no file 'nosuch.txt'",
             passes=[{"distill": {"text": "nosuch.txt", "steps": 1}}])
+recipe_case("a_task_twice", USAGE, "eval[1] arc_easy] stands twice",
+            eval=[{"arc_easy": {"path": "x"}}, {"arc_easy": {"path": "x", "shots": 2}}])
 recipe_case("teacher_that_is_not_there", IO, "teacher: there is no 'nosuch'",
             passes=[{"distill": {"text": "text.txt", "teacher": "nosuch", "steps": 1}}])
 recipe_case("a_grid_that_fit_may_choose_and_the_file_lacks", DOES_NOT_FIT, "quantize.fit may choose this grid",
@@ -100,6 +102,19 @@ recipe_case("fewer_channels_of_a_rounded_embedding", USAGE, "would change 'model
             passes=[{"quantize.embedding": {"bits": 8, "group_size": 32}}, {"prune.width": {"hidden": 0.5, "align": 8}}])
 recipe_case("pruning_that_takes_nothing", USAGE, "takes nothing away: of 172 stay multiples of 512, one at least; lower align",
             passes=[{"prune.width": {"ffn": 0.1, "align": 512}}])
+recipe_case("sparsity_of_a_pattern", USAGE, "sparsity: 0.7 does nothing here",
+            passes=[{"prune.sparse": {"sparsity": 0.7}}])
+recipe_case("refits_of_wanda", USAGE, "refits: 3 does nothing here", passes=[{"prune.sparse": {"method": "wanda", "refits": 3}}])
+recipe_case("groups_of_what_is_not_rounded", USAGE, "group_size: 32 does nothing here",
+            passes=[{"prune.sparse": {"group_size": 32}}])
+recipe_case("damping_without_a_refit", USAGE, "damping: 0.5 does nothing here",
+            passes=[{"lowrank.svd": {"refit": "none", "damping": 0.5}}])
+recipe_case("correcting_what_nothing_has_changed", USAGE, "lowrank.correct finds nothing to make up for",
+            passes=["lowrank.correct"])
+recipe_case("correcting_behind_a_pass_on_the_whole_model", USAGE, "lowrank.correct finds nothing to make up for",
+            passes=[*gptq(), "quantize.tune", "lowrank.correct"])
+recipe_case("sharing_between_uneven_blocks", DOES_NOT_FIT, "share no basis; skip: [o, down]",
+            passes=[{"prune.width": {"ffn": 0.75, "align": 4, "uniform": False}}, {"lowrank.share": {"layers": ["*"]}}])
 recipe_case("rounded_activations_in_a_gguf", DOES_NOT_FIT, "rounds what it reads, which a GGUF file cannot say",
             passes=[{"quantize.rtn": {"type": "FP8", "activations": 8}}],
             export=[{"format": "gguf", "type": "F16", "path": "m.gguf"}])
@@ -191,6 +206,11 @@ def calibration_that_is_a_folder(folder, recipe):
 @case(USAGE, "positions")
 def windows_longer_than_the_model(folder, recipe):
     recipe["calibration"]["length"] = 4096
+
+
+@case(USAGE, "length 4096 exceeds the model's 512 positions")
+def evaluated_windows_longer_than_the_model(folder, recipe):
+    recipe["eval"][0]["divergence"]["length"] = 4096
 
 
 @case(IO, "nothing.txt")
@@ -529,6 +549,28 @@ def test_bad_input(spoilt, whole, tmp_path):
     assert spoilt.says in errors[0]
     assert len(errors[0]) < 1000
     assert snapshot(folder) == before, "something was left behind"
+
+
+def command_case(code, says, *arguments):
+    return pytest.param(code, says, arguments, id=says.replace(" ", "_"))
+
+
+@pytest.mark.parametrize("code, says, arguments", [
+    command_case(USAGE, "counts by its completions", "eval", "{m}", "--task", "perplexity:text={a},length=8"),
+    command_case(USAGE, "measured in float32", "eval", "{m}", "--teacher", "{m}", "--runtime", "quantized",
+                 "--task", "divergence:text={t},length=64"),
+    command_case(USAGE, "stands twice", "eval", "{m}", "--task", "arc_easy:path={t}", "--task", "arc_easy:path={t},shots=2"),
+    command_case(USAGE, "exceeds the model's 512 positions", "compare", "{m}", "{m}", "--text", "{t}"),
+    command_case(IO, "nowhere", "eval", "{m}", "--task", "arc_easy:path={t}", "--results", "{f}/nowhere/r.json"),
+    command_case(IO, "nowhere", "importance", "{m}", "--text", "{t}", "--out", "{f}/nowhere/i.gguf"),
+])
+def test_bad_command(code, says, arguments, whole, tmp_path):
+    answers = tmp_path / "a.jsonl"
+    answers.write_text('{"prompt": "Once", "completion": " upon a time there was a girl."}\n' * 20)
+    places = {"m": whole / "model", "t": whole / "text.txt", "a": answers, "f": tmp_path}
+    done = attar(*(part.format(**places) for part in arguments), timeout=60)
+    assert done.returncode == code and says in done.stderr, done.stderr
+    assert done.stdout == "" and list(tmp_path.iterdir()) == [answers]
 
 
 def test_a_full_disk_is_found_before_anything_is_written(whole, tmp_path):

@@ -1,6 +1,7 @@
 """The subcommands that need no run, and the exit codes."""
 
 import json
+import struct
 
 import pytest
 
@@ -45,6 +46,17 @@ def test_inspect_says_what_the_model_holds(model):
     assert found["layers"] == 5 and found["hidden"] == 64 and found["tied_head"]
     assert found["parameters"] == 260032
     assert "F32: 36 matrices" in succeed("inspect", model).stdout
+
+
+def test_inspect_needs_no_tokenizer_that_attar_reads(model, tmp_path):
+    succeed("export", model, "--format", "gguf", "--type", "F16", "--out", tmp_path / "m.gguf")
+    data = (tmp_path / "m.gguf").read_bytes()
+    kind = b"tokenizer.ggml.model" + struct.pack("<IQ", 8, 5)
+    assert kind + b"llama" in data
+    (tmp_path / "m.gguf").write_bytes(data.replace(kind + b"llama", kind + b"other"))
+    found = json.loads(succeed("inspect", tmp_path / "m.gguf", "-o", "json").stdout)
+    assert found["layers"] == 5 and "unknown tokenizer model 'other'" in found["tokenizer_error"]
+    assert attar("generate", tmp_path / "m.gguf", "--prompt", "Once").returncode == 3
 
 
 def test_generate_is_greedy_and_repeats(model):
