@@ -192,6 +192,7 @@ void SparsePass::each_layer(BlockWork& work, Site site, const Cut& cut) const {
     if (const Decision decision = decide(work.index, role); decision.prunes) {
       work.context.check_stop();
       cut(role);
+      work.kept[index_of(role)] = dense(work.block[role].weight).ne(0);
     } else {
       record_skipped(work, role, decision.rule);
     }

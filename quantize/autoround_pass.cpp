@@ -58,8 +58,8 @@ void AutoroundPass::run_block(BlockWork& work) const {
 
   const BlockEnds ends =
       work.stream->ends(work.block, work.original, config_.towards_dense, work.context);
-  const BlockRounding found =
-      learn_rounding(work.config, work.block, work.original, ends, config_, work.context);
+  const BlockRounding found = learn_rounding(work.config, work.block, work.original, work.kept,
+                                             ends, config_, work.context);
   const std::string block = "model.layers." + std::to_string(work.index);
   if (found.nonfinite_steps > 0) {
     record_event(work, block, "nonfinite_steps",

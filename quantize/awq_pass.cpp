@@ -1,5 +1,4 @@
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/outer.h>
 #include <ATen/ops/zeros.h>
 
 #include "compress/calibrate/layer_walk.h"
@@ -11,6 +10,8 @@
 
 namespace attar {
 namespace {
+
+constexpr const char* kNobodyRounds = "no later pass rounds it, and no grid was given";
 
 using Statistics = std::array<std::shared_ptr<const linalg::GramStatistics>, kSites.size()>;
 
@@ -24,7 +25,16 @@ std::optional<AwqPass::Target> AwqPass::target(std::int64_t block, Role role) co
   if (!decision.scheme) return std::nullopt;
   const auto later = later_.find({block, role});
   if (later != later_.end()) return Target{later->second.scheme, true, later->second.compensates};
+  if (!rounds_itself()) return std::nullopt;
   return Target{*decision.scheme};
+}
+
+// In front of a pass that rounds it leaves the layers that one skips, unless it was given a grid.
+bool AwqPass::rounds_itself() const {
+  const GridConfig defaults;
+  return later_.empty() || !config_.rules.empty() || config_.bits != defaults.bits ||
+         config_.group_size != defaults.group_size || config_.symmetric != defaults.symmetric ||
+         config_.scale_type != defaults.scale_type;
 }
 
 void AwqPass::see_later(std::span<const PassPlan> plans) {
@@ -40,10 +50,16 @@ void AwqPass::see_later(std::span<const PassPlan> plans) {
 std::vector<PlannedLayer> AwqPass::plan(const ModelConfig& config) const {
   std::vector<PlannedLayer> planned =
       rules_.plan(config, "awq", [&](std::int64_t block, Role role) {
-        return !later_.contains({block, role});
+        return rounds_itself() && !later_.contains({block, role});
       });
   for (PlannedLayer& layer : planned) {
     const std::optional<Target> goal = target(layer.block, layer.role);
+    if (!goal && layer.scheme) {
+      layer.scheme.reset();
+      layer.changes = false;
+      layer.rule = kNobodyRounds;
+      layer.action = "unchanged";
+    }
     if (!goal || !goal->later) continue;
     layer.action = "awq scales for " + describe(goal->scheme) + ", rounded by a later pass";
     layer.scheme.reset();
@@ -54,7 +70,8 @@ std::vector<PlannedLayer> AwqPass::plan(const ModelConfig& config) const {
 
 std::int64_t AwqPass::working_bytes(const ModelConfig& config) const {
   const std::int64_t d = config.hidden, q = config.q_width(), f = config.ffn;
-  return 8 * (2 * d * d + q * q + f * f) + 4 * (f * f + 3 * d * f);
+  // Grams of all inputs, copies of the widest while it is scaled or ordered, weights.
+  return 8 * (2 * d * d + q * q + f * f) + 20 * f * f + 4 * 3 * d * f;
 }
 
 void AwqPass::run_block(BlockWork& work) const {
@@ -76,8 +93,14 @@ void AwqPass::run_block(BlockWork& work) const {
     for (const Role role : group.readers) {
       problem.weights.push_back(dense(work.block[role].weight));
     }
+    // Of readers on several grids the coarsest has most to gain.
+    const std::int64_t inputs = input.gram.size(0);
     Target goal = *target(work.index, group.readers.front());
-    goal.scheme = fitted(goal.scheme, input.gram.size(0));
+    for (const Role role : group.readers) {
+      const Target other = *target(work.index, role);
+      if (other.scheme.bits_per_weight(inputs) < goal.scheme.bits_per_weight(inputs)) goal = other;
+    }
+    goal.scheme = fitted(goal.scheme, inputs);
     problem.gram = input.gram;
     problem.mean_absolute = input.mean_absolute();
     if (group.site == Site::kOutputInput) {
@@ -111,7 +134,8 @@ void AwqPass::run_block(BlockWork& work) const {
     const auto since = std::chrono::steady_clock::now();
     const std::optional<Target> goal = target(work.index, role);
     if (!goal) {
-      record_skipped(work, role, rules_.decide(work.index, role).rule);
+      const SchemeDecision decision = rules_.decide(work.index, role);
+      record_skipped(work, role, decision.scheme ? kNobodyRounds : decision.rule);
       continue;
     }
     work.context.check_stop();
@@ -130,7 +154,7 @@ void AwqPass::run_block(BlockWork& work) const {
     at::Tensor gram = statistics[index_of(site)]->gram;
     if (const at::Tensor& scale = scales[index_of(site)]; scale.defined()) {
       const at::Tensor inverse = scale.to(at::kDouble).reciprocal();
-      gram = gram * at::outer(inverse, inverse);
+      gram = (gram * inverse).mul_(inverse.unsqueeze(1));
     }
     const at::Tensor weight = dense(work.block[role].weight);
     const Grid grid = config_.clip ? search_clipped_grid(weight, gram, goal->scheme)

@@ -107,9 +107,9 @@ class Learner {
 }  // namespace
 
 BlockRounding learn_rounding(const ModelConfig& config, const Block& rounded, const Block& plain,
-                             const BlockEnds& ends, const BlockRoundingOptions& options,
-                             const RunContext& context) {
-  const KeepLargeBlocks kept;
+                             std::span<const at::Tensor, kRoles.size()> kept, const BlockEnds& ends,
+                             const BlockRoundingOptions& options, const RunContext& context) {
+  const KeepLargeBlocks large;
   BlockRounding result;
   result.block = rounded;
   std::vector<Parameter> parameters;
@@ -119,9 +119,8 @@ BlockRounding learn_rounding(const ModelConfig& config, const Block& rounded, co
   for (const Role role : roles_of(rounded)) {
     const auto* codes = std::get_if<QuantizedWeight>(&rounded[role].weight);
     if (codes == nullptr || std::holds_alternative<QuantizedWeight>(plain[role].weight)) continue;
-    const LearntCodes& layer =
-        layers.emplace_back(*codes, dense(plain[role].weight), kept_positions(plain[role].weight),
-                            options.scales, parameters);
+    const LearntCodes& layer = layers.emplace_back(
+        *codes, dense(plain[role].weight), kept[index_of(role)], options.scales, parameters);
     block[role].weight = DenseWeight{layer.values()};
     values.push_back(layer.values());
     result.learnt.push_back(role);

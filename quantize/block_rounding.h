@@ -39,13 +39,13 @@ struct BlockRounding {
   bool kept_start = false;  // it was no better: `block` is the one that came in
 };
 
-// `rounded` has layers in codes, `plain` is the block before it was rounded (of the same widths;
-// weights that are 0 in a mask stay 0). Zeros of integer grids and scales of super-blocks
-// and number formats stay.
-// The same bits for any number of threads. Memory: values, gradients and moments of the block, 6 x
-// 4 bytes a weight, and the activations of 1024 tokens or a window with their graph.
+// `rounded` has layers in codes, `plain` is the block before it was rounded (of the same widths).
+// By role, weights where `kept` [O, I] is 0 stay 0; undefined: none. Zeros of integer grids and
+// scales of super-blocks and number formats stay. The same bits for any number of threads. Memory:
+// values, gradients and moments of the block, 6 x 4 bytes a weight, and the activations of 1024
+// tokens or a window with their graph.
 BlockRounding learn_rounding(const ModelConfig& config, const Block& rounded, const Block& plain,
-                             const BlockEnds& ends, const BlockRoundingOptions& options,
-                             const RunContext& context);
+                             std::span<const at::Tensor, kRoles.size()> kept, const BlockEnds& ends,
+                             const BlockRoundingOptions& options, const RunContext& context);
 
 }  // namespace attar

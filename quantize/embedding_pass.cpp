@@ -32,8 +32,10 @@ PlannedRows EmbeddingPass::plan_rows(const ModelConfig& config) const {
 }
 
 std::int64_t EmbeddingPass::working_bytes(const ModelConfig& config) const {
-  // The values, their codes, and some thousand rows five times over.
-  return 5 * config.vocabulary * config.hidden + (std::int64_t{5} * 4 * 8192) * config.hidden;
+  // The values, their codes, and some thousand rows five times over; rounding without states holds
+  // the values once more.
+  const std::int64_t each = config.tied_head && config_.method == "gptq" ? 5 : 9;
+  return each * config.vocabulary * config.hidden + (std::int64_t{5} * 4 * 8192) * config.hidden;
 }
 
 Weight EmbeddingPass::rounded(ModelWork& work, const std::string& layer, const Weight& weight,

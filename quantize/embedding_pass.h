@@ -37,7 +37,7 @@ class EmbeddingPass final : public ModelPass {
       "last of the passes that round.";
 
   explicit EmbeddingPass(EmbeddingConfig config) : config_(std::move(config)) {
-    check_type(config_.type, std::string(kName));
+    check_grid(config_, std::string(kName));
   }
   std::string_view name() const override { return kName; }
   Needs needs() const override { return {.calibration = config_.method == "gptq"}; }

@@ -27,6 +27,13 @@ const Choice& choice_of(const FitItem& item, const Formats& formats) {
   return item.choices[static_cast<std::size_t>(found - item.schemes.begin())];
 }
 
+// Of all elements, in one order whatever the threads.
+double total(const at::Tensor& values) {
+  const at::Tensor rows = values.sum(1, false, at::kDouble);
+  const auto* row = rows.const_data_ptr<double>();
+  return std::accumulate(row, row + rows.numel(), 0.0);
+}
+
 // Each format that every item has, everywhere.
 std::vector<Formats> single_formats(std::span<const FitItem> items) {
   std::vector<Formats> single;
@@ -45,12 +52,12 @@ std::vector<Formats> single_formats(std::span<const FitItem> items) {
 
 Fishers fisher_diagonals(const Model& model, const at::Tensor& windows, bool outer,
                          const RunContext& context) {
-  Student student(model, {.corrections = false, .norms = false, .embedding = outer});
+  Student student(model,
+                  {.corrections = false, .norms = false, .embedding = outer, .from_codes = true});
   std::vector<Parameter>& parameters = student.parameters();
-  prepare(parameters, {});
   std::vector<at::Tensor> squares;
-  for (Parameter& p : parameters) {
-    p.first = p.second = at::Tensor();  // nothing is updated
+  for (Parameter& p : parameters) {  // without moments: nothing is updated
+    p.gradient = at::zeros_like(p.value.detach());
     squares.push_back(at::zeros_like(p.gradient));
   }
   const ResponseTerm term;  // -log q[target]
@@ -98,7 +105,10 @@ std::vector<FitItem> price_formats(const Model& model, const Fishers& fisher,
       if (together > 0 && plain.size(1) % together != 0) continue;
       const QuantizedWeight rounded = rtn_quantize(plain, format, {.search = true}).weight;
       const at::Tensor change = dense(Weight(rounded)) - plain;
-      const double cost = (change.square_() * found->second).sum(at::kDouble).item<double>() / 2;
+      const double cost = total(change.square_() * found->second) / 2;
+      require<NumericRefusal>(std::isfinite(cost), layer,
+                              "its gradients on the calibration text are not finite; the model, or "
+                              "its head, holds a NaN or overflows");
       item.schemes.push_back(format);
       item.choices.push_back({stored_bytes(rounded), cost});
     }

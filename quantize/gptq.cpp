@@ -60,7 +60,12 @@ double cost_of_damping(const at::Tensor& change, const linalg::SweepHessian& hes
 // place of 0.154 on SmolLM2 at W4 g64, one seed, 8 windows of WikiText-2.)
 at::Tensor column_prices(const std::vector<double>& diagonal) {
   at::Tensor prices = at::empty({static_cast<std::int64_t>(diagonal.size())}, at::kDouble);
-  std::copy(diagonal.begin(), diagonal.end(), prices.data_ptr<double>());
+  double sum = 0;
+  for (const double entry : diagonal) sum += std::max(entry, 0.0);
+  // What never spoke counts a little, so that a group of nothing else has a grid of its own.
+  const double least = sum > 0 ? 1e-6 * sum / static_cast<double>(diagonal.size()) : 1.0;
+  std::transform(diagonal.begin(), diagonal.end(), prices.data_ptr<double>(),
+                 [&](double entry) { return entry > 0 ? entry : least; });
   return prices;
 }
 
@@ -133,7 +138,6 @@ GptqResult gptq_quantize(const at::Tensor& weight, const linalg::SweepHessian& h
   for (std::size_t j = 0; j < hessian.diagonal.size(); ++j) {
     if (hessian.diagonal[j] > 0) continue;
     result.dead_columns.push_back(static_cast<std::int64_t>(j));
-    target.select(1, static_cast<std::int64_t>(j)).zero_();
   }
   const GridOptions grid_options{options.search, false};
   const at::Tensor prices = column_prices(hessian.diagonal);

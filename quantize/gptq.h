@@ -46,7 +46,7 @@ struct GptqResult {
   // plain rounding does (an H that says next to nothing, numbers near the end of float32), those
   // that it made worse. So no layer is worse than plainly rounded.
   std::int64_t plain_rows = 0;
-  std::vector<std::int64_t> dead_columns;  // never active: their weights are 0
+  std::vector<std::int64_t> dead_columns;  // never active: rounded plainly
   std::vector<std::string> fallbacks;      // one sentence each
 };
 

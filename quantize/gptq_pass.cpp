@@ -34,7 +34,15 @@ GptqPass::GptqPass(GptqConfig config)
 
 std::vector<PlannedLayer> GptqPass::plan(const ModelConfig& config) const {
   std::vector<PlannedLayer> planned = rules_.plan(config, "gptq");
-  for (PlannedLayer& layer : planned) layer.compensates = layer.scheme.has_value();
+  for (PlannedLayer& layer : planned) {
+    layer.compensates = layer.scheme.has_value();
+    if (!layer.scheme || layer.scheme->block == BlockGrid::kNone) continue;
+    require<UsageError>(
+        config_.static_groups && config_.refits == 0 && config_.descents == 0, kName,
+        to_string(layer.scheme->block), " of ", layer_name(layer.block, layer.role),
+        " needs static_groups: true, refits: 0 and descents: 0: its scales are not free, or its "
+        "levels not evenly spaced");
+  }
   return planned;
 }
 

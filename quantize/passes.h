@@ -148,6 +148,7 @@ class AwqPass final : public BlockwisePass {
     bool compensates = false;  // and moves its errors
   };
   std::optional<Target> target(std::int64_t block, Role role) const;
+  bool rounds_itself() const;
 
   AwqConfig config_;
   SchemeRules rules_;

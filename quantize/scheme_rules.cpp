@@ -62,6 +62,21 @@ void check_type(const std::string& type, const std::string& where) {
                       gguf_mixture_names());
 }
 
+void check_grid(const GridConfig& config, const std::string& where) {
+  check_type(config.type, where + ".type");
+  if (config.type.empty()) return;
+  const GridConfig defaults;
+  const auto refuse = [&](const char* key, const auto& value, const auto& usual) {
+    require<UsageError>(value == usual, where, key, ": ", value,
+                        " does nothing here; type: ", config.type,
+                        " decides the grid: leave one of the two out");
+  };
+  refuse("bits", config.bits, defaults.bits);
+  refuse("group_size", config.group_size, defaults.group_size);
+  refuse("symmetric", config.symmetric, defaults.symmetric);
+  refuse("scale_type", config.scale_type, defaults.scale_type);
+}
+
 QuantScheme fitted(const QuantScheme& scheme, std::int64_t columns) {
   const io::GgmlTypeInfo* wanted = io::find_ggml_type(to_string(scheme.block));
   if (wanted == nullptr) return scheme;
@@ -78,7 +93,7 @@ QuantScheme grid_of(const GridConfig& config, std::int64_t columns) {
 SchemeRules::SchemeRules(const SchemeConfig& config, std::string where)
     : base_(config), where_(std::move(where)) {
   require<UsageError>(base_.rules.is_array(), where_, "rules must be a list of mappings");
-  check_type(base_.type, where_ + ".type");
+  check_grid(base_, where_);
   check_activations(base_, where_);
   for (std::size_t i = 0; i < base_.rules.size(); ++i) {
     const std::string place = where_ + ".rules[" + std::to_string(i) + "]";
@@ -86,6 +101,9 @@ SchemeRules::SchemeRules(const SchemeConfig& config, std::string where)
                         "a rule is a mapping with the key 'layers'");
     ExceptionFields defaults;
     static_cast<SchemeConfig&>(defaults) = base_;
+    require<UsageError>(!sets_grid(base_.rules[i]) || !base_.rules[i].contains("type"), place,
+                        "type decides the grid, so bits, group_size and symmetric beside it do "
+                        "nothing; leave one out");
     if (sets_grid(base_.rules[i])) defaults.type.clear();
     const auto read = read_fields<ExceptionFields>(base_.rules[i], place, defaults);
     check_type(read.type, place + ".type");

@@ -46,6 +46,8 @@ QuantScheme grid_of(const GridConfig& config, std::int64_t columns);
 
 // Throws UsageError unless `type` is empty, GGUF's or a number format.
 void check_type(const std::string& type, const std::string& where);
+// check_type, and that nothing is set that a type decides. Throws UsageError.
+void check_grid(const GridConfig& config, const std::string& where);
 
 // Options of every pass that rounds linear layers; a pass's Config derives from it and adds its
 // own.

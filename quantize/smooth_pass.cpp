@@ -92,7 +92,13 @@ void SmoothPass::run_block(BlockWork& work) const {
       problem.tied =
           tied_over_query_heads(work.config.heads, work.config.kv_heads, work.config.head_dim);
     }
-    const QuantScheme& scheme = later_.at({work.index, group.readers.front()});
+    // Of readers on several grids the coarsest has most to gain.
+    const std::int64_t inputs = input.max_absolute.size(0);
+    QuantScheme scheme = later_.at({work.index, group.readers.front()});
+    for (const Role role : group.readers) {
+      const QuantScheme& other = later_.at({work.index, role});
+      if (other.bits_per_weight(inputs) < scheme.bits_per_weight(inputs)) scheme = other;
+    }
     const SmoothScales found = search_smooth_scales(problem, scheme, {.steps = config_.steps});
     apply_channel_scale(work.block, group, found.scale, work.config);
     // What is compared with the unchanged block later must compare like with like.

@@ -86,7 +86,20 @@ std::int64_t TunePass::working_bytes(const ModelConfig& config) const {
   // Codes; values, gradients, moments and units of groups of 64; the dense head twice. Of codes
   // that learn values, places, gradients, moments and the average.
   const std::int64_t codes = learning_.codes ? 4 * (config_.average > 0 ? 6 : 5) * weights : 0;
-  return codes + weights + weights / 64 * 4 * 5 + 8 * config.vocabulary * config.hidden;
+  return codes + weights + weights / 64 * 4 * 5 + 8 * config.vocabulary * config.hidden +
+         activation_bytes(config, config_.length, config_.recompute);
+}
+
+std::int64_t TunePass::state_bytes(const ModelConfig& config) const {
+  if (!learning_.codes) return 0;
+  std::int64_t weights = 0;
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    for (const Role role : kRoles) {
+      const LinearShape shape = shape_of(config, i, role);
+      weights += shape.out * shape.in;
+    }
+  }
+  return 2 * 4 * (config_.average > 0 ? 4 : 3) * weights;  // a new state is written beside the old
 }
 
 void TunePass::run(ModelWork& work) const {

@@ -95,6 +95,7 @@ class TunePass final : public ModelPass {
   std::vector<PlannedLayer> plan(const ModelConfig& config) const override;
   PlannedRows plan_rows(const ModelConfig& config) const override;
   std::int64_t working_bytes(const ModelConfig& config) const override;
+  std::int64_t state_bytes(const ModelConfig& config) const override;
   void run(ModelWork& work) const override;
 
  private:

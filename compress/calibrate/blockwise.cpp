@@ -17,6 +17,10 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
       outcome.emplace();
       Block original = outcome->block = start;
       check_finite(outcome->block, index);
+      std::array<at::Tensor, kRoles.size()> kept;
+      for (const Role role : roles_of(start)) {
+        kept[index_of(role)] = kept_positions(start[role].weight);
+      }
       for (const BlockwisePass* pass : passes) {
         const ModelConfig config =
             model.config().with(widths_of(outcome->block, model.config().head_dim));
@@ -27,8 +31,10 @@ void run_blockwise(std::span<const BlockwisePass* const> passes, Model& model, B
                        original,
                        pass->needs().calibration ? stream : nullptr,
                        outcome->reports.emplace_back(),
-                       context};
+                       context,
+                       std::move(kept)};
         pass->run_block(work);
+        kept = std::move(work.kept);
       }
       finished(index, *outcome);
     }

@@ -3,6 +3,7 @@
 // of the next.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <span>
@@ -24,6 +25,8 @@ struct BlockWork {
   BlockStream* stream;  // activations entering the block; null when no pass needs them
   PassReport& report;   // this pass's report of this block
   const RunContext& context;
+  // By role [O, I]: what a pass of this walk has set to 0 is 0 here; undefined: none has.
+  std::array<at::Tensor, kRoles.size()> kept = {};
 };
 
 class BlockwisePass : public Pass {

@@ -31,11 +31,12 @@ void record_event(BlockWork& work, const std::string& layer, std::string kind, s
 void record_sweep(BlockWork& work, const std::string& layer, std::size_t dead_columns,
                   const std::vector<std::string>& fallbacks, const std::string& kind) {
   if (dead_columns > 0) {
-    record_event(work, layer, "dead_columns",
-                 std::to_string(dead_columns) +
-                     " input columns were never active in the calibration text; their weights "
-                     "became 0",
-                 /*fallback=*/false);
+    record_event(
+        work, layer, "dead_columns",
+        std::to_string(dead_columns) +
+            " input columns were never active in the calibration text, so nothing is known "
+            "of what an error there costs",
+        /*fallback=*/false);
   }
   for (const std::string& text : fallbacks) {
     record_event(work, layer, kind, text, /*fallback=*/true);

@@ -15,8 +15,8 @@ void check_hessian(const at::Tensor& hessian, double damping, std::string_view w
                       where, "the Hessian must be square and float64, got ", hessian.sizes(),
                       " of ", c10::toString(hessian.scalar_type()),
                       "; use the statistics of this layer's input");
-  require<UsageError>(damping >= 0 && damping <= 1, where, "damping must be in [0, 1], got ",
-                      damping);
+  require<UsageError>(damping >= 0 && std::isfinite(damping), where,
+                      "damping must not be negative, got ", damping);
   const std::int64_t n = hessian.size(0);
   const double* h = hessian.const_data_ptr<double>();
   for (std::int64_t i = 0; i < n * n; ++i) {

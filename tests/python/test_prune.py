@@ -143,7 +143,8 @@ def is_two_of_four(weight):
     [{"quantize.rtn": {"bits": 4, "group_size": 4}}],
     [{"quantize.gptq": {"bits": 4, "group_size": 4}}],
     [{"quantize.awq": {"bits": 4, "group_size": 4}}, {"quantize.gptq": {"bits": 4, "group_size": 4}}],
-], ids=["rtn", "gptq", "awq then gptq"])
+    [{"quantize.gptq": {"bits": 4, "group_size": 4}}, {"quantize.autoround": {"steps": 20}}],
+], ids=["rtn", "gptq", "awq then gptq", "gptq then autoround"])
 def test_a_mask_survives_quantization(later, tmp_path):
     _, out = run(tmp_path, "masked", "stories260K", sparse("sparsegpt") + later,
                  [{"format": "huggingface", "path": "hf"}])
@@ -153,8 +154,9 @@ def test_a_mask_survives_quantization(later, tmp_path):
     assert all(is_two_of_four(weight) for weight in weights.values())
 
 
-def test_sparse_and_rounded_in_one_sweep_is_stored_as_codes(tmp_path):
-    _, out = run(tmp_path, "joint", "stories260K", sparse("sparsegpt", bits=4, group_size=4),
+@pytest.mark.parametrize("later", [[], [{"quantize.autoround": {"steps": 20}}]], ids=["alone", "then autoround"])
+def test_sparse_and_rounded_in_one_sweep_is_stored_as_codes(later, tmp_path):
+    _, out = run(tmp_path, "joint", "stories260K", sparse("sparsegpt", bits=4, group_size=4) + later,
                  [{"format": "huggingface", "path": "hf"}])
     weights = [w for name, w in stored(out / "hf").items() if "proj" in name]
     assert all(is_two_of_four(weight) for weight in weights)

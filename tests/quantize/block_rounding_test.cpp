@@ -26,6 +26,14 @@ using testing::normal;
 using testing::random_model;
 using testing::small_config;
 
+using Kept = std::array<at::Tensor, kRoles.size()>;
+
+Kept kept_of(const Block& block) {
+  Kept kept;
+  for (const Role role : kRoles) kept[index_of(role)] = kept_positions(block[role].weight);
+  return kept;
+}
+
 class BlockRoundingTest : public ::testing::Test {
  public:
   BlockRoundingTest() : model_(random_model()), plain_(model_.block(0)) {
@@ -62,7 +70,7 @@ class BlockRoundingTest : public ::testing::Test {
   }
 
   BlockRounding learn(const Block& block) const {
-    return learn_rounding(small_config(), block, plain_, ends_, options_, {});
+    return learn_rounding(small_config(), block, plain_, kept_of(plain_), ends_, options_, {});
   }
 
   // Of windows that nobody learnt from, by token.
@@ -212,7 +220,8 @@ TEST_F(BlockRoundingTest, ScalesOfSuperBlocksStay) {
   Block start = plain;
   start[Role::kDown].weight =
       rtn_quantize(dense(plain[Role::kDown].weight), block_scheme(BlockGrid::kQ3K)).weight;
-  const BlockRounding found = learn_rounding(config, start, plain, ends_, options_, {});
+  const BlockRounding found =
+      learn_rounding(config, start, plain, kept_of(plain), ends_, options_, {});
   EXPECT_LT(found.after, 0.8 * found.before);
   EXPECT_TRUE(at::equal(std::get<QuantizedWeight>(found.block[Role::kDown].weight).scale,
                         std::get<QuantizedWeight>(start[Role::kDown].weight).scale));
