@@ -53,6 +53,7 @@ std::string group_of(const std::string& name) { return "statistics/" + name; }
 StatisticsStore::StatisticsStore(std::filesystem::path path) : path_(std::move(path)) {
   const bool exists = std::filesystem::exists(path_);
   rebuilt_ = exists && !Hdf5Store::readable(path_);
+  if (rebuilt_) Hdf5Store::require_own(path_);
   Hdf5Store store(path_, exists && !rebuilt_ ? Hdf5Store::Mode::update : Hdf5Store::Mode::create);
   if (store.has_attribute("", "attar.statistics")) {
     require(store.int_attribute("", "attar.statistics") == 1, path_.string(),

@@ -35,7 +35,7 @@ ordered_json check_hashes(const fs::path& folder, const nlohmann::json& manifest
     const std::string found = io::sha256_file(folder / name);
     require(entry.value("sha256", "") == found, (folder / name).string(),
             "is not the file that the run wrote: its sha256 is ", found, ", the manifest says ",
-            entry.value("sha256", ""), "; run the recipe again");
+            entry.value("sha256", ""), "; run the recipe again with --replace");
     files.push_back(name);
   }
   return files;

@@ -1,6 +1,12 @@
 #include "compress/io/hdf5_store.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
+#include <cerrno>
 
 #include "compress/core/errors.h"
 #include "compress/io/hdf5_store_file.h"
@@ -43,6 +49,21 @@ bool Hdf5Store::readable(const std::filesystem::path& path) noexcept {
   } catch (...) {
     return false;
   }
+}
+
+void Hdf5Store::require_own(const std::filesystem::path& path) {
+  constexpr std::string_view kSignature("\x89HDF\r\n\x1a\n", 8);
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return;  // not there, or what opens it says why not
+  std::array<char, kSignature.size()> begin{};
+  const ssize_t read = ::read(descriptor, begin.data(), begin.size());
+  // Or zeros: a header that never came to the disk.
+  const bool own = read <= 0 || std::string_view(begin.data(), begin.size()) == kSignature ||
+                   begin == decltype(begin){};
+  const bool free = ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+  ::close(descriptor);
+  require(own, path.string(), "is there and no HDF5 file; name another");
+  require<IoError>(free, path.string(), "another process uses it; wait, or name another file");
 }
 
 bool Hdf5Store::exists(std::string_view name) const {

@@ -41,6 +41,9 @@ class Hdf5Store {
   // open (a kill -9 while a store is open for writing marks it so). Never throws: rebuild the store
   // when this is false.
   static bool readable(const std::filesystem::path& path) noexcept;
+  // Throws BadInput for a file that is there and no HDF5, IoError while somebody writes it: such a
+  // file is not to be begun anew.
+  static void require_own(const std::filesystem::path& path);
 
   bool exists(std::string_view name) const;                         // a group or a dataset
   std::vector<std::string> children(std::string_view group) const;  // names, ascending; "" = root

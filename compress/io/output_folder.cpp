@@ -98,8 +98,7 @@ OutputFolder::OutputFolder(const fs::path& out, std::string_view id, ExistingOut
   require<UsageError>(!out_.empty() && out_.filename() != "." && out_.filename() != "..", kWhere,
                       "'", out.string(), "' does not name a folder of its own; add a name to it");
   check_target(out_, existing_);
-  work_ = out_;
-  work_ += ".partial-" + std::string(id);
+  work_ = work_of(out_, id);
   std::error_code failure;
   if (work_.has_parent_path()) fs::create_directories(work_.parent_path(), failure);
   if (failure) throw_os_failure(kWhere, "create", work_.parent_path(), failure.value());
@@ -108,6 +107,12 @@ OutputFolder::OutputFolder(const fs::path& out, std::string_view id, ExistingOut
   lock();
   open_ = true;
   resumed_ = !made && !fs::is_empty(work_, failure);
+}
+
+fs::path OutputFolder::work_of(const fs::path& out, std::string_view id) {
+  fs::path work = without_trailing_separator(out);
+  work += ".partial-" + std::string(id);
+  return work;
 }
 
 void OutputFolder::lock() {

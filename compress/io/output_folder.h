@@ -26,6 +26,9 @@ class OutputFolder {
   // Leaves the work folder for a later run, unless it is empty.
   ~OutputFolder();
 
+  // Where a run of that id works.
+  static std::filesystem::path work_of(const std::filesystem::path& out, std::string_view id);
+
   const std::filesystem::path& work() const { return work_; }
   const std::filesystem::path& out() const { return out_; }
   bool resumed() const { return resumed_; }

@@ -48,13 +48,19 @@ std::vector<std::string> split_keys(std::string_view path, const std::string& wh
   }
 }
 
-// A path given on the command line is one of the working directory.
-void make_absolute(const std::string& key, json& value) {
-  static const std::vector<std::string> kPathKeys = {"model", "text", "store"};
+// A path given on the command line is one of the working directory; that of an export is one of the
+// output folder.
+void make_absolute(const std::string& key, json& value, bool of_export) {
+  static const std::vector<std::string> kPathKeys = {"model", "text",    "store",     "path",
+                                                     "cache", "teacher", "importance"};
+  if (value.is_object()) {
+    for (const auto& [inner, entry] : value.items()) make_absolute(inner, entry, of_export);
+  } else if (value.is_array()) {
+    for (json& entry : value) make_absolute(key, entry, of_export);
+  }
   if (std::find(kPathKeys.begin(), kPathKeys.end(), key) == kPathKeys.end()) return;
-  if (value.is_array()) {
-    for (json& entry : value) make_absolute(key, entry);
-  } else if (value.is_string() && !value.get_ref<const std::string&>().empty()) {
+  if ((key == "teacher" && value == "original") || (key == "path" && of_export)) return;
+  if (value.is_string() && !value.get_ref<const std::string&>().empty()) {
     value = std::filesystem::absolute(value.get<std::string>()).lexically_normal().string();
   }
 }
@@ -69,7 +75,7 @@ void apply_override(json& document, std::string_view assignment) {
   const std::vector<std::string> keys = split_keys(assignment.substr(0, equals), where);
   require<UsageError>(keys.size() <= 16, where, "too many keys");
   json value = io::parse_yaml(assignment.substr(equals + 1), where);
-  if (keys.front() != "export") make_absolute(keys.back(), value);
+  make_absolute(keys.back(), value, keys.front() == "export");
 
   json* node = &document;
   std::string walked = "the recipe";

@@ -60,6 +60,7 @@ struct Plan {
   std::int64_t result_bytes = 0;
   double bits_per_weight = 0;  // of the linear layers, after the last pass
   std::vector<PlannedExport> exports;
+  std::vector<std::int64_t> measured;  // by entry of `eval`: windows, or documents
   std::vector<PlannedPhase> phases;
   std::int64_t peak_bytes = 0;
   std::uint64_t disk_bytes = 0;  // checkpoints and exports together

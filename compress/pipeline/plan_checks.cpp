@@ -11,6 +11,7 @@
 #include "compress/core/errors.h"
 #include "compress/formats/model_file.h"
 #include "compress/io/disk.h"
+#include "compress/io/hdf5_store.h"
 #include "compress/linalg/product.h"
 #include "compress/pipeline/chat.h"
 #include "compress/pipeline/measure.h"
@@ -50,6 +51,7 @@ void check_calibration(const Recipe& recipe, const ModelConfig& config) {
   require<UsageError>(calibration.length <= config.max_positions, where, "length ",
                       calibration.length, " exceeds the model's ", config.max_positions,
                       " positions; lower calibration.length");
+  if (!calibration.store.empty()) io::Hdf5Store::require_own(calibration.store);
   if (bytes <= kTokenizedBytes) {
     read_calibration(calibration, *load_model_tokenizer(recipe.model), recipe.seed);
   }
@@ -75,14 +77,23 @@ void check_pass_files(const PassStep& step) {
       "'; give a folder or a GGUF file, or leave it out for what the recipe starts from");
 }
 
-void check_eval(const EvalStep& step, const Recipe& recipe) {
+constexpr std::int64_t kBytesAToken = 4;  // of a text that is too long to be tokenized here
+
+// Returns how many windows or documents it has.
+std::int64_t check_eval(const EvalStep& step, const Recipe& recipe) {
   if (step.kind == EvalKind::kTask) {
-    eval::open_tasks(step.name, step.task.options());
-    return;
+    std::int64_t documents = 0;
+    for (const eval::Task& task : eval::open_tasks(step.name, step.task.options())) {
+      documents += std::ssize(task.documents);
+    }
+    return documents;
   }
   const std::uint64_t bytes = text_bytes(step.text.text, step.where);
-  if (bytes > kTokenizedBytes) return;
-  text_windows(step, *load_model_tokenizer(recipe.model));
+  if (bytes > kTokenizedBytes) {
+    const auto whole = static_cast<std::int64_t>(bytes) / kBytesAToken / step.text.length;
+    return step.text.windows == 0 ? whole : std::min(whole, step.text.windows);
+  }
+  return text_windows(step, *load_model_tokenizer(recipe.model)).ids.size(0);
 }
 
 double seconds_of(double flops, double speed) { return speed > 0 ? flops / speed : 0; }
@@ -93,13 +104,13 @@ constexpr double kTokensADocument = 400;
 void add_measurements(const Recipe& recipe, const Plan& plan, std::vector<PlannedPhase>& phases) {
   double text_tokens = 0, task_tokens = 0;
   std::int64_t longest_text = 0, longest_window = 0;
-  for (const EvalStep& step : recipe.evals) {
+  for (std::size_t i = 0; i < recipe.evals.size(); ++i) {
+    const EvalStep& step = recipe.evals[i];
     if (step.kind == EvalKind::kTask) {
-      const auto documents = static_cast<double>(step.task.limit < 0 ? 1000 : step.task.limit);
-      task_tokens += kTokensADocument * documents;
+      task_tokens += kTokensADocument * static_cast<double>(plan.measured[i]);
       continue;
     }
-    const std::int64_t windows = step.text.windows == 0 ? 100 : step.text.windows;
+    const std::int64_t windows = plan.measured[i];
     longest_text = std::max(longest_text, windows * step.text.length);
     longest_window = std::max(longest_window, step.text.length);
     text_tokens += static_cast<double>(windows * step.text.length);
@@ -178,20 +189,22 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
 
 }  // namespace
 
-void check_texts(const Recipe& recipe, const ModelConfig& config) {
+std::vector<std::int64_t> check_texts(const Recipe& recipe, const ModelConfig& config) {
+  std::vector<std::int64_t> measured;
   if (recipe.calibration) check_calibration(recipe, config);
   for (const PassStep& step : recipe.passes) check_pass_files(step);
   for (const EvalStep& step : recipe.evals) {
     if (step.kind == EvalKind::kText) check_window(step, config);
     try {
-      check_eval(step, recipe);
+      measured.push_back(check_eval(step, recipe));
     } catch (const UsageError& error) {
       throw UsageError(message(step.where, error.what()));
     }
   }
-  if (recipe.evals.empty() && recipe.chat.empty()) return;
+  if (recipe.evals.empty() && recipe.chat.empty()) return measured;
   const auto tokenizer = load_model_tokenizer(recipe.model);
   for (const std::string& question : recipe.chat) chat_prompt(*tokenizer, question);
+  return measured;
 }
 
 void check_output(const fs::path& out, std::uint64_t needed_bytes) {

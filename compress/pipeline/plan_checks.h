@@ -6,8 +6,8 @@
 namespace attar {
 
 // Calibration and evaluation texts: there, long enough, tasks readable. Calibration texts up to 16
-// MB are tokenized; longer ones are judged by their bytes.
-void check_texts(const Recipe& recipe, const ModelConfig& config);
+// MB are tokenized; longer ones are judged by their bytes. Returns Plan::measured.
+std::vector<std::int64_t> check_texts(const Recipe& recipe, const ModelConfig& config);
 
 // Whether `out` can be made and its disk has room.
 void check_output(const std::filesystem::path& out, std::uint64_t needed_bytes);

@@ -57,14 +57,18 @@ void for_each(const json& list, const std::string& where, const char* key, Read&
 }
 
 // A pass that reads texts of its own calls the option "text": a file, or several.
-void resolve_texts(json& options, const fs::path& file) {
-  if (!options.is_object() || !options.contains("text")) return;
-  json& text = options["text"];
+void resolve_paths(json& options, const fs::path& file) {
   const auto resolve = [&](json& one) {
     if (one.is_string()) one = resolve_path(one.get<std::string>(), file);
   };
-  if (!text.is_array()) return resolve(text);
-  for (json& one : text) resolve(one);
+  for (const char* key : {"text", "teacher", "cache"}) {
+    if (!options.is_object() || !options.contains(key)) continue;
+    json& value = options[key];
+    if (!value.is_array()) resolve(value);
+    for (json& one : value) {
+      if (value.is_array()) resolve(one);
+    }
+  }
 }
 
 std::vector<PassStep> read_passes(const json& list, const std::string& where, const fs::path& file,
@@ -73,7 +77,7 @@ std::vector<PassStep> read_passes(const json& list, const std::string& where, co
   for_each(list, where, "passes", [&](const json& entry, const std::string& place) {
     NamedOptions named = read_named_step(entry, "pass", place);
     const std::string full = place + " " + named.name;
-    resolve_texts(named.options, file);
+    resolve_paths(named.options, file);
     registry.make(named.name, named.options, full);
     steps.push_back({std::move(named.name), std::move(named.options), full});
   });

@@ -30,6 +30,11 @@ std::optional<RunResult> already_there(const fs::path& out, const std::string& r
   try {
     const json manifest = io::load_json(out / "manifest.json");
     if (manifest.value("run_id", "") != run_id) return std::nullopt;
+    for (const auto& [name, entry] : manifest.at("outputs").items()) {
+      if (fs::file_size(out / name, ignored) != entry.at("bytes").get<std::uint64_t>()) {
+        return std::nullopt;
+      }
+    }
     RunResult result;
     result.out = out;
     result.results = io::load_json(out / "results.json");
@@ -37,6 +42,7 @@ std::optional<RunResult> already_there(const fs::path& out, const std::string& r
     result.was_complete = true;
     return result;
   } catch (const BadInput&) {
+  } catch (const IoError&) {
   } catch (const json::exception&) {
   }
   return std::nullopt;
@@ -101,12 +107,31 @@ void clear_leftovers(const fs::path& work) {
   }
 }
 
+std::uint64_t bytes_in(const fs::path& folder) {
+  std::uint64_t bytes = 0;
+  std::error_code ignored;
+  for (const auto& entry : fs::recursive_directory_iterator(folder, ignored)) {
+    if (entry.is_regular_file(ignored)) bytes += entry.file_size(ignored);
+  }
+  return bytes;
+}
+
+// Gives a whole run its name.
+void end(io::OutputFolder& folder) {
+  fs::remove_all(folder.work() / "checkpoint");
+  folder.commit();
+}
+
 // After a failure: keeps the work folder where blocks were finished that a later run can use.
 [[noreturn]] void give_up(io::OutputFolder& folder, const std::vector<PassPhase>& phases,
                           bool passes_done, const std::vector<fs::path>& made_parents) {
   const bool any = std::any_of(phases.begin(), phases.end(), [](const PassPhase& phase) {
     return phase.checkpoint->any_on_disk();
   });
+  if (fs::exists(folder.work() / "manifest.json")) {
+    rethrow_with("; the run is whole in '" + folder.work().string() +
+                 "', and the same command gives it its name");
+  }
   const bool keep = any && (passes_done || !would_repeat());
   if (keep) {
     rethrow_with("; finished blocks are kept in '" + folder.work().string() +
@@ -165,17 +190,25 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
   if (auto done = already_there(options.out, identity.run)) return *std::move(done);
 
   const std::vector<fs::path> made_parents = missing_parents(options.out);
-  check_output(options.out, record.plan.disk_bytes);
+  const std::string id = identity.weights.substr(0, 16);
+  // What an interrupted run has written is there already, or goes.
+  const std::uint64_t there = bytes_in(io::OutputFolder::work_of(options.out, id));
+  check_output(options.out, record.plan.disk_bytes - std::min(there, record.plan.disk_bytes));
   io::OutputFolder folder(
-      options.out, identity.weights.substr(0, 16),
-      options.replace ? io::ExistingOutput::replace : io::ExistingOutput::refuse);
+      options.out, id, options.replace ? io::ExistingOutput::replace : io::ExistingOutput::refuse);
   const auto passes = make_passes(recipe, *engine.registry);
   plan_passes(passes, source->config());  // tells each pass what comes later
   const std::vector<PassPhase> pass_phases =
-      attar::pass_phases(passes, folder.work() / "checkpoint", identity.weights.substr(0, 16));
+      attar::pass_phases(passes, folder.work() / "checkpoint", id);
   RunResult result;
   bool passes_done = false;
   try {
+    if (auto done = already_there(folder.work(), identity.run)) {  // all but its name
+      end(folder);
+      done->out = folder.out();
+      done->was_complete = false;
+      return *std::move(done);
+    }
     if (folder.resumed()) clear_leftovers(folder.work());
     RunLog log(folder.work() / "run.jsonl");
     RunContext context;
@@ -194,12 +227,11 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
     context.check_stop();
     write_files(record, folder.work(), result);
     log.write("done", {{"peak_rss_bytes", record.peak_rss_bytes}});
-    fs::remove_all(folder.work() / "checkpoint");
     io::write_json(folder.work() / "manifest.json", manifest_of(record, folder.work()));
+    end(folder);
   } catch (...) {
     give_up(folder, pass_phases, passes_done, made_parents);
   }
-  folder.commit();
   result.out = folder.out();
   return result;
 }

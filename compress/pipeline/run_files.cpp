@@ -102,8 +102,8 @@ ordered_json passes_of(const RunRecord& record) {
   return passes;
 }
 
-// Everything that the run wrote, by path; the manifest itself does not exist yet, and the log still
-// grows.
+// Everything that the run wrote, by path; the manifest itself does not exist yet, the log still
+// grows, and checkpoints go.
 ordered_json hashes_of(const fs::path& work) {
   std::vector<std::string> paths;
   for (const auto& entry : fs::recursive_directory_iterator(work)) {
@@ -112,7 +112,7 @@ ordered_json hashes_of(const fs::path& work) {
   std::sort(paths.begin(), paths.end());
   ordered_json hashes = ordered_json::object();
   for (const std::string& path : paths) {
-    if (path == "run.jsonl" || path == "manifest.json") continue;
+    if (path == "run.jsonl" || path == "manifest.json" || path.starts_with("checkpoint/")) continue;
     hashes[path] = {{"sha256", io::sha256_file(work / path)},
                     {"bytes", fs::file_size(work / path)}};
   }
@@ -157,7 +157,11 @@ ordered_json results_of(const RunRecord& record) {
                           {"perplexity,none", text.measured.perplexity.value},
                           {"kl_mean,none", text.measured.mean.value},
                           {"top1,none", text.measured.same_top.value}};
-    results["results"][text.step.name] = entry;
+    std::string name = text.step.name;  // of the first; the others by their file as well
+    if (results["results"].contains(name)) {
+      name += "," + fs::path(text.step.text.text).filename().string();
+    }
+    results["results"][name] = entry;
   }
   ordered_json own = {{"texts", texts_of(record.measured.texts)},
                       {"bits_per_weight", record.bits_per_weight},

@@ -149,11 +149,15 @@ nlohmann::json with_short_paths(nlohmann::json document) {
   for (const char* list : {"passes", "eval"}) {
     for (nlohmann::json& step : document[list]) {
       for (nlohmann::json& options : step) {
-        for (const char* key : {"text", "path"}) {
+        for (const char* key : {"text", "path", "teacher"}) {
           if (options.contains(key)) cut(options[key]);
         }
+        options.erase("cache");
       }
     }
+  }
+  for (nlohmann::json& step : document["export"]) {
+    if (step.contains("importance")) cut(step["importance"]);
   }
   document.erase("threads");
   return document;

@@ -1,4 +1,5 @@
 // Which file of a folder is the tokenizer, and which say the special ids.
+#include <charconv>
 #include <filesystem>
 #include <string>
 
@@ -122,6 +123,30 @@ SentencePieceModel load_sentencepiece(const fs::path& path, KeptTokens kept) {
   return read_sentencepiece(std::as_bytes(std::span(trimmed)), path.string());
 }
 
+// Tokens beside the sentencepiece model have rules of their own (what a space before or behind them
+// is), which its file does not tell.
+void refuse_added_tokens(const fs::path& folder, std::int64_t pieces) {
+  const auto refuse = [&](const std::string& token, std::int64_t id, const char* file) {
+    require(id < pieces, (folder / file).string(), "has '", token, "' (id ", id,
+            "), which tokenizer.model has not; write a tokenizer.json that holds both, with "
+            "transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)");
+  };
+  const nlohmann::json added = load_if_there(folder / "added_tokens.json");
+  for (const auto& [token, id] : added.items()) {
+    if (id.is_number_integer()) refuse(token, id.get<std::int64_t>(), "added_tokens.json");
+  }
+  const nlohmann::json config = load_if_there(folder / "tokenizer_config.json");
+  const auto decoder = config.find("added_tokens_decoder");
+  if (decoder == config.end() || !decoder->is_object()) return;
+  for (const auto& [id, token] : decoder->items()) {
+    std::int64_t number = 0;
+    const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), number);
+    if (error == std::errc()) {
+      refuse(token.value("content", ""), number, "tokenizer_config.json");
+    }
+  }
+}
+
 std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder, KeptTokens kept) {
   const fs::path json = folder / "tokenizer.json";
   const fs::path proto = folder / "tokenizer.model";
@@ -134,6 +159,7 @@ std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder, KeptTokens 
   }
   require(fs::exists(proto), folder.string(), "has neither tokenizer.json nor tokenizer.model");
   SentencePieceModel model = load_sentencepiece(proto, kept);
+  if (kept.empty()) refuse_added_tokens(folder, std::ssize(model.pieces));
   SpecialIdReader(folder, kept)
       .fill(model.special, [&](const std::string& token) -> std::optional<TokenId> {
         for (std::size_t id = 0; id < model.pieces.size(); ++id) {

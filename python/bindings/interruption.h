@@ -18,6 +18,7 @@ class Interruption final : public Progress {
   void phase(std::string_view, std::int64_t) override { look(); }
   void step(std::string_view) override { look(); }
   void note(std::string_view) override { look(); }
+  void detail(std::string_view) override { look(); }
 
   const std::atomic<bool>* stop() const { return &stop_; }
   RunContext context() const {

@@ -36,6 +36,7 @@ Engine engine_of(const std::string& runtime, std::int64_t kv_bits) {
   Engine chosen = engine();
   chosen.make_language_model = language_model_on(runtime, "runtime");
   chosen.cache = cache_type(kv_bits, "kv_bits");
+  if (runtime == "quantized") chosen.make_exact = &make_language_model;
   return chosen;
 }
 

@@ -5,7 +5,10 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -450,9 +453,27 @@ TEST(StatisticsStore, HalvesMergeToTheWhole) {
 
 TEST(StatisticsStore, ATornFileIsRebuiltAndSaidSo) {
   const TemporaryFile file("torn.h5");
-  std::ofstream(file.path()) << "not HDF5";
+  EXPECT_FALSE(StatisticsStore(file.path()).rebuilt());
+  std::filesystem::resize_file(file.path(), 100);
   EXPECT_TRUE(StatisticsStore(file.path()).rebuilt());
   EXPECT_FALSE(StatisticsStore(file.path()).rebuilt());
+  std::ofstream(file.path()) << std::string(64, '\0');  // its header never came to the disk
+  EXPECT_TRUE(StatisticsStore(file.path()).rebuilt());
+}
+
+TEST(StatisticsStore, AFileOfAnotherKindOrOfAnotherProcessStays) {
+  const TemporaryFile file("other.h5");
+  std::ofstream(file.path()) << "somebody's notes";
+  EXPECT_THROW(StatisticsStore(file.path()), BadInput);
+  EXPECT_EQ(std::filesystem::file_size(file.path()), 16u);
+  std::filesystem::remove(file.path());
+  { StatisticsStore made(file.path()); }
+  std::filesystem::resize_file(file.path(), 100);  // as it is while it is written
+  const int descriptor = ::open(file.path().c_str(), O_RDONLY);
+  ASSERT_EQ(::flock(descriptor, LOCK_EX), 0);
+  EXPECT_THROW(StatisticsStore(file.path()), IoError);
+  EXPECT_EQ(std::filesystem::file_size(file.path()), 100u);
+  ::close(descriptor);
 }
 
 class HalvingPass final : public BlockwisePass {

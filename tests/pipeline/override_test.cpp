@@ -34,7 +34,17 @@ TEST(Override, SetsScalarsListsAndNewKeys) {
 }
 
 TEST(Override, MakesPathsOfTheWorkingDirectory) {
-  EXPECT_EQ(changed("model=m.gguf")["model"], std::filesystem::absolute("m.gguf").string());
+  const auto here = [](const char* path) { return std::filesystem::absolute(path).string(); };
+  EXPECT_EQ(changed("model=m.gguf")["model"], here("m.gguf"));
+  EXPECT_EQ(changed("calibration={text: [a, b], length: 8}")["calibration"]["text"],
+            json({here("a"), here("b")}));
+  const json tasks = changed("eval=[{arc_easy: {path: data}}]")["eval"];
+  EXPECT_EQ(tasks[0]["arc_easy"]["path"], here("data"));
+  EXPECT_EQ(changed("passes.0.teacher=big")["passes"][0]["a.b"]["teacher"], here("big"));
+  EXPECT_EQ(changed("passes.0.teacher=original")["passes"][0]["a.b"]["teacher"], "original");
+  const json exports = changed("export=[{path: x.gguf, importance: i.dat}]")["export"];
+  EXPECT_EQ(exports[0]["path"], "x.gguf");
+  EXPECT_EQ(exports[0]["importance"], here("i.dat"));
 }
 
 TEST(Override, RefusesWhatLeadsNowhere) {

@@ -102,6 +102,11 @@ recipe_case("fewer_channels_of_a_rounded_embedding", USAGE, "would change 'model
             passes=[{"quantize.embedding": {"bits": 8, "group_size": 32}}, {"prune.width": {"hidden": 0.5, "align": 8}}])
 recipe_case("pruning_that_takes_nothing", USAGE, "takes nothing away: of 172 stay multiples of 512, one at least; lower align",
             passes=[{"prune.width": {"ffn": 0.1, "align": 512}}])
+recipe_case("refits_on_super_blocks", USAGE, "needs static_groups: true, refits: 0",
+            passes=[{"quantize.gptq": {"type": "IQ4_NL", "refits": 1, "skip": ["down"]}}])
+recipe_case("bits_beside_a_type", USAGE, "bits: 3 does nothing here", passes=gptq(type="Q5_0", bits=3, group_size=64))
+recipe_case("bits_of_an_embedding_beside_a_type", USAGE, "quantize.embedding] bits: 3 does nothing here",
+            passes=[{"quantize.embedding": {"type": "Q5_0", "bits": 3}}])
 recipe_case("sparsity_of_a_pattern", USAGE, "sparsity: 0.7 does nothing here",
             passes=[{"prune.sparse": {"sparsity": 0.7}}])
 recipe_case("refits_of_wanda", USAGE, "refits: 3 does nothing here", passes=[{"prune.sparse": {"method": "wanda", "refits": 3}}])
@@ -201,6 +206,12 @@ def calibration_that_is_no_utf8(folder, recipe):
 def calibration_that_is_a_folder(folder, recipe):
     (folder / "text.txt").unlink()
     (folder / "text.txt").mkdir()
+
+
+@case(BAD_INPUT, "is there and no HDF5 file; name another")
+def statistics_into_a_file_of_another_kind(folder, recipe):
+    (folder / "notes.txt").write_text("mine")
+    recipe["calibration"]["store"] = str(folder / "notes.txt")
 
 
 @case(USAGE, "positions")
@@ -423,6 +434,11 @@ def a_weight_that_is_infinite(folder, recipe):
 @case(BAD_INPUT, "tokenizer")
 def model_without_tokenizer(folder, recipe):
     (folder / "model/tokenizer.model").unlink()
+
+
+@case(BAD_INPUT, "has '<|im_start|>' (id 512), which tokenizer.model has not")
+def tokens_beside_the_sentencepiece_model(folder, recipe):
+    (folder / "model/added_tokens.json").write_text('{"<|im_start|>": 512}')
 
 
 @case(BAD_INPUT, "tokenizer.model")

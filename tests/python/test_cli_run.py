@@ -118,6 +118,50 @@ def test_a_run_is_not_complete_where_a_file_has_changed(work, changed):
     assert again.returncode == 2 and "not empty" in again.stderr
 
 
+def test_a_damaged_run_is_run_again_when_it_may_be_replaced(work):
+    recipe = write_recipe(work / "r.yaml", recipe_for(work))
+    succeed("run", recipe, "--out", work / "out")
+    before = hashes(work / "out")
+    with open(work / "out/hf/model.safetensors", "ab") as file:
+        file.write(b"mine")
+    assert "run the recipe again with --replace" in attar("verify", work / "out").stderr
+    assert attar("run", recipe, "--out", work / "out").returncode == 2
+    succeed("run", recipe, "--out", work / "out", "--replace")
+    assert hashes(work / "out") == before
+
+
+def test_a_whole_run_whose_name_was_taken_needs_nothing_but_its_name(work):
+    """Blocks go when all but the last rename is done; the rename alone is made up for."""
+    recipe = write_recipe(work / "r.yaml", recipe_for(work))
+    run = subprocess.Popen(list(map(str, [PROGRAM, "run", recipe, "--out", work / "out"])),
+                           stderr=subprocess.PIPE, text=True)
+    while not list(work.glob("out.partial-*")):
+        time.sleep(0.001)
+    (work / "out").mkdir()
+    (work / "out/mine").write_text("mine")
+    assert run.wait(60) == 2
+    said = run.stderr.read()
+    assert "not empty" in said and "the run is whole in" in said
+    [partial] = work.glob("out.partial-*")
+    log = (partial / "run.jsonl").read_bytes()
+    succeed("run", recipe, "--out", work / "out", "--replace")
+    assert not list(work.glob("out.partial-*")) and not (work / "out/mine").exists()
+    assert (work / "out/run.jsonl").read_bytes() == log
+    succeed("verify", work / "out")
+
+
+def test_each_text_has_its_line_in_the_results(work):
+    make_text(work / "other.txt", 30)
+    texts = [{"divergence": {"text": str(work / name), "length": 64, "windows": 2}} for name in ("text.txt", "other.txt")]
+    recipe = write_recipe(work / "r.yaml", recipe_for(work, eval=texts))
+    succeed("run", recipe, "--out", work / "out")
+    found = json.loads((work / "out/results.json").read_text())
+    assert sorted(found["results"]) == ["divergence", "divergence,other.txt"]
+    first, second = found["attar"]["texts"]
+    assert found["results"]["divergence"]["kl_mean,none"] == first["kl_mean"]["value"]
+    assert found["results"]["divergence,other.txt"]["kl_mean,none"] == second["kl_mean"]["value"]
+
+
 def test_a_gate_that_does_not_hold_ends_in_6(work):
     recipe = write_recipe(work / "r.yaml", recipe_for(work, gate={"kl_mean": 1e-9}))
     done = attar("run", recipe, "--out", work / "out")

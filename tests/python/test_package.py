@@ -165,6 +165,10 @@ def test_evaluate_gives_the_results_of_the_program(work):
     assert without_times(paired) == without_times(
         printed("eval", rounded, "--teacher", model, *options))
     assert paired["attar"]["texts"][0]["kl_mean"]["value"] > 0
+    on_codes = {name: task for name, task in tasks.items() if name != "perplexity"}
+    if on_codes:
+        assert without_times(attar.evaluate(rounded, on_codes, teacher=model, runtime="quantized")) == without_times(
+            printed("eval", rounded, "--teacher", model, "--runtime", "quantized", *options[2:]))
     as_list = attar.evaluate(rounded, [{name: entry} for name, entry in tasks.items()])
     assert without_times(as_list) == without_times(attar.evaluate(rounded, tasks))
 
@@ -234,9 +238,12 @@ def test_other_python_threads_go_on_while_attar_works(work):
     assert count > 2  # with the GIL held this thread would see the end at once
 
 
-def test_ctrl_c_becomes_keyboard_interrupt_and_the_run_goes_on_later(work, tmp_path):
-    recipe = recipe_for(work, calibration={"text": str(make_text(tmp_path / "long.txt", 400)),
-                                           "sequences": 100, "length": 64})
+@pytest.mark.parametrize("whole", [False, True], ids=["block by block", "a pass on the whole model"])
+def test_ctrl_c_becomes_keyboard_interrupt_and_the_run_goes_on_later(whole, work, tmp_path):
+    text = str(make_text(tmp_path / "long.txt", 400))
+    recipe = recipe_for(work, calibration={"text": text, "sequences": 100, "length": 64})
+    if whole:
+        recipe["passes"] = [{"train.text": {"text": text, "steps": 4000, "batch": 1, "length": 64}}]
     path = write_recipe(tmp_path / "recipe.yaml", recipe)
     program = (f"import attar\ntry: attar.run({str(path)!r}, out={str(tmp_path / 'out')!r})\n"
                "except KeyboardInterrupt: print('stopped'); raise SystemExit(9)\n")
@@ -249,7 +256,7 @@ def test_ctrl_c_becomes_keyboard_interrupt_and_the_run_goes_on_later(work, tmp_p
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 9 and said.strip() == "stopped"
     assert not (tmp_path / "out").exists()
-    assert attar.run(path, out=tmp_path / "out").results
+    assert whole or attar.run(path, out=tmp_path / "out").results
 
 
 # --- the package itself -----------------------------------------------------------------------
