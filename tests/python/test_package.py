@@ -243,7 +243,7 @@ def test_ctrl_c_becomes_keyboard_interrupt_and_the_run_goes_on_later(whole, work
     text = str(make_text(tmp_path / "long.txt", 400))
     recipe = recipe_for(work, calibration={"text": text, "sequences": 100, "length": 64})
     if whole:
-        recipe["passes"] = [{"train.text": {"text": text, "steps": 4000, "batch": 1, "length": 64}}]
+        recipe["passes"] = [{"train.text": {"text": text, "steps": 40000, "batch": 1, "length": 64}}]
     path = write_recipe(tmp_path / "recipe.yaml", recipe)
     program = (f"import attar\ntry: attar.run({str(path)!r}, out={str(tmp_path / 'out')!r})\n"
                "except KeyboardInterrupt: print('stopped'); raise SystemExit(9)\n")
