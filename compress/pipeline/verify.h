@@ -33,11 +33,11 @@ struct VerifyReport {
   bool holds = false;
 };
 
-// Opens `exported` with open_model. Every linear layer of its blocks must be off by no more than its
-// export said; then the logits are judged by how tensors were stored: kept to the bit:
-// largest difference below 1e-4 of the largest logit; plain values rounded: mean KL below 1e-3;
-// some tensors rounded by a reference quantizer (embedding): mean KL below 2e-2; layers requantized
-// on request: finite, KL stated; layers that round what they read: mean KL below 5e-2.
+// Opens `exported` with open_model. Every linear layer of its blocks must be off by no more than
+// its export said; then the logits are judged by how tensors were stored: kept to the bit: largest
+// difference below 1e-4 of the largest logit; plain values rounded: mean KL below 1e-3; some
+// tensors rounded by a reference quantizer (embedding): mean KL below 2e-2; layers requantized on
+// request: finite, KL stated; layers that round what they read: mean KL below 5e-2.
 VerifyReport verify_export(const Model& model, const ExportReport& exported,
                            const ExportOptions& options, const at::Tensor& ids,
                            const std::function<void()>& check_stop);
