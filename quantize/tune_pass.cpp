@@ -36,6 +36,17 @@ std::string describe(const GridMoves& moves) {
   return text.str();
 }
 
+std::int64_t linear_weights(const ModelConfig& config) {
+  std::int64_t weights = 0;
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    for (const Role role : kRoles) {
+      const LinearShape shape = shape_of(config, i, role);
+      weights += shape.out * shape.in;
+    }
+  }
+  return weights;
+}
+
 }  // namespace
 
 TunePass::TunePass(TuneConfig config)
@@ -76,13 +87,7 @@ PlannedRows TunePass::plan_rows(const ModelConfig& /*config*/) const {
 }
 
 std::int64_t TunePass::working_bytes(const ModelConfig& config) const {
-  std::int64_t weights = 0;
-  for (std::int64_t i = 0; i < config.layers; ++i) {
-    for (const Role role : kRoles) {
-      const LinearShape shape = shape_of(config, i, role);
-      weights += shape.out * shape.in;
-    }
-  }
+  const std::int64_t weights = linear_weights(config);
   // Codes; values, gradients, moments and units of groups of 64; the dense head twice. Of codes
   // that learn values, places, gradients, moments and the average.
   const std::int64_t codes = learning_.codes ? 4 * (config_.average > 0 ? 6 : 5) * weights : 0;
@@ -92,14 +97,8 @@ std::int64_t TunePass::working_bytes(const ModelConfig& config) const {
 
 std::int64_t TunePass::state_bytes(const ModelConfig& config) const {
   if (!learning_.codes) return 0;
-  std::int64_t weights = 0;
-  for (std::int64_t i = 0; i < config.layers; ++i) {
-    for (const Role role : kRoles) {
-      const LinearShape shape = shape_of(config, i, role);
-      weights += shape.out * shape.in;
-    }
-  }
-  return 2 * 4 * (config_.average > 0 ? 4 : 3) * weights;  // a new state is written beside the old
+  // A new state is written beside the old one.
+  return 2 * 4 * (config_.average > 0 ? 4 : 3) * linear_weights(config);
 }
 
 void TunePass::run(ModelWork& work) const {
