@@ -36,17 +36,6 @@ std::string describe(const GridMoves& moves) {
   return text.str();
 }
 
-std::int64_t linear_weights(const ModelConfig& config) {
-  std::int64_t weights = 0;
-  for (std::int64_t i = 0; i < config.layers; ++i) {
-    for (const Role role : kRoles) {
-      const LinearShape shape = shape_of(config, i, role);
-      weights += shape.out * shape.in;
-    }
-  }
-  return weights;
-}
-
 }  // namespace
 
 TunePass::TunePass(TuneConfig config)

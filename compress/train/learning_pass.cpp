@@ -79,14 +79,20 @@ PlannedRows plan_learnt_rows(const Learning& learning, const std::string& action
   return {.action = action, .plain = true, .plain_only = !learning.from_codes};
 }
 
-std::int64_t training_bytes(const ModelConfig& config, bool averaged) {
-  std::int64_t values = config.vocabulary * config.hidden * (config.tied_head ? 1 : 2);
+std::int64_t linear_weights(const ModelConfig& config) {
+  std::int64_t weights = 0;
   for (std::int64_t i = 0; i < config.layers; ++i) {
     for (const Role role : kRoles) {
       const LinearShape shape = shape_of(config, i, role);
-      values += shape.out * shape.in;
+      weights += shape.out * shape.in;
     }
   }
+  return weights;
+}
+
+std::int64_t training_bytes(const ModelConfig& config, bool averaged) {
+  const std::int64_t values =
+      linear_weights(config) + config.vocabulary * config.hidden * (config.tied_head ? 1 : 2);
   return values * 4 * (averaged ? 5 : 4);
 }
 

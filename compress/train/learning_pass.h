@@ -24,10 +24,14 @@ std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Le
 // The same of embedding and head.
 PlannedRows plan_learnt_rows(const Learning& learning, const std::string& action);
 
+// Of the linear layers of all blocks.
+std::int64_t linear_weights(const ModelConfig& config);
+
 // Bytes that training takes beside activations: values, gradients and moments in float32.
 std::int64_t training_bytes(const ModelConfig& config, bool averaged);
 
-// What one micro-batch keeps for its gradients: the graph of all blocks, or of one with `recompute`.
+// What one micro-batch keeps for its gradients: the graph of all blocks, or of one with
+// `recompute`.
 std::int64_t activation_bytes(const ModelConfig& config, std::int64_t length, bool recompute);
 
 // On disk of as much: the state, and a new one that is written beside it.
