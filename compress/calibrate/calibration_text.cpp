@@ -55,7 +55,9 @@ CalibrationTokens read_calibration(const CalibrationConfig& config, const Tokeni
   for (const std::int64_t window : order) {
     out = std::copy_n(stream.begin() + window * config.length, config.length, out);
   }
-  return calibration_of(ids);
+  CalibrationTokens tokens = calibration_of(ids);
+  tokens.batch = config.sequences_a_forward();
+  return tokens;
 }
 
 }  // namespace attar

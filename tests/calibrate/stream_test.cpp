@@ -32,6 +32,18 @@ CalibrationTokens some_tokens(std::int64_t sequences = 6, std::int64_t length = 
   return calibration_of(ids.reshape({sequences, length}));
 }
 
+// As many as hold 1024 tokens, unless the recipe says so.
+TEST(ReadCalibration, SaysHowManySequencesGoTogether) {
+  CalibrationConfig config;
+  config.text = {ATTAR_SOURCE_DIR "/recipes/tinyworld/README.md"};
+  config.sequences = 4;
+  config.length = 64;
+  const auto tokenizer = load_tokenizer(ATTAR_SOURCE_DIR "/recipes/tinyworld/teacher");
+  EXPECT_EQ(read_calibration(config, *tokenizer, 5).batch, 1024 / 64);
+  config.batch = 3;
+  EXPECT_EQ(read_calibration(config, *tokenizer, 5).batch, 3);
+}
+
 std::vector<at::Tensor> grams(BlockStream& stream, const Block& block) {
   std::vector<at::Tensor> found;
   for (const auto& statistics : stream.collect(block, {})) found.push_back(statistics->gram);
