@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "compress/core/errors.h"
+#include "compress/kernels/causal_attention/causal_attention.h"
 
 namespace attar {
 
@@ -133,7 +134,7 @@ void check(const ModelConfig& c, std::string_view where) {
   bounded(c.ffn, 1 << 22, "intermediate size");
   bounded(c.heads, 1 << 14, "number of attention heads");
   bounded(c.kv_heads, 1 << 14, "number of key-value heads");
-  bounded(c.head_dim, 1 << 12, "head size");
+  bounded(c.head_dim, kernels::kMaxHeadDim, "head size");
   bounded(c.vocabulary, 1 << 24, "vocabulary size");
   bounded(c.max_positions, 1 << 26, "number of positions");
   require(c.head_dim % 2 == 0, where, "head size must be even for rotary positions, got ",

@@ -59,8 +59,6 @@ void f32_to_f16_all(const float*, void*, std::int64_t);
 template <class S>
 void f32_to_bf16_all(const float*, void*, std::int64_t);
 template <class S>
-void dequantize_affine_rows(const AffineCodes&, std::int64_t, std::int64_t);
-template <class S>
 void block_search_groups(const BlockSearch&, std::int64_t, std::int64_t);
 template <class S>
 void group_prices_groups(const GroupPrices&, std::int64_t, std::int64_t);
@@ -116,7 +114,6 @@ constexpr Variant variant_of(std::string_view name, bool (*supported)(),
           .bf16_to_f32 = bf16_to_f32_all<S>,
           .f32_to_f16 = f32_to_f16_all<S>,
           .f32_to_bf16 = f32_to_bf16_all<S>,
-          .dequantize_affine = dequantize_affine_rows<S>,
           .block_search = block_search_groups<S>,
           .group_prices = group_prices_groups<S>,
           .encode_blocks = encode_blocks_range<S>,
@@ -207,8 +204,7 @@ bool has_dot_products() {
 }
 
 constexpr Variant neon() {
-  return variant_of<Neon>(
-      "neon", [] { return true; }, round_rows_neon, quantized_product_neon);
+  return variant_of<Neon>("neon", [] { return true; }, round_rows_neon, quantized_product_neon);
 }
 constexpr Variant neon_dot() {
   return variant_of<Neon>("neon_dot", has_dot_products, round_rows_neon,

@@ -26,7 +26,6 @@ struct AttentionWeights;
 struct LogSoftmaxStats;
 struct Divergence;
 struct ResponseLoss;
-struct AffineCodes;
 struct BlockSearch;
 struct GroupPrices;
 struct EncodeBlocks;
@@ -61,7 +60,6 @@ struct Variant {
   void (*bf16_to_f32)(const void* source, float* out, std::int64_t count);
   void (*f32_to_f16)(const float* source, void* out, std::int64_t count);
   void (*f32_to_bf16)(const float* source, void* out, std::int64_t count);
-  void (*dequantize_affine)(const AffineCodes&, std::int64_t begin, std::int64_t end);
   void (*block_search)(const BlockSearch&, std::int64_t begin, std::int64_t end);
   void (*group_prices)(const GroupPrices&, std::int64_t begin, std::int64_t end);
   float (*encode_blocks)(const EncodeBlocks&, std::int64_t begin, std::int64_t end);

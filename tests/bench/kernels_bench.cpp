@@ -16,7 +16,6 @@
 
 #include "compress/kernels/causal_attention/causal_attention.h"
 #include "compress/kernels/convert/convert.h"
-#include "compress/kernels/dequantize_affine/dequantize_affine.h"
 #include "compress/kernels/gated_activation/gated_activation.h"
 #include "compress/kernels/ggml_blocks/ggml_blocks.h"
 #include "compress/kernels/log_softmax/log_softmax.h"
@@ -232,26 +231,6 @@ void conversion(State& state, const Variant& variant, bool brain, bool narrow) {
   count_rate(state, "B/s", 6 * kCount);
 }
 
-void affine(State& state, const Variant& variant) {
-  const std::vector<std::uint8_t> codes(kRows * kHidden, 7);
-  const auto scale = noise(kRows * kHidden / 64, 1), zero = noise(kRows * kHidden / 64, 2);
-  std::vector<float> out(codes.size());
-  const AffineCodes call = {codes.data(), scale.data(), zero.data(), out.data(),
-                            kRows,        kHidden,      64,          Offset::zero};
-  for (auto _ : state) dequantize_affine(call, variant);
-  count_rate(state, "B/s", 5 * kRows * kHidden);
-}
-
-void bit_stream(State& state, int bits, bool pack) {
-  std::vector<std::uint8_t> codes(kRows * kHidden, 3);
-  std::vector<std::uint32_t> words(static_cast<std::size_t>(kRows * packed_words(kHidden, bits)));
-  for (auto _ : state) {
-    if (pack) pack_codes(codes.data(), kRows, kHidden, bits, words.data());
-    if (!pack) unpack_codes(words.data(), kRows, kHidden, bits, codes.data());
-  }
-  count_rate(state, "codes/s", kRows * kHidden);
-}
-
 void blocks(State& state, GgmlBlock type, bool quantize) {
   auto values = noise(kRows * kHidden, 1);
   std::vector<std::uint8_t> bytes(
@@ -307,7 +286,6 @@ void register_variant(const Variant& v) {
   add("f32_to_f16", [&v](State& s) { conversion(s, v, false, true); });
   add("bf16_to_f32", [&v](State& s) { conversion(s, v, true, false); });
   add("f32_to_bf16", [&v](State& s) { conversion(s, v, true, true); });
-  add("dequantize_affine", [&v](State& s) { affine(s, v); });
 }
 
 void register_all() {
@@ -319,13 +297,6 @@ void register_all() {
     benchmark::RegisterBenchmark("integer_peak_of_a_thread", integer_peak)->UseRealTime();
   }
 #endif
-  for (const int bits : {3, 4, 8}) {
-    const std::string name = "_codes_" + std::to_string(bits);
-    benchmark::RegisterBenchmark(("pack" + name).c_str(),
-                                 [bits](State& s) { bit_stream(s, bits, true); });
-    benchmark::RegisterBenchmark(("unpack" + name).c_str(),
-                                 [bits](State& s) { bit_stream(s, bits, false); });
-  }
   const std::pair<const char*, GgmlBlock> types[] = {
       {"q8_0", GgmlBlock::q8_0}, {"q4_0", GgmlBlock::q4_0}, {"q4_1", GgmlBlock::q4_1}};
   for (const auto& [name, type] : types) {

@@ -6,8 +6,7 @@
 
 namespace attar::kernels {
 
-// scores -> exp(scale * score - largest), zeros from `count` to the end of the last vector touched;
-// returns one over their sum.
+// scores -> exp(scale * score - largest); returns one over their sum.
 template <class S>
 ATTAR_INLINE float exponentials_of(float* scores, std::int64_t count, float scale) {
   constexpr int W = S::kWidth;

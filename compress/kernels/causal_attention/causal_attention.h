@@ -35,6 +35,8 @@ struct CodedAttention {
   const float* sines = nullptr;
 };
 
+inline constexpr std::int64_t kMaxHeadDim = 256;
+
 // out = softmax(scale * q kT + causal mask) v for every head; head h reads key-value head
 // h / (heads / kv_heads).
 //
@@ -47,7 +49,7 @@ struct CausalAttention {
   std::int64_t sequence_count;
   std::int64_t heads;
   std::int64_t kv_heads;  // divides heads
-  std::int64_t head_dim;  // 1 .. 256; multiples of 16 are fastest
+  std::int64_t head_dim;  // 1 .. kMaxHeadDim; multiples of 16 are fastest
   std::int64_t q_stride;
   std::int64_t k_stride;
   std::int64_t v_stride;

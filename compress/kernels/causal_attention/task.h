@@ -5,9 +5,8 @@
 
 namespace attar::kernels {
 
-inline constexpr std::int64_t kKeyTile = 64;      // keys between two updates of the softmax
-inline constexpr std::int64_t kMaxTaskRows = 96;  // (query, head) pairs in a task
-inline constexpr std::int64_t kMaxHeadDim = 256;
+inline constexpr std::int64_t kKeyTile = 64;         // keys between two updates of the softmax
+inline constexpr std::int64_t kMaxTaskRows = 96;     // (query, head) pairs in a task
 inline constexpr std::int64_t kMaxVectorWidth = 16;  // of any variant, in floats
 
 // The queries [query_begin, query_end) of the heads [head_begin, head_end), which share one

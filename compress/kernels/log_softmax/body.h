@@ -31,7 +31,7 @@ ATTAR_INLINE std::int64_t first_index_of(const float* x, std::int64_t count, flo
   return -1;
 }
 
-// ln of the sum of e^x: fp32 exponentials of x - maximum, added in pairs of pairs of vectors, those
+// the sum of e^x: fp32 exponentials of x - maximum, added in pairs of pairs of vectors, those
 // sums in double.
 template <class S>
 ATTAR_INLINE double sum_of_exponentials(const float* x, std::int64_t count, float maximum) {

@@ -3,12 +3,12 @@
 //
 // W is packed once, in panels of 32 outputs. On fused multiply-adds panels hold float32, or values
 // of 16 bits as they are, which are widened where they are multiplied: the same bits from half the
-// memory. On the
-// tile instructions of the processor (AMX), which take bfloat16, a float32 is the sum of three
-// bfloat16, x = x1 + x2 + x3, and of the nine products of pieces the six that reach above 2^-26 of
-// the whole are added up in float32 (Henry, Tang and Heinecke 2019, arXiv:1904.06376). A weight
-// that two pieces hold exactly, as every float16 is, or one, as every bfloat16 is, needs five or
-// three products; everything below the smallest normal float32 counts as zero there.
+// memory. On the tile instructions of the processor (AMX), which take bfloat16, a float32 is the
+// sum of three bfloat16, x = x1 + x2 + x3, and of the nine products of pieces the six that reach
+// above 2^-26 of the whole are added up in float32 (Henry, Tang and Heinecke 2019,
+// arXiv:1904.06376). A weight that two pieces hold exactly, as every float16 is, or one, as every
+// bfloat16 is, needs five or three products; everything below the smallest normal float32 counts as
+// zero there.
 //
 // A value that is not finite, or beyond 3.389e38, makes every sum it takes part in not finite.
 #pragma once

@@ -1,8 +1,8 @@
 #include "compress/kernels/response_loss/response_loss.h"
 
 #include <stdexcept>
-#include <vector>
 
+#include "compress/kernels/scratch.h"
 #include "compress/kernels/threads.h"
 
 namespace attar::kernels {
@@ -16,8 +16,8 @@ void response_loss(const ResponseLoss& call, const Variant& variant) {
     if (!known) throw std::invalid_argument("[response_loss] a token id exceeds the vocabulary");
   }
   for_row_ranges(call.rows, call.vocabulary, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> scratch(static_cast<std::size_t>(3 * call.vocabulary));
-    for (std::int64_t r = begin; r < end; ++r) variant.response_loss(call, r, scratch.data());
+    auto* scratch = reinterpret_cast<float*>(thread_scratch(3 * call.vocabulary * 4));
+    for (std::int64_t r = begin; r < end; ++r) variant.response_loss(call, r, scratch);
   });
 }
 

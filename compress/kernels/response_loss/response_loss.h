@@ -57,7 +57,7 @@ struct ResponseLoss {
   SparseTeacher sparse = {};
 };
 
-// Logits and probabilities fp32, sums double. A NaN or an infinity among the logits makes the row's
+// Logits and probabilities fp32, sums double. A NaN or +inf among the logits makes the row's
 // losses NaN. Throws std::invalid_argument if a target or an id is >= vocabulary.
 void response_loss(const ResponseLoss& call, const Variant& variant = active_variant());
 

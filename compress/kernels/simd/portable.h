@@ -1,5 +1,5 @@
 // Vectors for any processor: four floats by the compiler's vector extension. The kernel bodies are
-// templates over this struct and its two siblings, which carry the same members.
+// templates over this struct and its siblings, which carry the same members.
 #pragma once
 
 #include <cstdint>

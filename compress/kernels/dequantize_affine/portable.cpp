@@ -1,9 +1,0 @@
-#include "compress/kernels/simd/portable.h"
-
-#include "compress/kernels/dequantize_affine/body.h"
-
-namespace attar::kernels {
-
-template void dequantize_affine_rows<Portable>(const AffineCodes&, std::int64_t, std::int64_t);
-
-}  // namespace attar::kernels
