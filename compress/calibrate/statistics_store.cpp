@@ -48,19 +48,28 @@ at::Tensor symmetric(const std::vector<double>& packed, std::int64_t n) {
 
 std::string group_of(const std::string& name) { return "statistics/" + name; }
 
+constexpr std::string_view kVersion = "attar.statistics";
+
+void refuse_another(const Hdf5Store& store) {
+  if (!store.has_attribute("", kVersion)) {
+    require(store.children("").empty(), store.path().string(),
+            "is there and holds something else than statistics; name another file");
+    return;
+  }
+  const std::int64_t version = store.int_attribute("", kVersion);
+  require(version == 1, store.path().string(), "statistics of an unknown version ", version,
+          "; name another file or remove this one");
+}
+
 }  // namespace
 
 StatisticsStore::StatisticsStore(std::filesystem::path path) : path_(std::move(path)) {
   const bool exists = std::filesystem::exists(path_);
   rebuilt_ = exists && !Hdf5Store::readable(path_);
   if (rebuilt_) Hdf5Store::require_own(path_);
+  if (exists && !rebuilt_) refuse_another(Hdf5Store(path_, Hdf5Store::Mode::read));
   Hdf5Store store(path_, exists && !rebuilt_ ? Hdf5Store::Mode::update : Hdf5Store::Mode::create);
-  if (store.has_attribute("", "attar.statistics")) {
-    require(store.int_attribute("", "attar.statistics") == 1, path_.string(),
-            "statistics of an unknown version ", store.int_attribute("", "attar.statistics"),
-            "; name another file or remove this one");
-  }
-  store.set_attribute("", "attar.statistics", std::int64_t{1});
+  store.set_attribute("", kVersion, std::int64_t{1});
 }
 
 std::optional<linalg::GramStatistics> StatisticsStore::find(const StatisticsKey& key) const {
@@ -68,10 +77,14 @@ std::optional<linalg::GramStatistics> StatisticsStore::find(const StatisticsKey&
   const std::string group = group_of(key.name());
   if (!store.exists(group)) return std::nullopt;
   const std::int64_t n = store.int_attribute(group, "columns");
+  const std::vector<double> packed = store.read<double>(group + "/gram");
+  require(n > 0 && n < (1 << 24) && std::ssize(packed) == n * (n + 1) / 2, path_.string(), "'",
+          group, "' holds ", packed.size(), " numbers for ", n,
+          " columns; remove the file, the statistics are taken anew");
   linalg::GramStatistics found;
   found.tokens = store.int_attribute(group, "tokens");
   found.dropped = store.int_attribute(group, "dropped");
-  found.gram = symmetric(store.read<double>(group + "/gram"), n);
+  found.gram = symmetric(packed, n);
   for_vectors(found, [&](const std::string& name, at::Tensor& vector) {
     vector = at::empty({n}, at::kDouble);
     store.read_into<double>(group + "/" + name,

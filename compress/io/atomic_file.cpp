@@ -1,12 +1,15 @@
 #include "compress/io/atomic_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <ctime>
+#include <random>
 #include <vector>
 
 #include "compress/core/errors.h"
@@ -17,11 +20,34 @@ namespace {
 
 constexpr std::string_view kWhere = "file";
 
+constexpr std::string_view kMark = ".tmp-";
+
+// Another process, perhaps of another container on the same disk, has another one.
 std::filesystem::path temporary_name(const std::filesystem::path& path) {
   static std::atomic<unsigned> counter{0};
+  static const unsigned start = std::random_device()();
   std::filesystem::path name = path;
-  name += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+  name += std::string(kMark) + std::to_string(start) + "-" + std::to_string(counter++);
   return name;
+}
+
+// Removes what killed processes have left of `path`: nobody holds its lock. Younger ones may be of
+// a process that has not locked them yet.
+void remove_left(const std::filesystem::path& path) {
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  const std::string begin = path.filename().string() + std::string(kMark);
+  std::error_code failure;
+  std::filesystem::directory_iterator walk(folder, failure);
+  for (; !failure && walk != std::filesystem::directory_iterator(); walk.increment(failure)) {
+    if (!walk->path().filename().string().starts_with(begin)) continue;
+    const int left = ::open(walk->path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (left < 0) continue;
+    struct stat status{};
+    const bool old = ::fstat(left, &status) == 0 && S_ISREG(status.st_mode) &&
+                     ::time(nullptr) - status.st_ctime > 60;
+    if (old && ::flock(left, LOCK_EX | LOCK_NB) == 0) ::unlink(walk->path().c_str());
+    ::close(left);
+  }
 }
 
 }  // namespace
@@ -32,12 +58,10 @@ AtomicFile::AtomicFile(const std::filesystem::path& path)
   if (path.filename().empty() || std::filesystem::is_directory(path, ignored)) {
     throw_os_failure(kWhere, "write", path, EISDIR);
   }
+  remove_left(path);
   descriptor_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (descriptor_ < 0 && errno == EEXIST) {  // left by a killed process that had our number
-    ::unlink(temporary_.c_str());
-    descriptor_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  }
   if (descriptor_ < 0) throw_os_failure(kWhere, "create", path, errno);
+  (void)::flock(descriptor_, LOCK_EX | LOCK_NB);
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
@@ -76,7 +100,9 @@ void AtomicFile::reserve(std::uint64_t bytes) {
   require<IoError>(descriptor_ >= 0, kWhere, "'", path_.string(), "' is already finished");
   const auto length = static_cast<off_t>(bytes);
   if (length < 0) throw_os_failure(kWhere, "reserve the space of", path_, EFBIG);
-  if (length > 0 && ::fallocate(descriptor_, 0, 0, length) != 0) {
+  int failed = length > 0 ? ::fallocate(descriptor_, 0, 0, length) : 0;
+  while (failed != 0 && errno == EINTR) failed = ::fallocate(descriptor_, 0, 0, length);
+  if (failed != 0) {
     // Not every file system can reserve; there a full disk shows on writing.
     if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL) {
       throw_os_failure(kWhere, "reserve " + std::to_string(bytes) + " bytes for", path_, errno);
@@ -108,7 +134,7 @@ void write_file(const std::filesystem::path& path, std::string_view text) {
 
 std::string read_file(const std::filesystem::path& path, std::uint64_t max_bytes) {
   const Descriptor file = open_for_reading(kWhere, path);
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file.get(), &status) != 0) throw_os_failure(kWhere, "examine", path, errno);
   const auto size = static_cast<std::uint64_t>(status.st_size);
   require(size <= max_bytes, kWhere, "'", path.string(), "' has ", size,

@@ -13,9 +13,10 @@
 
 namespace attar::io {
 
-// Writes to "<path>.tmp-<pid>-<n>" in the same folder; commit() makes it `path`, replacing what was
-// there. Without commit() the temporary is removed on destruction. All failures are IoError with
-// the path, the reason and, for a full disk or missing permission, the remedy.
+// Writes to "<path>.tmp-<number>-<n>" in the same folder; commit() makes it `path`, replacing what
+// was there. Without commit() the temporary is removed on destruction, and what a killed process
+// has left by the next file of that path. All failures are IoError with the path, the reason and,
+// for a full disk or missing permission, the remedy.
 class AtomicFile {
  public:
   // The folder must exist.

@@ -1,9 +1,13 @@
 #include "compress/io/hash.h"
 
 #include <openssl/evp.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <map>
+#include <mutex>
 #include <new>
 #include <vector>
 
@@ -61,8 +65,28 @@ std::string hex(const Digest& digest) {
 std::string sha256_hex(std::span<const std::byte> bytes) { return Sha256().update(bytes).hex(); }
 std::string sha256_hex(std::string_view text) { return Sha256().update(text).hex(); }
 
-std::string sha256_file(const std::filesystem::path& path) {
-  const Descriptor file = open_for_reading("sha256", path);
+namespace {
+
+// Of files large enough that nobody writes them anew within one tick of the file system's clock.
+using FileState = std::array<std::uint64_t, 5>;
+constexpr off_t kRemembered = off_t{1} << 26;
+
+FileState state_of(const struct stat& status) {
+  const auto nanoseconds = [](const timespec& time) {
+    return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000U +
+           static_cast<std::uint64_t>(time.tv_nsec);
+  };
+  return {status.st_dev, status.st_ino, static_cast<std::uint64_t>(status.st_size),
+          nanoseconds(status.st_mtim), nanoseconds(status.st_ctim)};
+}
+
+std::mutex remembered_mutex;
+std::map<FileState, std::string>& remembered() {
+  static std::map<FileState, std::string> hashes;
+  return hashes;
+}
+
+std::string hash_of_file(const Descriptor& file, const std::filesystem::path& path) {
   Sha256 hash;
   std::vector<std::byte> piece(std::size_t{1} << 20);
   for (;;) {
@@ -72,6 +96,29 @@ std::string sha256_file(const std::filesystem::path& path) {
     if (got == 0) return hash.hex();
     hash.update(std::span<const std::byte>(piece).first(static_cast<std::size_t>(got)));
   }
+}
+
+}  // namespace
+
+std::string sha256_file(const std::filesystem::path& path) {
+  const Descriptor file = open_for_reading("sha256", path);
+  struct stat before{};
+  if (::fstat(file.get(), &before) != 0) throw_os_failure("sha256", "stat", path, errno);
+  if (before.st_size < kRemembered) return hash_of_file(file, path);
+  const FileState state = state_of(before);
+  {
+    const std::lock_guard lock(remembered_mutex);
+    if (const auto found = remembered().find(state); found != remembered().end()) {
+      return found->second;
+    }
+  }
+  std::string hash = hash_of_file(file, path);
+  struct stat after{};
+  if (::fstat(file.get(), &after) == 0 && state_of(after) == state) {
+    const std::lock_guard lock(remembered_mutex);
+    remembered()[state] = hash;
+  }
+  return hash;
 }
 
 }  // namespace attar::io

@@ -51,10 +51,10 @@ Descriptor::~Descriptor() {
 }
 
 Descriptor open_for_reading(std::string_view where, const std::filesystem::path& path) {
-  // Not blocking: a named pipe must not hang the program; the callers refuse what is no file.
+  // Not blocking: a named pipe, which is refused below, must not hang the program.
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) throw_os_failure(where, "open", path, errno);
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file.get(), &status) != 0) throw_os_failure(where, "examine", path, errno);
   if (S_ISDIR(status.st_mode)) throw_os_failure(where, "read", path, EISDIR);
   require<IoError>(S_ISREG(status.st_mode), where, "'", path.string(),

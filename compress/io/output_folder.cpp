@@ -69,11 +69,12 @@ void remove_tree(const fs::path& folder) {
   if (failure) throw_os_failure(kWhere, "remove", folder, failure.value());
 }
 
-// Renames `from` to `to`; where `to` is a folder with something in it, swaps the two in one step
-// and removes the old one.
-void put_in_place(const fs::path& from, const fs::path& to) {
+// Renames `from` to `to`; where `to` is a folder with something in it and may be replaced, swaps
+// the two in one step and removes the old one.
+void put_in_place(const fs::path& from, const fs::path& to, ExistingOutput existing) {
   if (::rename(from.c_str(), to.c_str()) == 0) return;
   if (errno != ENOTEMPTY && errno != EEXIST) throw_os_failure(kWhere, "rename to", to, errno);
+  check_target(to, existing);  // somebody may have put it there just now
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
     return remove_tree(from);
   }
@@ -134,7 +135,7 @@ void OutputFolder::commit() {
   require<IoError>(open_, kWhere, "'", out_.string(), "' is already finished or discarded");
   check_target(out_, existing_);
   sync_tree(work_);
-  put_in_place(work_, out_);
+  put_in_place(work_, out_, existing_);
   open_ = false;
   work_ = out_;
   sync_folder(kWhere, out_.parent_path());

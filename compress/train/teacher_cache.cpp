@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -176,6 +177,10 @@ void CachedTeacher::read_window(std::int64_t window, std::int32_t* ids, float* p
           "is of another teacher or text");
   const auto counts = store.read<std::uint8_t>("counts");
   const auto begin = static_cast<std::size_t>(window % kShardWindows * length_);
+  require(counts.size() >= begin + static_cast<std::size_t>(length_) &&
+              std::all_of(counts.begin(), counts.end(),
+                          [&](std::uint8_t count) { return count <= options_.count; }),
+          file.string(), "is damaged; remove the folder, and the teacher is written down anew");
   std::int64_t first = 0, total = 0;
   for (std::size_t i = 0; i < begin; ++i) first += counts[i];
   for (std::size_t i = 0; i < static_cast<std::size_t>(length_); ++i) total += counts[begin + i];
