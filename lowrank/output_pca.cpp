@@ -8,6 +8,7 @@
 #include "compress/core/errors.h"
 #include "compress/linalg/cholesky.h"
 #include "compress/linalg/decomposition.h"
+#include "compress/linalg/quadratic_loss.h"
 
 namespace attar {
 namespace {
@@ -71,7 +72,7 @@ Factors plain_svd(const at::Tensor& weight, std::int64_t rank) {
 }
 
 double output_energy(const at::Tensor& weight, const at::Tensor& gram) {
-  return std::max(0.0, (weight.mm(gram) * weight).sum().item<double>());
+  return std::max(0.0, linalg::total(weight.mm(gram) * weight));
 }
 
 }  // namespace attar

@@ -8,6 +8,7 @@
 #include "compress/calibrate/block_sensitivity.h"
 #include "compress/core/errors.h"
 #include "compress/linalg/gram.h"
+#include "compress/linalg/quadratic_loss.h"
 #include "lowrank/output_pca.h"
 
 namespace attar {
@@ -29,7 +30,7 @@ at::Tensor gram_at(BlockLane& lane, Site site, std::int64_t columns, const RunCo
 double relative_change(const at::Tensor& output, const at::Tensor& changed) {
   const at::Tensor lost = (changed - output).square().sum(-1, false, at::kDouble);
   const at::Tensor size = output.square().sum(-1, false, at::kDouble);
-  return (lost / size.clamp_min(1e-30)).mean().item<double>();
+  return linalg::total(lost / size.clamp_min(1e-30)) / static_cast<double>(lost.numel());
 }
 
 // A cut to try: the layer's factors multiplied out, and what they drop.

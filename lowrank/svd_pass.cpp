@@ -5,6 +5,7 @@
 #include "compress/calibrate/block_sensitivity.h"
 #include "compress/calibrate/layer_walk.h"
 #include "compress/linalg/corrected_target.h"
+#include "compress/linalg/quadratic_loss.h"
 #include "lowrank/passes.h"
 #include "lowrank/refit.h"
 
@@ -59,8 +60,8 @@ double relative_error(const at::Tensor& weight, const at::Tensor& values, const 
     const double size = output_energy(weight, gram);
     return size > 0 ? output_energy(weight - values, gram) / size : 0.0;
   }
-  const double size = weight.square().sum().item<double>();
-  return size > 0 ? (weight - values).square().sum().item<double>() / size : 0.0;
+  const double size = linalg::total(weight.square());
+  return size > 0 ? linalg::total((weight - values).square()) / size : 0.0;
 }
 
 Weight in_type_of(const Weight& before, const at::Tensor& values) {

@@ -17,6 +17,7 @@
 #include "compress/core/block_runner.h"
 #include "compress/linalg/cross_gram.h"
 #include "compress/linalg/gram.h"
+#include "compress/linalg/quadratic_loss.h"
 #include "prune/structured_obs.h"
 
 namespace attar {
@@ -229,14 +230,14 @@ Patch fit_patch(const ModelWork& work, const Unit& unit, const Block& before, co
     const at::Tensor added = added_by(unit, second, first.add_mlp(between, gated));
     gram.add(gated.flatten(0, 1));
     cross.add(added.flatten(0, 1), gated.flatten(0, 1));
-    added_size += added.square().sum(at::kDouble).item<double>();
+    added_size += linalg::total(added.square());
   }
   const linalg::GramStatistics statistics = gram.finish();
   const at::Tensor target = cross.finish().gram;
   Ridge fit = ridge(target, statistics.gram, damping, where);
   Patch patch{before, 0, std::move(fit.fallbacks)};
-  const double removed = 2 * (fit.weight * target).sum().item<double>() -
-                         (at::mm(fit.weight, statistics.gram) * fit.weight).sum().item<double>();
+  const double removed = 2 * linalg::total(fit.weight * target) -
+                         linalg::total(at::mm(fit.weight, statistics.gram) * fit.weight);
   patch.explained = added_size > 0 ? removed / added_size : 0;
   patch.block[Role::kDown].weight =
       DenseWeight{(dense(before[Role::kDown].weight).to(at::kDouble) + fit.weight).to(at::kFloat)};
@@ -256,7 +257,7 @@ double block_influence(const at::Tensor& before, const at::Tensor& after) {
   const at::Tensor cosine =
       (x * y).sum(-1) /
       (at::linalg_vector_norm(x, 2, {-1}) * at::linalg_vector_norm(y, 2, {-1})).clamp_min(1e-300);
-  return 1 - cosine.mean().item<double>();
+  return 1 - linalg::total(cosine) / static_cast<double>(cosine.numel());
 }
 
 std::vector<PlannedLayer> DepthPass::plan(const ModelConfig& config) const {

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "compress/core/errors.h"
+#include "compress/linalg/quadratic_loss.h"
 
 namespace attar {
 namespace {
@@ -112,7 +113,7 @@ GridMoves grid_moves(const Model& before, const Model& after, Student& student) 
     ++moves.layers;
     moves.codes += new_codes->codes.ne(old_codes->codes).sum().item<std::int64_t>();
     const at::Tensor share = (new_codes->scale / old_codes->scale - 1).abs().nan_to_num(0, 0, 0);
-    sum += share.sum(at::kDouble).item<double>();
+    sum += linalg::total(share);
     scales += share.numel();
     moves.largest_move = std::max(moves.largest_move, share.max().item<double>());
     const auto found = learnt.find(layer + ".weight.scale");

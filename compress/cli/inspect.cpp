@@ -1,5 +1,6 @@
 #include "compress/cli/command.h"
 #include "compress/core/errors.h"
+#include "compress/formats/file_source.h"
 #include "compress/formats/model_file.h"
 #include "compress/pipeline/model_listing.h"
 #include "compress/pipeline/plan.h"
@@ -35,6 +36,9 @@ ordered_json describe(const Options& options) {
     } catch (const BadInput& error) {  // the rest can be told all the same
       found["tokenizer_error"] = error.what();
     }
+  }
+  if (const auto* file = dynamic_cast<const FileSource*>(source.get())) {
+    if (const auto left_out = file->left_out(); !left_out.empty()) found["left_out"] = left_out;
   }
   found["tensors"] = tensor_listing(*source);
   return found;

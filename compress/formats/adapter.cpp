@@ -79,6 +79,8 @@ std::shared_ptr<const HuggingFaceSource> open_base(const fs::path& base, const f
   const std::string where = (folder / kAdapterConfig).string();
   require<IoError>(fs::exists(base), where, "base_model_name_or_path is '", base.string(),
                    "', which is not there; write the path of the base model into it");
+  require(!fs::exists(base / kAdapterConfig), where, "the base '", base.string(),
+          "' is an adapter itself; merge that one first (an export of the format huggingface)");
   auto source = std::dynamic_pointer_cast<const HuggingFaceSource>(open_model(base));
   require(source != nullptr, where, "the base '", base.string(), "' must be a Hugging Face folder");
   return source;
@@ -122,6 +124,7 @@ class AdapterSource final : public HuggingFaceSource {
   void done_with(const at::Tensor& part) const override { base_->done_with(part); }
   std::string path() const override { return path_.string(); }
   std::string format() const override { return "peft"; }
+  std::vector<std::string> left_out() const override { return base_->left_out(); }
   std::string sha256() const override {
     return io::sha256_hex(base_->sha256() + io::sha256_file(path_ / kWeights) +
                           io::sha256_file(path_ / kAdapterConfig));
@@ -139,6 +142,8 @@ class AdapterSource final : public HuggingFaceSource {
     if (term == terms_.end()) return stored;
     stored.type += " + factors";
     stored.bytes += stored_bytes(term->second);
+    stored.has_term = true;
+    stored.codes_beneath = stored.scheme.has_value();
     stored.scheme.reset();
     stored.dense_type = at::kFloat;
     return stored;

@@ -145,6 +145,9 @@ QuantizedWeight unpack(const PackedWeight& packed, const QuantScheme& scheme,
   const auto* stated = packed.shape.const_data_ptr<std::int64_t>();
   require(stated[0] == out && stated[1] == in, where, "weight_shape must be [", out, ", ", in,
           "], got [", stated[0], ", ", stated[1], "]");
+  require(scheme.group_size == 0 || in % scheme.group_size == 0, where, "groups of ",
+          scheme.group_size, " do not divide ", in,
+          " input features; quantization_config belongs to another model");
   const std::int64_t groups = scheme.groups(in);
   const std::int64_t words = packed_words(scheme, in);
   require(is(packed.packed, {out, words}) && packed.packed.scalar_type() == at::kInt, where,

@@ -15,11 +15,15 @@ struct StoredWeight {
   at::ScalarType dense_type = at::kHalf;  // of plain values
   std::int64_t bytes = 0;                 // in the file, without the bias
   bool bias = false;
+  bool has_term = false;       // an adapter's, beside it
+  bool codes_beneath = false;  // the term stands beside codes
 };
 
 class FileSource : public ModelSource {
  public:
   virtual StoredWeight stored(std::int64_t block, Role role) const = 0;
+  // What of the files is left out, a sentence each.
+  virtual std::vector<std::string> left_out() const { return {}; }
   virtual StoredWeight stored_embedding() const = 0;
   virtual StoredWeight stored_head() const = 0;  // of the embedding when tied
   // Lets the system drop the pages that hold `part`, contiguous; nothing where it is no view of the

@@ -83,6 +83,7 @@ class Source final : public HuggingFaceSource {
     }
   }
 
+  std::vector<std::string> left_out() const override { return tensors_.warnings(); }
   std::string sha256() const override {
     const std::lock_guard lock(mutex_);
     if (!sha256_.empty()) return sha256_;

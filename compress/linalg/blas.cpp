@@ -48,9 +48,11 @@ void gemm_by_rows(bool transposed_a, bool transposed_b, int m, int n, int k, T a
 
 }  // namespace
 
-void keep_blas_on_one_thread() {
-  if (MKL_Set_Num_Threads_Local != nullptr) MKL_Set_Num_Threads_Local(1);
+int set_blas_threads(int count) {
+  return MKL_Set_Num_Threads_Local != nullptr ? MKL_Set_Num_Threads_Local(count) : 0;
 }
+
+int keep_blas_on_one_thread() { return set_blas_threads(1); }
 
 void gemm(bool transposed_a, bool transposed_b, int m, int n, int k, float alpha, const float* a,
           int lda, const float* b, int ldb, float beta, float* c, int ldc) {

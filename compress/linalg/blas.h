@@ -7,8 +7,9 @@
 namespace attar::linalg {
 
 // From here on products and factorizations of the BLAS that the calling thread asks for run on it
-// alone; at::mm and its like among them.
-void keep_blas_on_one_thread();
+// alone; at::mm and its like among them. The number that there was, for set_blas_threads.
+int keep_blas_on_one_thread();
+int set_blas_threads(int count);  // of the calling thread; 0: as many as the process has
 
 // C = alpha · op(A) · op(B) + beta · C, row-major. op(A) is [m, k], op(B) is [k, n]; `transposed_a`
 // says that A is stored as [k, m]. Leading dimensions count elements from a row to the next. The

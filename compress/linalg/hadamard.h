@@ -11,7 +11,7 @@ namespace attar::linalg {
 // x -> x Q with the orthogonal Q = diag(signs) blockdiag(H, ..., H) / sqrt(order of H), which
 // spreads every column evenly over its block. H is Sylvester's of 2^k times Paley's (1933) of
 // q + 1 for a prime q of the form 4 m + 3, or of 2 (q + 1) for one of the form 4 m + 1. One block
-// where these give n (576 = 16 x 36, 896 = 32 x 28, 1536 = 128 x 12); else (11008) blocks of the
+// where these give n (576 = 16 x 36, 896 = 32 x 28, 1536 = 128 x 12); else (172) blocks of the
 // largest power of two that divides it. About n (k + b) operations a row, in float64; a row's bits
 // depend on that row alone.
 class RandomRotation {

@@ -80,6 +80,8 @@ void product_into(at::Tensor out, const at::Tensor& x, const at::Tensor& weight,
   check(out, "out");
   const at::Tensor matrix = weight.contiguous();
   const std::int64_t outputs = matrix.size(0), inputs = matrix.size(1);
+  require<std::logic_error>(x.size(1) == inputs, "product", "x has ", x.size(1), " columns and W ",
+                            inputs);
   const auto* values = matrix.const_data_ptr<float>();
   const float* shift = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
   auto* to = out.mutable_data_ptr<float>();
@@ -101,6 +103,9 @@ void back_product_into(at::Tensor out, const at::Tensor& back, const at::Tensor&
   check(out, "out");
   const at::Tensor matrix = weight.contiguous();
   const std::int64_t outputs = matrix.size(0), inputs = matrix.size(1);
+  require<std::logic_error>(back.size(1) == outputs, "product", "back has ", back.size(1),
+                            " columns for ", outputs, " rows of W");
+  if (outputs == 0) out.zero_();
   const auto* values = matrix.const_data_ptr<float>();
   auto* to = out.mutable_data_ptr<float>();
   for (std::int64_t first = 0; first < outputs; first += kStrip) {

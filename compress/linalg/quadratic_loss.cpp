@@ -5,6 +5,8 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
+#include <numeric>
+
 #include "compress/linalg/clones.h"
 #include "compress/linalg/product.h"
 
@@ -49,9 +51,10 @@ at::Tensor loss_hessian(const at::Tensor& hessian, double largest) {
 }
 
 double total(const at::Tensor& values) {
-  double sum = 0;
-  for (std::int64_t r = 0; r < values.size(0); ++r) sum += values.const_data_ptr<double>()[r];
-  return sum;
+  const at::Tensor rows = values.dim() > 1 ? at::sum(values, {-1}, false, at::kDouble) : values;
+  const at::Tensor sums = rows.to(at::kDouble).contiguous();
+  const auto* data = sums.const_data_ptr<double>();
+  return std::accumulate(data, data + sums.numel(), 0.0);
 }
 
 double hessian_loss(const at::Tensor& weight, const at::Tensor& approximation,

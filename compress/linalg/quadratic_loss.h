@@ -19,7 +19,8 @@ at::Tensor loss_hessian(const at::Tensor& hessian, double largest);
 double hessian_loss(const at::Tensor& weight, const at::Tensor& approximation,
                     const at::Tensor& hessian);
 
-// The sum of [n] double, in its order.
+// The sum of all elements in float64, rows one after the other: at::sum to a single number is
+// folded by the threads that there are.
 double total(const at::Tensor& values);
 
 // A dot product in lanes, float32; the lanes are summed in float64.

@@ -39,7 +39,10 @@ SpecialIds read_special(const GgufFile& file, KeptTokens kept) {
   SpecialIds special;
   special.bos = read_id(file, "bos", count, kept);
   special.eos = read_id(file, "eos", count, kept);
-  for (const char* name : {"eot", "eom"}) {
+  for (const std::string name : {"eot", "eom"}) {
+    // Some files name one that they do not have; then nothing else ends a turn.
+    const std::string key = "tokenizer.ggml." + name + "_token_id";
+    if (!file.has(key) || file.u32(key) >= count) continue;
     if (const auto id = read_id(file, name, count, kept)) special.more_ends.push_back(*id);
   }
   special.unknown = read_id(file, "unknown", count, kept);

@@ -50,8 +50,9 @@ class SpecialIdReader {
       if (!node.has(name + "_token_id")) continue;
       const Node id = node[name + "_token_id"];
       if (id.value.is_array() && id.value.empty()) continue;
-      if (!id.value.is_array() && id.value == -1) continue;  // how some writers say none
-      const auto place = place_of(kept_, id.value.is_array() ? id[0].integer() : id.integer());
+      const Node first = id.value.is_array() ? id[0] : id;
+      if (first.value == -1) continue;  // how some writers say none
+      const auto place = place_of(kept_, first.integer());
       return place ? std::optional(static_cast<TokenId>(*place)) : std::nullopt;
     }
     return std::nullopt;
@@ -66,8 +67,9 @@ class SpecialIdReader {
       const Node ids = node["eos_token_id"];
       const std::size_t count = ids.value.is_array() ? ids.value.size() : 1;
       for (std::size_t i = 0; i < count; ++i) {
-        const std::int64_t id = ids.value.is_array() ? ids[i].integer() : ids.integer();
-        if (const auto place = place_of(kept_, id); id >= 0 && place) {
+        const Node id = ids.value.is_array() ? ids[i] : ids;
+        if (id.value == -1) continue;  // how some writers say none
+        if (const auto place = place_of(kept_, id.integer())) {
           found.push_back(static_cast<TokenId>(*place));
         }
       }
@@ -141,9 +143,10 @@ void refuse_added_tokens(const fs::path& folder, std::int64_t pieces) {
   for (const auto& [id, token] : decoder->items()) {
     std::int64_t number = 0;
     const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), number);
-    if (error == std::errc()) {
-      refuse(token.value("content", ""), number, "tokenizer_config.json");
-    }
+    if (error != std::errc()) continue;
+    const auto content = token.is_object() ? token.find("content") : token.end();
+    const bool named = content != token.end() && content->is_string();
+    refuse(named ? content->get<std::string>() : id, number, "tokenizer_config.json");
   }
 }
 

@@ -215,5 +215,18 @@ TEST(CompressedTensors, HoldsALayerToTheShapeThatTheModelHas) {
   EXPECT_NE(refused(w8a8()).find("must be I8 [8, 64]"), std::string::npos);
 }
 
+// Such groups would be of 32 columns to one reader and of 48 to another.
+TEST(CompressedTensors, RefusesGroupsThatDoNotDivideTheInputs) {
+  const QuantScheme whole{4, 32, ZeroPoint::kSymmetric, at::kHalf};
+  const PackedWeight packed =
+      pack(testing::round_to_nearest(testing::random_values({16, 64}, 3), whole));
+  QuantScheme other = whole;
+  other.group_size = 48;
+  const std::string message = message_of<BadInput>([&] {
+    unpack(packed, other, {16, 64}, "folder: layer");
+  });
+  EXPECT_NE(message.find("groups of 48 do not divide 64"), std::string::npos) << message;
+}
+
 }  // namespace
 }  // namespace attar

@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "compress/core/errors.h"
 #include "compress/formats/export.h"
 #include "compress/formats/model_file.h"
@@ -46,22 +48,22 @@ TEST_F(ExportPlans, SayTypeAndBytesOfEveryTensor) {
   const ExportPlan gguf =
       plan(ExportFormat::kGguf, all({4, 32, ZeroPoint::kSymmetric, at::kHalf}), "auto");
   EXPECT_EQ(gguf.tensors.size(), 2 + 2 * 9);
-  for (const TensorExport& tensor : gguf.tensors) {
-    if (tensor.layer == "model.layers.1.mlp.down_proj") {
-      EXPECT_EQ(tensor.tensor, "blk.1.ffn_down.weight");
-      EXPECT_EQ(tensor.type, "Q4_0");
-      EXPECT_EQ(tensor.how, "kept codes");
-      EXPECT_EQ(tensor.bytes, 64 * 96 / 32 * 18);
-    }
-  }
+  const auto of = [](const ExportPlan& plan, std::string_view layer) {
+    const auto found = std::find_if(plan.tensors.begin(), plan.tensors.end(),
+                                    [&](const TensorExport& one) { return one.layer == layer; });
+    return found == plan.tensors.end() ? TensorExport() : *found;
+  };
+  const TensorExport block = of(gguf, "model.layers.1.mlp.down_proj");
+  EXPECT_EQ(block.tensor, "blk.1.ffn_down.weight");
+  EXPECT_EQ(block.type, "Q4_0");
+  EXPECT_EQ(block.how, "kept codes");
+  EXPECT_EQ(block.bytes, 64 * 96 / 32 * 18);
   const ExportPlan packed =
       plan(ExportFormat::kCompressedTensors, all({4, 32, ZeroPoint::kInteger, at::kHalf}));
-  for (const TensorExport& tensor : packed.tensors) {
-    if (tensor.layer != "model.layers.0.mlp.down_proj") continue;
-    EXPECT_EQ(tensor.type, "W4 g32 asymmetric");
-    // codes, three float32 scales and three 4-bit zeros a row, the shape
-    EXPECT_EQ(tensor.bytes, 64 * 96 / 2 + 64 * 3 * 4 + 64 * 3 / 2 + 16);
-  }
+  const TensorExport groups = of(packed, "model.layers.0.mlp.down_proj");
+  EXPECT_EQ(groups.type, "W4 g32 asymmetric");
+  // codes, three float32 scales and three 4-bit zeros a row, the shape
+  EXPECT_EQ(groups.bytes, 64 * 96 / 2 + 64 * 3 * 4 + 64 * 3 / 2 + 16);
 }
 
 TEST_F(ExportPlans, NameLayerRuleAndRemedyOfWhatCompressedTensorsCannotHold) {
@@ -102,10 +104,9 @@ TEST_F(ExportPlans, RefuseBlockTypesForWidthsThatDoNotFillBlocks) {
   options.format = ExportFormat::kGguf;
   options.type = "Q4_0";
   const auto source = open_model(narrow.path());
-  EXPECT_THAT(message_of<DoesNotFit>([&] {
-                check_export(*source, {source->config(), {}}, options);
-              }),
-              HasSubstr("has 48 input features, and Q4_0 needs a multiple of 32"));
+  EXPECT_THAT(
+      message_of<DoesNotFit>([&] { check_export(*source, {source->config(), {}}, options); }),
+      HasSubstr("has 48 input features, and Q4_0 needs a multiple of 32"));
   options.type = "F16";
   EXPECT_NO_THROW(check_export(*source, {source->config(), {}}, options));
 }
@@ -115,11 +116,11 @@ TEST_F(ExportPlans, RefuseAnActivationThatTheArchitectureHasNot) {
   testing::write_tiny_model(other.path(), {.extra = {{"hidden_act", "gelu"}}});
   ExportOptions options;
   options.format = ExportFormat::kGguf;
-  EXPECT_THAT(
-      message_of<DoesNotFit>([&] {
-        check_export(*open_model(other.path()), {open_model(other.path())->config(), {}}, options);
-      }),
-      HasSubstr("silu gates only"));
+  EXPECT_THAT(message_of<DoesNotFit>([&] {
+                check_export(*open_model(other.path()), {open_model(other.path())->config(), {}},
+                             options);
+              }),
+              HasSubstr("silu gates only"));
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ std::string refusal(const std::filesystem::path& path) {
   return message_of<BadInput>([&] { open_model(path); });
 }
 
-TEST(OpenFolder, GivesTheSameTensorsFromOneFileAndFromShards) {
+TEST(OpenFolder, ReadsEveryTensorFromOneFileAndFromShards) {
   const TemporaryFolder one, three;
   TinyModel tiny{.tied = false, .biases = true};
   write_tiny_model(one.path(), tiny);

@@ -42,7 +42,7 @@ TEST_P(RandomRotations, AreOrthogonalAndSpreadEveryColumnEvenly) {
   EXPECT_TRUE(sizes.gt(0).sum(1).eq(block).all().item<bool>());
 }
 
-// Sylvester, both of Paley's, their products (SmolLM2, Qwen2.5), and 43 x 256, which has none.
+// Sylvester, both of Paley's, their products (SmolLM2, Qwen2.5), and 43 x 4, which has none.
 INSTANTIATE_TEST_SUITE_P(Orders, RandomRotations,
                          testing::Values(Order{1, 1}, Order{2, 2}, Order{64, 64}, Order{12, 12},
                                          Order{20, 20}, Order{36, 36}, Order{76, 76},
