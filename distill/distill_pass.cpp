@@ -116,7 +116,7 @@ void DistillPass::run(ModelWork& work) const {
   const std::int64_t looked_at =
       std::max(config_.batch, (fitted + config_.length - 1) / config_.length);
   Distillation objective(losses_, std::move(teachers), student, windows.batch(0, looked_at),
-                         config_.recompute);
+                         config_.recompute, [&] { work.context.check_stop(); });
   const SampleOptions samples{config_.on_policy, config_.prompt, config_.temperature};
   if (samples.share > 0) {
     objective.learn_from(StudentSamples(work.input, samples, common, work.context.seed));

@@ -2,6 +2,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
 #include "compress/core/errors.h"
 
 namespace attar {
@@ -18,7 +20,7 @@ at::Tensor counts_of(const at::Tensor& targets) {
 }  // namespace
 
 Distillation::Distillation(LossPlan plan, Teachers teachers, Student& student, const Batch& first,
-                           bool recompute)
+                           bool recompute, const std::function<void()>& check_stop)
     : plan_(std::move(plan)), teachers_(std::move(teachers)), recompute_(recompute) {
   for (const ResponsePart& part : plan_.responses) {
     if (part.taid) taid_.emplace_back(*part.taid);
@@ -31,7 +33,12 @@ Distillation::Distillation(LossPlan plan, Teachers teachers, Student& student, c
   }
   const std::int64_t micro = micro_sequences(first.ids.size(1));
   const at::NoGradGuard none;
-  for (std::int64_t at = 0; !hidden_.empty() && at < first.ids.size(0); at += micro) {
+  const bool projects = std::any_of(hidden_.begin(), hidden_.end(),
+                                    [](const HiddenLoss& loss) { return loss.projects(); });
+  // Scales need no more than the first look.
+  const std::int64_t looked_at = projects ? first.ids.size(0) : std::min(micro, first.ids.size(0));
+  for (std::int64_t at = 0; !hidden_.empty() && at < looked_at; at += micro) {
+    check_stop();
     const at::Tensor ids = first.ids.narrow(0, at, std::min(micro, first.ids.size(0) - at));
     teachers_.live->read(ids);
     const Activations seen = student.forward(ids, /*recompute=*/true);

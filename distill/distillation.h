@@ -1,6 +1,7 @@
 // A student held to a teacher by a composition of losses.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -19,8 +20,9 @@ class Distillation final : public Objective {
   // Of the teachers exactly one; with none, the only loss is cross entropy. Adds learned
   // projections to the student's parameters. `first` is a batch of the training text, from which
   // scales and closed projections are worked out.
-  Distillation(LossPlan plan, Teachers teachers, Student& student, const Batch& first,
-               bool recompute);
+  Distillation(
+      LossPlan plan, Teachers teachers, Student& student, const Batch& first, bool recompute,
+      const std::function<void()>& check_stop = [] {});
 
   // From now on some windows are the student's own.
   void learn_from(StudentSamples samples) { samples_ = std::move(samples); }

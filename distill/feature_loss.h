@@ -70,6 +70,7 @@ class HiddenLoss {
   // Before the first step: what the teacher read last and the student's states on the same tokens,
   // once for scales, as often as there are tokens for projections.
   void look(const Activations& student, const LiveTeacher& teacher);
+  bool projects() const { return projects_; }
   // Fits projections to all that was seen; learned ones join the student's parameters.
   void settle(Student& student);
 

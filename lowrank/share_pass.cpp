@@ -2,6 +2,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "compress/calibrate/layer_walk.h"
@@ -38,9 +39,15 @@ std::vector<PlannedLayer> SharePass::plan(const ModelConfig& config) const {
     if (!layer.changes) continue;
     layer.parameters = config_.keep;
     const Site site = site_of(layer.role);
-    require<DoesNotFit>((config.uniform() && !config.widths_open) ||
-                            (site != Site::kOutputInput && site != Site::kDownInput),
-                        layer_name(layer.block, layer.role),
+    const std::int64_t first = layer.block / config_.span * config_.span;
+    const std::int64_t in = shape_of(config, layer.block, layer.role).in;
+    bool alike = config_.span == 1 || !config.widths_open ||
+                 (site != Site::kOutputInput && site != Site::kDownInput);
+    for (std::int64_t i = first; i < std::min(first + config_.span, config.layers); ++i) {
+      const LinearShape other = shape_of(config, i, layer.role);
+      alike = alike && (other.empty() || other.in == in);
+    }
+    require<DoesNotFit>(alike, layer_name(layer.block, layer.role),
                         "reads inputs of another width than its neighbours', so that they share no "
                         "basis; skip: [o, down]");
   }

@@ -101,9 +101,10 @@ class SparsePass final : public BlockwisePass {
   bool aims() const { return config_.method == "sparsegpt" && config_.towards_dense > 0; }
   std::string action() const;
   using Clock = std::chrono::steady_clock;
-  void cut_by_sparsegpt(BlockWork& work, Role role, const at::Tensor& target,
-                        const linalg::SweepHessian& hessian, Clock::time_point since) const;
-  void cut_by_mask(BlockWork& work, Role role, const at::Tensor& gram) const;
+  // These return the mask, [O, I]: other than 0 where a weight stays.
+  at::Tensor cut_by_sparsegpt(BlockWork& work, Role role, const at::Tensor& target,
+                              const linalg::SweepHessian& hessian, Clock::time_point since) const;
+  at::Tensor cut_by_mask(BlockWork& work, Role role, const at::Tensor& gram) const;
   void run_sparsegpt(BlockWork& work) const;
   // cut(role) for every layer that reads the input and is to be cut; the others are recorded.
   template <class Cut>

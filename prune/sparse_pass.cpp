@@ -2,6 +2,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <optional>
+#include <set>
 
 #include "compress/calibrate/layer_walk.h"
 #include "compress/core/grid.h"
@@ -33,8 +34,8 @@ double relative_loss(const at::Tensor& weight, const at::Tensor& values,
     const double size = linalg::hessian_loss(at::zeros_like(weight), weight, hessian);
     return size > 0 ? linalg::hessian_loss(weight, values, hessian) / size : 0.0;
   }
-  const double size = weight.square().sum(at::kDouble).item<double>();
-  return size > 0 ? (values - weight).square().sum(at::kDouble).item<double>() / size : 0.0;
+  const double size = linalg::total(weight.square());
+  return size > 0 ? linalg::total((values - weight).square()) / size : 0.0;
 }
 
 }  // namespace
@@ -48,6 +49,10 @@ SparsePass::SparsePass(SparseConfig config)
   if (config_.method != "sparsegpt") {
     refuse_idle(config_, {"damping", "towards_dense", "follow", "refits"}, kName,
                 "it is sparsegpt's: leave it out, or set method: sparsegpt");
+  }
+  if (config_.bits != 0) {
+    refuse_idle(config_, {"refits"}, kName,
+                "values that are rounded are not refitted: leave it out");
   }
   if (config_.bits == 0) {
     refuse_idle(config_, {"group_size", "symmetric", "scale_type", "search"}, kName,
@@ -115,11 +120,16 @@ std::vector<PlannedLayer> SparsePass::plan(const ModelConfig& config) const {
 
 void SparsePass::see_later(std::span<const PassPlan> plans) {
   filled_.clear();
+  std::set<std::pair<std::int64_t, Role>> in_codes;
   for (const PassPlan& plan : plans) {
     for (const PlannedLayer& layer : plan.layers) {
-      if ((layer.changes || layer.recodes) && !layer.keeps_zeros) {
-        filled_.try_emplace({layer.block, layer.role}, layer.action);
+      const std::pair place(layer.block, layer.role);
+      const bool coded = scheme() || in_codes.contains(place);
+      const bool changes = layer.changes || layer.recodes;
+      if (changes && (!layer.keeps_zeros || (layer.thaws_codes && coded))) {
+        filled_.try_emplace(place, layer.action);
       }
+      if (layer.scheme || !layer.candidates.empty()) in_codes.insert(place);
     }
   }
 }
@@ -148,9 +158,9 @@ std::int64_t SparsePass::working_bytes(const ModelConfig& config) const {
   return most;
 }
 
-void SparsePass::cut_by_sparsegpt(BlockWork& work, Role role, const at::Tensor& target,
-                                  const linalg::SweepHessian& hessian,
-                                  Clock::time_point since) const {
+at::Tensor SparsePass::cut_by_sparsegpt(BlockWork& work, Role role, const at::Tensor& target,
+                                        const linalg::SweepHessian& hessian,
+                                        Clock::time_point since) const {
   const std::string layer = layer_name(work.index, role);
   SparseGptOptions options;
   options.damping = config_.damping;
@@ -163,9 +173,10 @@ void SparsePass::cut_by_sparsegpt(BlockWork& work, Role role, const at::Tensor& 
                result.cut_plainly ? "magnitude_fallback" : "damping");
   Weight after = result.quantized ? Weight(*result.quantized) : Weight(to_sparse(result.values));
   record_changed(work, role, std::move(after), action(), result.loss, result.magnitude_loss, since);
+  return result.keep;
 }
 
-void SparsePass::cut_by_mask(BlockWork& work, Role role, const at::Tensor& gram) const {
+at::Tensor SparsePass::cut_by_mask(BlockWork& work, Role role, const at::Tensor& gram) const {
   const auto since = std::chrono::steady_clock::now();
   const Weight& before = work.block[role].weight;
   const at::Tensor weight = dense(before);
@@ -183,6 +194,7 @@ void SparsePass::cut_by_mask(BlockWork& work, Role role, const at::Tensor& gram)
   }
   record_changed(work, role, std::move(after), action(), relative_loss(weight, values, gram),
                  baseline, since);
+  return keep;
 }
 
 template <class Cut>
@@ -191,8 +203,7 @@ void SparsePass::each_layer(BlockWork& work, Site site, const Cut& cut) const {
     if (site_of(role) != site) continue;
     if (const Decision decision = decide(work.index, role); decision.prunes) {
       work.context.check_stop();
-      cut(role);
-      work.kept[index_of(role)] = dense(work.block[role].weight).ne(0);
+      work.kept[index_of(role)] = cut(role).to(at::kBool);  // codes may round what stays to 0
     } else {
       record_skipped(work, role, decision.rule);
     }
@@ -215,7 +226,7 @@ void SparsePass::run_sparsegpt(BlockWork& work) const {
       const at::Tensor target =
           input->aim(dense(work.block[role].weight), dense(work.original[role].weight));
       if (role == Role::kOutput || role == Role::kDown) input->done_aiming();  // read it alone
-      cut_by_sparsegpt(work, role, target, input->hessian(), since);
+      return cut_by_sparsegpt(work, role, target, input->hessian(), since);
     });
   };
   work.stream->sequential(work.block, aims() ? &work.original : nullptr, work.context, at_site);
@@ -228,7 +239,7 @@ void SparsePass::run_block(BlockWork& work) const {
   }
   if (config_.method == "magnitude") {
     for (const Site site : sites_of(work.block)) {
-      each_layer(work, site, [&](Role role) { cut_by_mask(work, role, {}); });
+      each_layer(work, site, [&](Role role) { return cut_by_mask(work, role, {}); });
     }
     return;
   }
@@ -237,7 +248,7 @@ void SparsePass::run_block(BlockWork& work) const {
   for (const Site site : sites_of(work.block)) {
     const linalg::GramStatistics& inputs = *statistics[index_of(site)];
     record_dropped(work, site, inputs);
-    each_layer(work, site, [&](Role role) { cut_by_mask(work, role, inputs.gram); });
+    each_layer(work, site, [&](Role role) { return cut_by_mask(work, role, inputs.gram); });
   }
 }
 

@@ -219,7 +219,6 @@ SparseGptResult sparsegpt_prune(const at::Tensor& weight, const linalg::SweepHes
   for (std::int64_t j = 0; j < columns; ++j) {
     if (hessian.diagonal[j] > 0) continue;
     result.dead_columns.push_back(j);
-    target.select(1, j).zero_();
   }
   std::optional<Grid> grid;
   if (options.scheme) {

@@ -339,6 +339,8 @@ void FitPass::run(ModelWork& work) const {
       formats[one.at(0).get<std::string>()] = formats_.at(one.at(1).get<std::size_t>());
     }
     work.report = state.at("report").get<PassReport>();
+    work.report.events.push_back(
+        {"model", "fit_resumed", "an interrupted run had chosen the formats"});
   } else {
     formats = choose(work);
     json layers = json::array();

@@ -62,6 +62,7 @@ std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Le
   for (PlannedLayer& layer : layers) {
     layer.plain_only = !learning.from_codes;
     layer.keeps_form = layer.keeps_zeros = true;
+    layer.thaws_codes = learning.from_codes;
   }
   if (learning.weights) return layers;
   const std::string what = learning.scales        ? "only its scales learn"
@@ -133,6 +134,12 @@ void report_training(const TrainOutcome& outcome, const TrainingWindows& windows
   text << windows.tokens().ids.size() << " tokens in " << windows.tokens().documents
        << " documents, " << windows.count() << " windows of " << windows.length();
   event("training_text", text.str());
+  if (outcome.resumed_at > 0) {
+    event("training_resumed", "goes on behind step " + std::to_string(outcome.resumed_at));
+  } else if (!outcome.note.empty()) {
+    event("training_restarted",
+          "from the first step; of the state of an interrupted run " + outcome.note);
+  }
   if (!outcome.history.empty()) {
     event("training", "first step: " + means_of(outcome.history.front()) +
                           "; last step: " + means_of(outcome.history.back()));

@@ -35,6 +35,8 @@ void write_train_state(const std::filesystem::path& file, const TrainState& stat
   }
   io::SafetensorsWriter writer(file, plan,
                                {{"step", std::to_string(state.step)},
+                                {"skipped", std::to_string(state.skipped)},
+                                {"broken", std::to_string(state.broken)},
                                 {"fingerprint", state.fingerprint},
                                 {"objective", state.objective.dump()},
                                 {"history", state.history.dump()}});
@@ -46,10 +48,7 @@ std::optional<TrainState> read_train_state(const std::filesystem::path& file,
                                            const std::string& fingerprint,
                                            std::vector<Parameter>& parameters, std::string& why) {
   std::error_code error;
-  if (!std::filesystem::exists(file, error)) {
-    why = "there is none";
-    return std::nullopt;
-  }
+  if (!std::filesystem::exists(file, error)) return std::nullopt;
   try {
     const auto stored = io::SafetensorsFile::open(file);
     const auto& metadata = stored.metadata();
@@ -57,7 +56,10 @@ std::optional<TrainState> read_train_state(const std::filesystem::path& file,
       why = "it is of another run";
       return std::nullopt;
     }
-    TrainState state{std::stoll(metadata.at("step")), fingerprint,
+    TrainState state{std::stoll(metadata.at("step")),
+                     std::stoll(metadata.at("skipped")),
+                     std::stoll(metadata.at("broken")),
+                     fingerprint,
                      nlohmann::json::parse(metadata.at("objective")),
                      nlohmann::json::parse(metadata.at("history"))};
     const std::vector<Named> tensors = tensors_of(parameters);

@@ -14,6 +14,8 @@ namespace attar {
 
 struct TrainState {
   std::int64_t step = 0;     // steps done
+  std::int64_t skipped = 0;  // of these, for a gradient that was not finite
+  std::int64_t broken = 0;   // of these, the last ones in a row
   std::string fingerprint;   // of everything that decides the result
   nlohmann::json objective;  // what the loss itself remembers (TAID's schedule)
   nlohmann::json history;    // what reports need: losses so far
@@ -23,8 +25,8 @@ struct TrainState {
 void write_train_state(const std::filesystem::path& file, const TrainState& state,
                        const std::vector<Parameter>& parameters);
 
-// Fills parameters in place. Nothing when the file is absent, damaged, or of another fingerprint;
-// `why` then says which, for the log.
+// Fills parameters in place. Nothing when the file is absent, or damaged, or of another
+// fingerprint; `why` then says which of the latter two, for the report.
 std::optional<TrainState> read_train_state(const std::filesystem::path& file,
                                            const std::string& fingerprint,
                                            std::vector<Parameter>& parameters, std::string& why);

@@ -122,12 +122,16 @@ class Loop {
     if (!state) return;
     student_.follow_parameters();
     step_ = outcome_.resumed_at = state->step;
+    outcome_.skipped = state->skipped;
+    broken_ = state->broken;
     objective_.restore(state->objective);
     outcome_.history = history_from(state->history);
   }
 
   void save() const {
-    write_train_state(file_, {step_, fingerprint_, objective_.state(), to_json(outcome_.history)},
+    write_train_state(file_,
+                      {step_, outcome_.skipped, broken_, fingerprint_, objective_.state(),
+                       to_json(outcome_.history)},
                       student_.parameters());
   }
 
@@ -194,7 +198,7 @@ class Loop {
   const RunContext& context_;
   TrainOutcome outcome_;
   std::int64_t step_ = 0;
-  int broken_ = 0;
+  std::int64_t broken_ = 0;
 };
 
 }  // namespace

@@ -105,7 +105,7 @@ struct TrainOutcome {
   std::int64_t skipped = 0;      // steps without an update: the gradient was not finite
   double seconds = 0;            // of the steps of this process
   double processor_seconds = 0;  // of all its threads
-  std::string note;              // why an existing state could not be used
+  std::string note;              // why a state that is there could not be used; else empty
 };
 
 // Sequences that go through the model together: as many as make kMicroTokens, at least one. Fixed,

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include <iostream>
 #include <set>
 
 #include "compress/core/errors.h"
@@ -67,6 +68,22 @@ TEST_F(SharePassOnASmallModel, LayersOfNeighbouringBlocksReadThroughOneBasis) {
     ++shared;
   }
   EXPECT_GT(shared, 0);
+}
+
+// Random factors, directions without their metric or no refit would not come near it.
+TEST_F(SharePassOnASmallModel, CostsLessThanPlainSvdOfTheSameSize) {
+  const double shared = divergence(share(keeping(0.8)));
+  SvdConfig plain;
+  plain.keep = 0.8;
+  plain.skip = {"o", "down"};
+  plain.method = "plain";
+  plain.refit = "none";
+  const double cut = divergence(SmallModel::cut(plain));
+  std::cout << "KL by shared bases " << shared << ", by plain SVD " << cut << "\n";
+  EXPECT_LT(shared, 0.5 * cut);
+  ShareConfig held = keeping(0.8);
+  held.damping = 10;
+  EXPECT_LT(shared, 0.95 * divergence(share(held)));
 }
 
 TEST_F(SharePassOnASmallModel, KeepsItsBudgetWithEachBasisCountedOnce) {

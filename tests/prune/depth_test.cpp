@@ -57,7 +57,7 @@ TEST(DepthPass, RemovesTheBlockThatDoesNothing) {
   EXPECT_GT(distance(outcome.model, model), 1e-2);
 }
 
-TEST(DepthPass, KeepsAPatchOnlyWhereItHelps) {
+TEST(DepthPass, APatchLowersWhatARemovalCosts) {
   const Model model = testing::random_model();
   for (const char* unit : {"block", "attention", "mlp"}) {
     DepthConfig config;

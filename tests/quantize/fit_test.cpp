@@ -9,6 +9,7 @@
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 #include "compress/core/random.h"
+#include "compress/io/json.h"
 #include "compress/train/teachers.h"
 #include "quantize/fit_pass.h"
 #include "tests/io/temporary_folder.h"
@@ -242,19 +243,37 @@ TEST_F(Fitting, DrawsTheLeastCostBySizeBelowEveryFormatAlone) {
 
 TEST_F(Fitting, GoesOnWithTheFormatsThatItHadChosen) {
   const Fitted first = fit({{"bits", 4.0}}), again = fit({{"bits", 4.0}});
-  ASSERT_TRUE(std::filesystem::exists(folder.path() / "state" / "fit.json"));
-  EXPECT_EQ(first.report.events.size(), again.report.events.size());
+  EXPECT_EQ(first.report.events.size() + 1, again.report.events.size());
+  EXPECT_EQ(again.report.events.at(first.report.events.size() - 1).kind, "fit_resumed");
   for (std::int64_t i = 0; i < 3; ++i) {
     for (const Role role : kRoles) {
       EXPECT_TRUE(at::equal(dense(first.output.block(i)[role].weight),
                             dense(again.output.block(i)[role].weight)));
     }
   }
+  // Formats that it would not have chosen are followed.
+  const std::filesystem::path kept = folder.path() / "state" / "fit.json";
+  nlohmann::json state = io::load_json(kept);
+  for (nlohmann::json& layer : state.at("layers")) layer.at(1) = 0;
+  std::filesystem::remove_all(folder.path() / "state");
+  std::filesystem::create_directories(folder.path() / "state");
+  io::write_json(kept, state);
+  const Fitted told = fit({{"bits", 4.0}});
+  const auto scheme_of = [&](std::int64_t block, Role role) {
+    return std::get<QuantizedWeight>(told.output.block(block)[role].weight).scheme;
+  };
+  for (std::int64_t i = 0; i < 3; ++i) {
+    for (const Role role : kRoles) EXPECT_EQ(scheme_of(i, role), scheme_of(0, Role::kQuery));
+  }
 }
 
 TEST_F(Fitting, ReachesAnAskedDivergenceAndAnAskedSize) {
   const Fitted close = fit({{"kl", 0.02}}, "close"), far = fit({{"kl", 0.2}}, "far");
   EXPECT_LT(bits_of(far.output), bits_of(close.output));
+  EXPECT_LE(divergence_of(close.output, some_ids(64, "judge")), 1.1 * 0.02);
+  const double found = divergence_of(far.output, some_ids(64, "judge"));
+  EXPECT_LE(found, 1.1 * 0.2);
+  EXPECT_GT(found, 0.1);  // no more bytes than that takes
   const Model plain = random_model();
   const std::int64_t others = 101 * 64 * 4 + 64 * 4 + 3 * 2 * 64 * 4;
   const Fitted sized = fit({{"size", std::to_string(others + 70'000)}}, "sized");

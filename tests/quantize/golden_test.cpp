@@ -118,8 +118,10 @@ TEST_F(Golden, GptqInNaturalOrderAndByActivity) {
 }
 
 TEST_F(Golden, RefinementGoesBelowTheOraclesGptq) {
-  const GptqResult result =
-      gptq_quantize(weight_, hessian_ * 2.0, scheme_of(3, 0, ZeroPoint::kInteger, at::kFloat));
+  GptqOptions options;
+  options.refits = 2, options.descents = 4;
+  const QuantScheme scheme = scheme_of(3, 0, ZeroPoint::kInteger, at::kFloat);
+  const GptqResult result = gptq_quantize(weight_, hessian_ * 2.0, scheme, options);
   const at::Tensor change = values_of(result.weight).to(at::kDouble) - matrix(golden_["W"]);
   const double loss = (change.mm(matrix(golden_["H_damped"])) * change).sum().item<double>();
   EXPECT_LT(loss, golden_["proxy_err_H"]["gptq"].get<double>());

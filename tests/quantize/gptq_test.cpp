@@ -142,6 +142,7 @@ TEST_F(Gptq, ComesNearTheBestOfAllCodesOnTinyRows) {
     const at::Tensor hessian = correlated_hessian(n, 200 + seed);
     GptqOptions options;
     options.damping = 1e-9;
+    options.descents = 4;
     const GptqResult found = gptq_quantize(weight, hessian, scheme, options);
     QuantizedWeight trial = found.weight;
     trial.codes = trial.codes.clone();
