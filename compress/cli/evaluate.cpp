@@ -61,6 +61,8 @@ void evaluate(const Options& options) {
                      engine_of(options.runtime, options.kv_bits), context, progress);
   const ordered_json results = found.results(options.model);
   progress.note("");
+  if (!options.results.empty()) io::write_json(options.results, results);
+  if (!options.samples.empty()) io::write_file(options.samples, sample_lines(found.tasks));
   if (options.common.json()) {
     print_json(results);
   } else {
@@ -69,8 +71,6 @@ void evaluate(const Options& options) {
     if (!found.texts.empty()) text += (text.empty() ? "" : "\n") + texts_table(found.texts);
     print(text);
   }
-  if (!options.results.empty()) io::write_json(options.results, results);
-  if (!options.samples.empty()) io::write_file(options.samples, sample_lines(found.tasks));
 }
 
 }  // namespace

@@ -57,7 +57,7 @@ json document_of(const Options& options) {
         {"text", options.text}, {"sequences", options.sequences}, {"length", options.length}};
   }
   if (!options.evaluate.empty()) {
-    document["eval"] = json::array({{{"divergence", {{"text", options.evaluate}}}}});
+    document["eval"] = divergence_on(options.evaluate, options.model);
   }
   json exported = {{"format", options.format},
                    {"path", options.format == "gguf" ? "model.gguf" : "model"}};

@@ -1,10 +1,13 @@
 #include "compress/pipeline/run.h"
 
+#include <algorithm>
+
 #include "compress/cli/command.h"
 #include "compress/cli/run_recipe.h"
 #include "compress/cli/signals.h"
 #include "compress/cli/terminal_progress.h"
 #include "compress/core/errors.h"
+#include "compress/formats/model_file.h"
 #include "compress/pipeline/sweep.h"
 
 namespace attar::cli {
@@ -73,6 +76,12 @@ void run_command(const Options& options) {
 }
 
 }  // namespace
+
+nlohmann::json divergence_on(const std::string& text, const std::string& model) {
+  const std::int64_t positions = open_model(model)->config().max_positions;
+  const std::int64_t length = std::min(TextEvalConfig().length, positions);
+  return nlohmann::json::array({{{"divergence", {{"text", text}, {"length", length}}}}});
+}
 
 void run_recipe(const Recipe& recipe, const std::string& out, bool replace, const Common& common) {
   const RunResult result = run_into(out, recipe, replace, common);

@@ -67,4 +67,15 @@ void set_threads(int count) {
 
 int threads() { return at::get_num_threads(); }
 
+ThreadScope::ThreadScope(int count)
+    : before_(threads()), blas_before_(linalg::keep_blas_on_one_thread()) {
+  set_threads(count);
+}
+
+ThreadScope::~ThreadScope() {
+  at::set_num_threads(before_);
+  omp_set_num_threads(before_);
+  linalg::set_blas_threads(blas_before_);
+}
+
 }  // namespace attar

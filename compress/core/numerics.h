@@ -21,4 +21,16 @@ const Numerics& set_up_numerics();
 void set_threads(int count);
 int threads();
 
+// The same until it is destroyed, in a process that has work of its own on these threads (Python).
+class ThreadScope {
+ public:
+  explicit ThreadScope(int count);
+  ThreadScope(const ThreadScope&) = delete;
+  ThreadScope& operator=(const ThreadScope&) = delete;
+  ~ThreadScope();
+
+ private:
+  int before_, blas_before_;
+};
+
 }  // namespace attar

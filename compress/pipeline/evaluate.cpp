@@ -42,9 +42,6 @@ ordered_json perplexity_alone(const EvalStep& step, LanguageModel& model, const 
     first = false;
     progress.step("window");
   };
-  require<UsageError>(!is_json_lines(step.text.text), step.where, "'", step.text.text,
-                      "' counts by its completions, which is measured beside the original alone; "
-                      "give one (--teacher), or a plain text");
   const auto found = eval::measure_perplexity(read_text_file(step.text.text), model, options);
   return {{"name", step.name},
           {"text", step.text.text},
@@ -146,21 +143,40 @@ ordered_json Evaluation::results(const std::string& model) const {
   return results;
 }
 
+namespace {
+
+// Before the first document: what would be refused behind the last one.
+void check_steps(const std::string& model, const std::string& teacher,
+                 const std::vector<EvalStep>& steps, const Engine& engine) {
+  refuse_repeated_tasks(steps);
+  const ModelConfig config = open_model(model)->config();
+  for (const EvalStep& step : steps) {
+    if (step.kind == EvalKind::kTask) continue;
+    require<UsageError>(!teacher.empty() || !is_json_lines(step.text.text), step.where, "'",
+                        step.text.text,
+                        "' counts by its completions, which is measured beside the original alone; "
+                        "give one (--teacher), or a plain text");
+    require<UsageError>(teacher.empty() || !engine.make_exact, step.where,
+                        "a text beside a teacher is measured in float32; leave out --teacher, or "
+                        "use the runtime dense");
+    if (teacher.empty()) continue;
+    check_window(step, config);
+    check_window(step, open_model(teacher)->config());
+  }
+}
+
+}  // namespace
+
 Evaluation evaluate_model(const std::string& model, const std::string& teacher,
                           const std::vector<EvalStep>& steps, const Engine& engine,
                           const RunContext& context, Progress& progress) {
-  refuse_repeated_tasks(steps);
+  check_steps(model, teacher, steps, engine);
   Evaluation found;
   found.config = {{"runtime", engine.make_exact ? "quantized" : "dense"},
                   {"kv_bits", bits_of(engine.cache)}};
   if (teacher.empty()) {
     found.tasks = answer(model, steps, engine, context, progress, &found.texts);
     return found;
-  }
-  for (const EvalStep& step : steps) {
-    require<UsageError>(step.kind == EvalKind::kTask || !engine.make_exact, step.where,
-                        "a text beside a teacher is measured in float32; leave out --teacher, or "
-                        "use the runtime dense");
   }
   found.tasks = answer(model, steps, engine, context, progress, nullptr);
   Engine plain = engine;

@@ -35,7 +35,8 @@ std::vector<PlannedTensor> source_tensors(const ModelSource& source) {
     PlannedTensor tensor{std::move(name), shape.out, shape.in, stored.type, stored.bytes};
     tensor.result_type = stored.type;
     tensor.result_bytes = stored.bytes;
-    tensor.in_codes = stored.scheme.has_value();
+    tensor.in_codes = stored.scheme || stored.codes_beneath;
+    tensor.factored = stored.has_term;
     tensors.push_back(std::move(tensor));
   };
   for (std::int64_t block = 0; block < config.layers; ++block) {

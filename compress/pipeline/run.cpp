@@ -9,6 +9,7 @@
 #include "compress/formats/model_file.h"
 #include "compress/io/atomic_file.h"
 #include "compress/io/disk.h"
+#include "compress/io/hash.h"
 #include "compress/io/json.h"
 #include "compress/io/output_folder.h"
 #include "compress/pipeline/plan_checks.h"
@@ -23,15 +24,19 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// The run that OUT already holds, if it is this one.
-std::optional<RunResult> already_there(const fs::path& out, const std::string& run_id) {
+// The run that `out` already holds, if it is this one and its files have the bytes that they had;
+// of whatever size, or in full.
+std::optional<RunResult> already_there(const fs::path& out, const std::string& run_id,
+                                       bool in_full) {
   std::error_code ignored;
   if (!fs::is_regular_file(out / "manifest.json", ignored)) return std::nullopt;
   try {
     const json manifest = io::load_json(out / "manifest.json");
     if (manifest.value("run_id", "") != run_id) return std::nullopt;
     for (const auto& [name, entry] : manifest.at("outputs").items()) {
-      if (fs::file_size(out / name, ignored) != entry.at("bytes").get<std::uint64_t>()) {
+      const bool same =
+          fs::file_size(out / name, ignored) == entry.at("bytes").get<std::uint64_t>();
+      if (!same || (in_full && io::sha256_file(out / name) != entry.at("sha256"))) {
         return std::nullopt;
       }
     }
@@ -130,7 +135,7 @@ void end(io::OutputFolder& folder) {
   });
   if (fs::exists(folder.work() / "manifest.json")) {
     rethrow_with("; the run is whole in '" + folder.work().string() +
-                 "', and the same command gives it its name");
+                 "', and the same command gives it its name once that is free (or with --replace)");
   }
   const bool keep = any && (passes_done || !would_repeat());
   if (keep) {
@@ -187,7 +192,10 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
   const RunIdentity identity = identify(recipe, *engine.registry, record.model_sha256);
   record.run_id = identity.run;
   record.weights_id = identity.weights;
-  if (auto done = already_there(options.out, identity.run)) return *std::move(done);
+  // Who allows replacing it doubts what is there.
+  if (auto done = already_there(options.out, identity.run, options.replace)) {
+    return *std::move(done);
+  }
 
   const std::vector<fs::path> made_parents = missing_parents(options.out);
   const std::string id = identity.weights.substr(0, 16);
@@ -203,7 +211,7 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
   RunResult result;
   bool passes_done = false;
   try {
-    if (auto done = already_there(folder.work(), identity.run)) {  // all but its name
+    if (auto done = already_there(folder.work(), identity.run, true)) {  // all but its name
       end(folder);
       done->out = folder.out();
       done->was_complete = false;

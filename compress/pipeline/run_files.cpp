@@ -157,10 +157,12 @@ ordered_json results_of(const RunRecord& record) {
                           {"perplexity,none", text.measured.perplexity.value},
                           {"kl_mean,none", text.measured.mean.value},
                           {"top1,none", text.measured.same_top.value}};
-    std::string name = text.step.name;  // of the first; the others by their file as well
-    if (results["results"].contains(name)) {
-      name += "," + fs::path(text.step.text.text).filename().string();
-    }
+    // The first by its step alone, the others by their file as well, the same file by a number.
+    const auto taken = [&](const std::string& name) { return results["results"].contains(name); };
+    const std::string step = text.step.name;
+    const std::string of_file = step + "," + fs::path(text.step.text.text).filename().string();
+    std::string name = taken(step) ? of_file : step;
+    for (int number = 2; taken(name); ++number) name = of_file + "," + std::to_string(number);
     results["results"][name] = entry;
   }
   ordered_json own = {{"texts", texts_of(record.measured.texts)},

@@ -1,7 +1,5 @@
 #include "compress/pipeline/run_identity.h"
 
-#include <set>
-
 #include "compress/core/numerics.h"
 #include "compress/formats/model_file.h"
 #include "compress/io/hash.h"
@@ -20,34 +18,55 @@ std::vector<std::string> texts_of(const nlohmann::json& option) {
   return option.get<std::vector<std::string>>();
 }
 
+// What makes words of a text, beside the weights.
+bool of_tokenizer(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name.starts_with("tokenizer") || name == "added_tokens.json" || name == "merges.txt" ||
+         name == "special_tokens_map.json" || name == "vocab.json";
+}
+
 std::string model_hash(const std::string& sha256, const std::string& path) {
   io::Sha256 hash;
   hash.update(sha256);
   for (const fs::path& file : companion_files(path)) {
-    hash.update(file.filename().string()).update(io::sha256_file(file));
+    if (of_tokenizer(file)) hash.update(file.filename().string()).update(io::sha256_file(file));
   }
   return hash.hex();
 }
 
-// What measurements and exports read, by path.
+// What measurements and exports read beside the weights, wherever it lies.
 nlohmann::json files_beside(const Recipe& recipe) {
-  std::set<fs::path> files;
+  nlohmann::json hashes = nlohmann::json::array();
+  const auto add = [&](const fs::path& file) {
+    hashes.push_back({file.filename().string(), io::sha256_file(file)});
+  };
+  for (const fs::path& file : companion_files(recipe.model)) {
+    if (!of_tokenizer(file)) add(file);
+  }
   for (const EvalStep& step : recipe.evals) {
     if (step.kind == EvalKind::kText) {
-      files.insert(step.text.text);
+      add(step.text.text);
       continue;
     }
     for (const eval::Task& task : eval::open_tasks(step.name, step.task.options())) {
-      files.insert(task.source);
-      if (!task.examples.empty()) files.insert(task.examples);
+      add(task.source);
+      if (!task.examples.empty()) add(task.examples);
     }
   }
   for (const ExportStep& step : recipe.exports) {
-    if (!step.config.importance.empty()) files.insert(step.config.importance);
+    if (!step.config.importance.empty()) add(step.config.importance);
   }
-  nlohmann::json hashes = nlohmann::json::object();
-  for (const fs::path& file : files) hashes[file.string()] = io::sha256_file(file);
   return hashes;
+}
+
+// Options of steps, without where their files lie: files_beside has those.
+void forget_places(nlohmann::json& steps, const char* place) {
+  for (nlohmann::json& step : steps) {
+    if (step.contains(place)) step.erase(place);
+    for (nlohmann::json& options : step) {
+      if (options.is_object()) options.erase(place);
+    }
+  }
 }
 
 }  // namespace
@@ -71,6 +90,7 @@ RunIdentity identify(const Recipe& recipe, const PassRegistry& registry,
       if (teacher != "original") {
         options["teacher"] = model_hash(open_model(teacher)->sha256(), teacher);
       }
+      if (options.contains("cache")) options["cache"] = options["cache"] != "";
       if (!options.contains("text") || options["text"].empty()) continue;
       nlohmann::json texts = nlohmann::json::array();
       for (const std::string& text : texts_of(options["text"]))
@@ -79,7 +99,9 @@ RunIdentity identify(const Recipe& recipe, const PassRegistry& registry,
     }
   }
   nlohmann::json whole = recipe.resolved(registry);
-  for (const char* key : {"threads", "calibration", "model"}) whole.erase(key);
+  for (const char* key : {"threads", "calibration", "model", "passes"}) whole.erase(key);
+  for (const char* place : {"text", "path"}) forget_places(whole["eval"], place);
+  forget_places(whole["export"], "importance");
   whole["files"] = files_beside(recipe);
   whole["weights"] = decides;
   return {io::sha256_hex(decides.dump()), io::sha256_hex(whole.dump())};

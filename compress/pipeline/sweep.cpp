@@ -44,7 +44,8 @@ bool is_read(const fs::path& file, const std::vector<std::string>& overrides, st
   }
 }
 
-// Which of the overrides are lists that the recipe does not take, but takes an entry of.
+// Which of the overrides are lists that the recipe does not take, but takes an entry of: any, since
+// another may be one that other options refuse.
 std::vector<bool> swept_ones(const fs::path& file, const std::vector<std::string>& overrides,
                              const PassRegistry& registry) {
   // Whether the others are lists by right is not known yet: both ways are tried.
@@ -56,7 +57,9 @@ std::vector<bool> swept_ones(const fs::path& file, const std::vector<std::string
       return is_read(file, single, i, assignment, registry) ||
              is_read(file, overrides, i, assignment, registry);
     };
-    swept.push_back(single[i] != overrides[i] && !reads(overrides[i]) && reads(single[i]));
+    const std::vector<std::string> entries = entries_of(overrides[i]);
+    swept.push_back(single[i] != overrides[i] && !reads(overrides[i]) &&
+                    std::any_of(entries.begin(), entries.end(), reads));
   }
   return swept;
 }

@@ -4,6 +4,7 @@
 #include <ATen/ops/log_softmax.h>
 
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "compress/core/errors.h"
@@ -75,7 +76,13 @@ std::string layer_that_is_another(const Model& model, const Model& reloaded,
                                   const ExportReport& exported,
                                   const std::function<void()>& check_stop) {
   std::map<std::string, double> said;
-  for (const TensorExport& tensor : exported.tensors) said[tensor.layer] = tensor.max_difference;
+  for (const TensorExport& tensor : exported.tensors) {
+    // What rounding a factor moves is multiplied by the other one: not known.
+    const bool of_factor = tensor.how == "low-rank term" && tensor.max_difference > 0;
+    double& bound = said[tensor.layer];
+    bound = of_factor ? std::numeric_limits<double>::infinity()
+                      : std::max(bound, tensor.max_difference);
+  }
   for (std::int64_t i = 0; i < model.config().layers; ++i) {
     check_stop();
     const Block written = model.block(i), read = reloaded.block(i);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "compress/core/numerics.h"
 #include "compress/pipeline/measure.h"
 
 namespace attar::bindings {
@@ -21,8 +22,9 @@ const Engine& engine();
 // That on another runtime ("dense", "quantized"), keys and values in 32, 8 or 4 bits.
 Engine engine_of(const std::string& runtime, std::int64_t kv_bits);
 
-// Threads of what is computed next: `threads`, if 0 those of the recipe, else the machine's.
-void use_threads(int threads, int recipe_threads = 0);
+// Threads of what is computed while it lives: `threads`, if 0 those of the recipe, else the
+// machine's.
+ThreadScope use_threads(int threads, int recipe_threads = 0);
 
 // JSON as text for json.loads; text that is no UTF-8 is replaced, as the program does when it
 // prints.

@@ -22,7 +22,7 @@ std::vector<EvalStep> read_steps(const std::string& text) {
 
 std::string evaluate(const std::string& model, const std::string& tasks, const std::string& teacher,
                      const std::string& runtime, std::int64_t kv_bits, int threads) {
-  use_threads(threads);
+  const ThreadScope held = use_threads(threads);
   std::vector<EvalStep> steps = read_steps(tasks);
   for (EvalStep& step : steps) {
     if (kv_bits != 32) step.text.kv_bits = kv_bits;
@@ -37,7 +37,7 @@ std::string evaluate(const std::string& model, const std::string& tasks, const s
 std::string compare(const std::string& original, const std::string& changed,
                     const std::string& text, std::int64_t length, std::int64_t windows,
                     std::int64_t kv_bits, int threads) {
-  use_threads(threads);
+  const ThreadScope held = use_threads(threads);
   const json entry = {
       {"divergence",
        {{"text", text}, {"length", length}, {"windows", windows}, {"kv_bits", kv_bits}}}};

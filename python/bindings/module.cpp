@@ -40,12 +40,12 @@ Engine engine_of(const std::string& runtime, std::int64_t kv_bits) {
   return chosen;
 }
 
-void use_threads(int threads, int recipe_threads) {
+ThreadScope use_threads(int threads, int recipe_threads) {
   require<UsageError>(threads >= 0 && threads <= 4096, "threads", "must be in [0, 4096], got ",
                       threads);
   int count = threads > 0 ? threads : recipe_threads;
   if (count == 0) count = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  set_threads(count);
+  return ThreadScope(count);
 }
 
 void bind_errors(py::module_& module) {

@@ -26,7 +26,7 @@ Recipe read(const std::string& recipe, bool is_text, const Overrides& overrides)
 std::string plan(const std::string& recipe, bool is_text, const Overrides& overrides,
                  const std::string& out, int threads) {
   const Recipe asked = read(recipe, is_text, overrides);
-  use_threads(threads, asked.threads);
+  const ThreadScope held = use_threads(threads, asked.threads);
   PlanOptions options;
   if (!out.empty()) options.out = out;
   return json_text(to_json(make_plan(asked, *engine().registry, options)));
@@ -35,7 +35,7 @@ std::string plan(const std::string& recipe, bool is_text, const Overrides& overr
 std::string run_recipe(const std::string& recipe, bool is_text, const Overrides& overrides,
                        const std::string& out, bool replace, int threads) {
   const Recipe asked = read(recipe, is_text, overrides);
-  use_threads(threads, asked.threads);
+  const ThreadScope held = use_threads(threads, asked.threads);
   return Interruption::guard([&](Interruption& interruption) {
     const RunOptions options{out, replace, interruption.stop(), &interruption};
     const RunResult result = run(asked, engine(), options);
