@@ -40,6 +40,10 @@ build: build/build.ninja  ## the program, the Python module and the tests, into 
 
 test: $(VENV_TEST) build  ## everything but the checks that need SmolLM2 or take minutes
 	ctest --test-dir build -j $(JOBS) -LE '^(real|effects)$$' --no-tests=error
+	@awk 'match($$0, /[0-9]+ skipped/) { n += substr($$0, RSTART, RLENGTH) } \
+	  /^\[  SKIPPED \] [0-9]+ test/ { n += $$4 } \
+	  END { if (n) print n " cases skipped; grep -i skipped " FILENAME " says for want of what" }' \
+	  build/Testing/Temporary/LastTest.log
 
 test-real: $(VENV_TEST) build models  ## the checks that need SmolLM2 or take minutes
 	ctest --test-dir build -L '^real$$'

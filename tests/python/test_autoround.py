@@ -32,7 +32,8 @@ def test_kills_and_threads_end_in_the_same_bytes(folder):
                                                      "skip": ["down"]}},
                         autoround(steps=20), eval=None,
                         export=[{"format": "compressed-tensors", "path": "hf"}])
-    ends_alike_when_killed(folder, recipe, "block-00002-*.json")
+    events = ends_alike_when_killed(folder, recipe, "block-00002-*.json")
+    assert sum(event.get("restored", False) for event in events) >= 3
 
 
 def fit(**options):
@@ -52,7 +53,8 @@ def test_it_also_learns_where_the_formats_were_chosen(folder):
 def test_a_fit_killed_between_blocks_ends_in_the_same_bytes(folder):
     (folder / "killing").mkdir()
     recipe = recipe_for(folder, fit(), eval=None, export=[{"format": "huggingface", "path": "hf"}])
-    ends_alike_when_killed(folder / "killing", recipe, "reports-2.json")
+    events = ends_alike_when_killed(folder / "killing", recipe, "reports-2.json")
+    assert [event for event in events if event.get("kind") == "fit_resumed"]
 
 
 def test_a_fit_leaves_what_it_is_told_to_and_reads_nothing_damaged(folder):

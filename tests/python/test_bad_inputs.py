@@ -109,6 +109,8 @@ recipe_case("bits_of_an_embedding_beside_a_type", USAGE, "quantize.embedding] bi
             passes=[{"quantize.embedding": {"type": "Q5_0", "bits": 3}}])
 recipe_case("sparsity_of_a_pattern", USAGE, "sparsity: 0.7 does nothing here",
             passes=[{"prune.sparse": {"sparsity": 0.7}}])
+recipe_case("refits_of_what_is_rounded", USAGE, "refits: 3 does nothing here",
+            passes=[{"prune.sparse": {"bits": 4, "group_size": 4, "refits": 3}}])
 recipe_case("refits_of_wanda", USAGE, "refits: 3 does nothing here", passes=[{"prune.sparse": {"method": "wanda", "refits": 3}}])
 recipe_case("groups_of_what_is_not_rounded", USAGE, "group_size: 32 does nothing here",
             passes=[{"prune.sparse": {"group_size": 32}}])
@@ -267,6 +269,7 @@ def task_file_without_answers(folder, recipe):
 
 # --- safetensors and config.json -------------------------------------------------------------
 
+
 def weights(folder):
     return folder / "model/model.safetensors"
 
@@ -285,6 +288,16 @@ def edit_config(folder, **changes):
     config = json.loads(path.read_text())
     config.update(changes)
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}))
+
+
+@case(BAD_INPUT, "head size must be in [1, 256], got 320")
+def heads_wider_than_the_kernels(folder, recipe):
+    edit_config(folder, head_dim=320)
+
+
+@case(BAD_INPUT, "has '600' (id 600), which tokenizer.model has not")
+def added_tokens_in_a_form_of_their_own(folder, recipe):
+    (folder / "model/tokenizer_config.json").write_text('{"added_tokens_decoder": {"600": "<pad>"}}')
 
 
 @case(IO, "there")

@@ -59,6 +59,27 @@ def test_inspect_needs_no_tokenizer_that_attar_reads(model, tmp_path):
     assert attar("generate", tmp_path / "m.gguf", "--prompt", "Once").returncode == 3
 
 
+def test_an_end_token_of_minus_one_is_none(tmp_path):
+    model = make_stories(tmp_path / "model")
+    (model / "generation_config.json").write_text('{"eos_token_id": [-1, 2]}')
+    assert "tokenizer_error" not in json.loads(succeed("inspect", model, "-o", "json").stdout)
+
+
+def test_tensors_that_the_index_leaves_out_are_named(tmp_path):
+    model = make_stories(tmp_path / "model")
+    data = (model / "model.safetensors").read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    names = [name for name in json.loads(data[8:8 + size]) if name != "__metadata__"]
+    extra = {"spare": {"dtype": "F32", "shape": [0], "data_offsets": [len(data) - 8 - size] * 2}}
+    header = json.dumps(json.loads(data[8:8 + size]) | extra).encode()
+    (model / "model.safetensors").rename(model / "a.safetensors")
+    (model / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + data[8 + size:])
+    (model / "model.safetensors.index.json").write_text(json.dumps(
+        {"metadata": {}, "weight_map": {name: "a.safetensors" for name in names}}))
+    [said] = json.loads(succeed("inspect", model, "-o", "json").stdout)["left_out"]
+    assert "'spare'" in said
+
+
 def test_generate_is_greedy_and_repeats(model):
     one = succeed("generate", model, "--prompt", "Once upon a time", "--tokens", 12).stdout
     two = succeed("generate", model, "--prompt", "Once upon a time", "--tokens", 12).stdout

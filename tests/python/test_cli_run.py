@@ -118,16 +118,38 @@ def test_a_run_is_not_complete_where_a_file_has_changed(work, changed):
     assert again.returncode == 2 and "not empty" in again.stderr
 
 
-def test_a_damaged_run_is_run_again_when_it_may_be_replaced(work):
+def longer(path):
+    path.write_bytes(path.read_bytes() + b"mine")
+
+
+def other_byte(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [longer, other_byte])
+def test_a_damaged_run_is_run_again_when_it_may_be_replaced(damage, work):
     recipe = write_recipe(work / "r.yaml", recipe_for(work))
     succeed("run", recipe, "--out", work / "out")
     before = hashes(work / "out")
-    with open(work / "out/hf/model.safetensors", "ab") as file:
-        file.write(b"mine")
+    damage(work / "out/hf/model.safetensors")
     assert "run the recipe again with --replace" in attar("verify", work / "out").stderr
-    assert attar("run", recipe, "--out", work / "out").returncode == 2
     succeed("run", recipe, "--out", work / "out", "--replace")
     assert hashes(work / "out") == before
+
+
+def test_a_run_is_complete_wherever_its_files_lie(work):
+    (work / "here").mkdir()
+    for name in ("model", "text.txt"):
+        (work / name).rename(work / "here" / name)
+    recipe = write_recipe(work / "here/r.yaml", recipe_for(work, model="model", calibration={
+        "text": "text.txt", "sequences": 8, "length": 64}, eval=[{"divergence": {
+            "text": "text.txt", "length": 64, "windows": 2}}]))
+    succeed("run", recipe, "--out", work / "here/out")
+    (work / "here").rename(work / "there")
+    again = succeed("run", work / "there/r.yaml", "--out", work / "there/out")
+    assert "complete already" in again.stderr
 
 
 def test_a_whole_run_whose_name_was_taken_needs_nothing_but_its_name(work):
@@ -150,14 +172,25 @@ def test_a_whole_run_whose_name_was_taken_needs_nothing_but_its_name(work):
     succeed("verify", work / "out")
 
 
+def test_the_original_is_no_folder_of_that_name(work):
+    (work / "original").mkdir()
+    recipe = write_recipe(work / "r.yaml", recipe_for(work, passes=[{"distill": {
+        "text": "text.txt", "steps": 1, "batch": 1, "length": 64, "teacher": "original"}}]))
+    planned = json.loads(succeed("plan", recipe, "-o", "json").stdout)
+    assert planned["recipe"]["passes"][0]["distill"]["teacher"] == "original"
+
+
 def test_each_text_has_its_line_in_the_results(work):
     make_text(work / "other.txt", 30)
-    texts = [{"divergence": {"text": str(work / name), "length": 64, "windows": 2}} for name in ("text.txt", "other.txt")]
+    texts = [{"divergence": {"text": str(work / name), "length": length, "windows": 2}}
+             for name, length in (("text.txt", 64), ("other.txt", 64), ("other.txt", 32))]
     recipe = write_recipe(work / "r.yaml", recipe_for(work, eval=texts))
     succeed("run", recipe, "--out", work / "out")
     found = json.loads((work / "out/results.json").read_text())
-    assert sorted(found["results"]) == ["divergence", "divergence,other.txt"]
-    first, second = found["attar"]["texts"]
+    assert sorted(found["results"]) == ["divergence", "divergence,other.txt",
+                                        "divergence,other.txt,2"]
+    first, second, third = found["attar"]["texts"]
+    assert found["results"]["divergence,other.txt,2"]["kl_mean,none"] == third["kl_mean"]["value"]
     assert found["results"]["divergence"]["kl_mean,none"] == first["kl_mean"]["value"]
     assert found["results"]["divergence,other.txt"]["kl_mean,none"] == second["kl_mean"]["value"]
 

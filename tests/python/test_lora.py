@@ -100,6 +100,27 @@ def test_ranks_and_alphas_of_single_modules_are_those_of_peft(tuned, tmp_path):
     assert relative_difference(attar.open(folder).logits(STORIES), logits_of(model, STORIES)) < 1e-4
 
 
+def test_an_adapter_on_an_adapter_is_refused(tuned, tmp_path):
+    folder = shutil.copytree(tuned / "out" / "adapter", tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(folder)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    done = program("inspect", folder)
+    assert done.returncode == 3 and "is an adapter itself" in done.stderr
+
+
+def test_merging_over_an_adapter_on_codes_is_refused_beforehand(tuned, tmp_path):
+    rounding = {"quantize.rtn": {"bits": 4, "group_size": 4, "symmetric": True}}
+    succeed("run", recipe_for(tmp_path, [rounding], [{"format": "compressed-tensors", "path": "hf"}]),
+            "--out", tmp_path / "out")
+    folder = shutil.copytree(tuned / "out" / "adapter", tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "out/hf")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    done = program("plan", recipe_for(tmp_path, [lora(tmp_path, merge=True)]), f"model={folder}")
+    assert done.returncode == 2 and "would undo the codes" in done.stderr, done.stderr
+
+
 def test_other_layers_keep_their_codes_and_terms(tmp_path):
     """A term of another pass outside of `layers` neither learns nor is merged."""
     passes = [{"quantize.rtn": {"bits": 4, "group_size": 4, "layers": ["mlp.*"]}},

@@ -262,6 +262,18 @@ def test_ctrl_c_becomes_keyboard_interrupt_and_the_run_goes_on_later(whole, work
 # --- the package itself -----------------------------------------------------------------------
 
 
+def test_the_callers_threads_are_given_back(work):
+    before = torch.get_num_threads()
+    try:
+        for own, asked in ((1, 2), (2, 1)):
+            torch.set_num_threads(own)
+            attar.compare(work / "model", work / "rounded/hf", text=work / "text.txt", length=64,
+                          windows=1, threads=asked)
+            assert torch.get_num_threads() == own
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_one_openmp_serves_torch_and_attar():
     maps = pathlib.Path("/proc/self/maps").read_text()
     assert len(set(re.findall(r"\S+/lib[gi]omp\S*", maps))) == 1

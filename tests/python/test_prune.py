@@ -50,6 +50,19 @@ def test_refits_and_the_aim_at_dense_outputs_lower_the_divergence(model, refitte
     assert both < aimed * refit
 
 
+# What the residual stream has lost before o and down is theirs to make up for.
+@pytest.mark.parametrize("model", ["stories260K", pytest.param("smollm2", marks=real)])
+@pytest.mark.parametrize("passes", [sparse("sparsegpt"), [{"prune.width": {"ffn": 0.75}}]],
+                         ids=["sparse", "width"])
+def test_following_the_residual_stream_lowers_the_divergence(passes, model, tmp_path):
+    (name, options), = passes[0].items()
+    if name == "prune.width":
+        options = {**options, "align": ALIGN[model]}
+    plain, _ = run(tmp_path, "plain", model, [{name: {**options, "follow": False}}])
+    followed, _ = run(tmp_path, "followed", model, [{name: options}])
+    assert followed < 0.99 * plain
+
+
 # The mask stays, and what it leaves is what GPTQ aims with: 1.225 and 1.214 behind SparseGPT, which has
 # aimed as far already (its aim must not count twice), 2.95 and 1.49 behind Wanda, which has not.
 @pytest.mark.parametrize("method, share", [("sparsegpt", 1.0), ("wanda", 0.65)])
@@ -70,7 +83,7 @@ def width(model, **options):
 
 
 # Neurons chosen by structured OBS are those that the rest can speak for, so half of the gain lies in the
-# choice: SmolLM2 has 0.756 of 0.897 behind it (tests/bench/MEASURED.md, Widths).
+# choice: SmolLM2 has 0.756 of 0.897 behind it (tests/bench/MEASURED.md, "What each choice is worth").
 @pytest.mark.parametrize("model, share", [("stories260K", 0.75), ("tinyworld", 0.5),
                                           pytest.param("smollm2", 0.9, marks=real)])
 def test_width_pruning_with_refit_lowers_the_divergence(model, share, tmp_path):

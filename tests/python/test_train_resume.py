@@ -49,7 +49,7 @@ def test_random_kills_end_in_the_same_bytes(tmp_path):
     expected = hashes(tmp_path / "straight")
     assert expected
     dice = random.Random(20260202)
-    kills, round_number = 0, 0
+    kills, round_number, resumed = 0, 0, 0
     while kills < KILLS:
         out = tmp_path / f"out{round_number}"
         while kills < KILLS and kill_after(
@@ -58,17 +58,23 @@ def test_random_kills_end_in_the_same_bytes(tmp_path):
             kills += 1
         succeed("run", recipe, "--out", out, "--threads", 1)
         assert hashes(out) == expected
+        resumed += "training_resumed" in events(out)
         round_number += 1
         assert round_number < 10 * KILLS
+    assert resumed > 0
+
+
+def assert_learnt(out):
+    first, last = re.search(r"first step: loss ([\d.]+).*?last step: loss ([\d.]+)",
+                            events(out)).groups()
+    assert float(last) < 0.8 * float(first)
 
 
 def test_training_lowers_the_loss_and_a_cache_serves_twice(tmp_path):
     recipe = learning(tmp_path, loss="forward_kl", cache=str(tmp_path / "cache"), cache_count=16)
     path = write_recipe(tmp_path / "r.yaml", recipe)
     succeed("run", path, "--out", tmp_path / "a")
-    first, last = re.search(r"first step: loss ([\d.]+).*?last step: loss ([\d.]+)",
-                            events(tmp_path / "a")).groups()
-    assert float(last) < 0.8 * float(first)
+    assert_learnt(tmp_path / "a")
     assert re.search(r"[1-9]\d* shards written now", events(tmp_path / "a"))
     succeed("run", path, "--out", tmp_path / "b")
     assert " 0 shards written now" in events(tmp_path / "b")
@@ -82,5 +88,6 @@ def test_a_model_from_nothing_learns_and_is_exported(tmp_path):
     (tmp_path / "model/initialise.json").write_text('{"seed": 3, "deviation": 0.05}')
     path = write_recipe(tmp_path / "r.yaml", recipe)
     succeed("run", path, "--out", tmp_path / "a")
+    assert_learnt(tmp_path / "a")
     assert (tmp_path / "a/hf/model.safetensors").is_file()
     assert not (tmp_path / "a/hf/initialise.json").exists()

@@ -51,7 +51,7 @@ def notes(out, kind):
 
 def ends_alike_when_killed(folder, recipe, file, damage=lambda state: None):
     """Two threads at one go, and one thread killed when a file is there and started again, its state
-    damaged in between."""
+    damaged in between. The events of the second start."""
     succeed("run", recipe, "--out", folder / "straight", "--threads", 2)
     expected = hashes(folder / "straight")
     assert expected
@@ -64,6 +64,10 @@ def ends_alike_when_killed(folder, recipe, file, damage=lambda state: None):
     damage(next(folder.glob("killed.partial-*")))
     succeed("run", recipe, "--out", folder / "killed", "--threads", 1)
     assert hashes(folder / "killed") == expected
+    lines = (folder / "killed/run.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    second = max(at for at, event in enumerate(events) if event["event"] == "resume")
+    return events[second:]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +134,8 @@ def test_kills_threads_and_batches_of_the_forward_end_in_the_same_bytes(rounded)
                                                   "symmetric": True, "skip": ["down"], "rules": []}},
                         tune(save_seconds=0.05, learn=["scales", "norms", "codes"]), eval=None,
                         export=[{"format": "compressed-tensors", "path": "hf"}])
-    ends_alike_when_killed(folder, recipe, "train.safetensors")
+    events = ends_alike_when_killed(folder, recipe, "train.safetensors")
+    assert [event for event in events if event.get("kind") == "training_resumed"]
 
 
 def test_a_model_without_codes_is_refused(rounded):

@@ -121,6 +121,14 @@ def test_no_tracked_file_names_a_package_registry(tracked):
     assert [file for file in tracked if registry.search(file.read_bytes())] == []
 
 
+def test_every_test_file_is_registered(tracked):
+    lists = "".join(path.read_text() for path in tracked if path.name == "CMakeLists.txt")
+    tests = [path.name for path in tracked
+             if path.name.startswith("test_") and path.suffix == ".py"]
+    tests += [path.name for path in tracked if path.name.endswith("_test.cpp")]
+    assert len(tests) > 50 and [name for name in tests if name not in lists] == []
+
+
 # What only a check that takes minutes would meet: a name that nothing defines, an import too many.
 def test_every_name_in_the_python_files_is_defined_and_used(tracked):
     files = [file for file in tracked if file.suffix == ".py"]

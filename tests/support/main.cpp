@@ -1,4 +1,4 @@
-// Entry point of the test programs that multiply nothing.
+// Entry point of test programs that need no fixed numerics.
 #include <gtest/gtest.h>
 
 int main(int argc, char** argv) {
