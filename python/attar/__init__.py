@@ -12,7 +12,7 @@ Stopped RuntimeErrors. Each message says where, what is wrong and what to do.
 >>> model = attar.open("models/smollm2.gguf")
 >>> model.generate("The capital of France is", max_new_tokens=4).text
 ' Paris. The capital'
->>> done = attar.run("recipes/smollm2.yaml", out="out", overrides={"passes.1.bits": 3})
+>>> done = attar.run("recipes/smollm2.yaml", out="out", overrides={"calibration.sequences": 32})
 >>> done.results["attar"]["texts"][0]["kl_mean"]["value"]
 """
 
