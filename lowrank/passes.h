@@ -181,6 +181,7 @@ class SharePass final : public ModelPass {
 
  private:
   struct Shared;  // one basis and who reads through it
+  std::vector<double> importances(ModelWork& work) const;
   std::vector<Shared> find_bases(ModelWork& work) const;
   void choose_ranks(ModelWork& work, std::vector<Shared>& bases) const;
   void cut_layer(ModelWork& work, const Shared& shared, std::int64_t index, Role role, Block& block,

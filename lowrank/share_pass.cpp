@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
+#include "compress/calibrate/block_sensitivity.h"
 #include "compress/calibrate/layer_walk.h"
 #include "lowrank/passes.h"
 #include "lowrank/refit.h"
+#include "lowrank/spectra.h"
 
 namespace attar {
 
@@ -41,6 +44,7 @@ std::vector<PlannedLayer> SharePass::plan(const ModelConfig& config) const {
     const Site site = site_of(layer.role);
     const std::int64_t first = layer.block / config_.span * config_.span;
     const std::int64_t in = shape_of(config, layer.block, layer.role).in;
+    if (in == 0) continue;  // a block without attention
     bool alike = config_.span == 1 || !config.widths_open ||
                  (site != Site::kOutputInput && site != Site::kDownInput);
     for (std::int64_t i = first; i < std::min(first + config_.span, config.layers); ++i) {
@@ -57,11 +61,31 @@ std::vector<PlannedLayer> SharePass::plan(const ModelConfig& config) const {
 std::int64_t SharePass::working_bytes(const ModelConfig& config) const {
   const std::int64_t n = widest_input(config), groups = (config.layers + 1) / config_.span + 1;
   const std::int64_t stacked = config_.span * (2 * config.ffn + 3 * config.q_width());
-  return 8 * (5 * n * n + 2 * stacked * config.hidden + 2 * groups * config.hidden * config.hidden);
+  return 8 * (5 * n * n + 2 * stacked * config.hidden +
+              2 * groups * config.hidden * config.hidden) +
+         BlockSensitivity::bytes(config, SpectraOptions().probe_sequences * 512);
+}
+
+// How much a unit of output energy of each layer counts, [blocks x roles]: by what its loss does to
+// the predictions. Layers whose outputs are small (v beside q and k) would else lose all of them.
+std::vector<double> SharePass::importances(ModelWork& work) const {
+  SpectraOptions options;
+  options.probe_align = config_.align;
+  const auto wanted = [&](std::int64_t block, Role role) {
+    return decide(config_, block, role).changes;
+  };
+  std::vector<double> found(static_cast<std::size_t>(work.input.config().layers) * kRoles.size());
+  for (const LayerSpectrum& layer :
+       measure_spectra(work.input, *work.calibration, options, wanted, work.context)) {
+    const std::size_t first = static_cast<std::size_t>(layer.block) * kRoles.size();
+    found[first + index_of(layer.role)] = layer.choice().importance;
+  }
+  return found;
 }
 
 std::vector<SharePass::Shared> SharePass::find_bases(ModelWork& work) const {
   std::vector<Shared> bases;
+  const std::vector<double> importance = importances(work);
   BlockStream stream(work.input, *work.calibration, {});
   const std::int64_t blocks = work.input.config().layers;
   std::array<Stack, kSites.size()> stacks;
@@ -76,7 +100,9 @@ std::vector<SharePass::Shared> SharePass::find_bases(ModelWork& work) const {
       const std::size_t before = stack.weights.size();
       for (const Role role : roles_of(block)) {
         if (!reads(role, site) || !decide(config_, index, role).changes) continue;
-        stack.weights.push_back(dense(block[role].weight).to(at::kDouble));
+        const std::size_t first = static_cast<std::size_t>(index) * kRoles.size();
+        stack.weights.push_back(dense(block[role].weight).to(at::kDouble) *
+                                std::sqrt(importance[first + index_of(role)]));
       }
       if (stack.weights.size() > before) {
         const at::Tensor& gram = statistics[index_of(site)]->gram;
@@ -90,8 +116,6 @@ std::vector<SharePass::Shared> SharePass::find_bases(ModelWork& work) const {
       shared.basis = truncate(whole, pca, pca.values.size(0)).right;
       const auto* values = pca.values.const_data_ptr<double>();
       shared.choice = {whole.size(0), whole.size(1), {values, values + pca.values.numel()}};
-      const double energy = pca.values.sum().item<double>();
-      shared.choice.importance = energy > 0 ? static_cast<double>(shared.layers) / energy : 0.0;
       bases.push_back(std::move(shared));
       stack = {};
     }

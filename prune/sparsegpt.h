@@ -38,7 +38,7 @@ struct SparseGptResult {
   double identity_gap = 0;    // of the sweep's own sum of losses and tr(D H D^T) with damped H
   double damping = 0;         // what was used; 0: H was not used
   bool cut_plainly = false;
-  std::vector<std::int64_t> dead_columns;  // never active: what an error costs there is unknown
+  std::vector<std::int64_t> dead_columns;  // never active: they count as an average input
   std::vector<std::string> fallbacks;      // one sentence each
 };
 

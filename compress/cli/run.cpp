@@ -1,6 +1,7 @@
 #include "compress/pipeline/run.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "compress/cli/command.h"
 #include "compress/cli/run_recipe.h"
@@ -78,9 +79,12 @@ void run_command(const Options& options) {
 }  // namespace
 
 nlohmann::json divergence_on(const std::string& text, const std::string& model) {
-  const std::int64_t positions = open_model(model)->config().max_positions;
-  const std::int64_t length = std::min(TextEvalConfig().length, positions);
-  return nlohmann::json::array({{{"divergence", {{"text", text}, {"length", length}}}}});
+  nlohmann::json options = {{"text", text}};
+  if (std::filesystem::exists(model)) {  // else who only prints the recipe need not have it
+    const std::int64_t positions = open_model(model)->config().max_positions;
+    options["length"] = std::min(TextEvalConfig().length, positions);
+  }
+  return nlohmann::json::array({{{"divergence", options}}});
 }
 
 void run_recipe(const Recipe& recipe, const std::string& out, bool replace, const Common& common) {

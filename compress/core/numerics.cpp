@@ -58,8 +58,17 @@ const Numerics& set_up_numerics() {
   return found;
 }
 
-void set_threads(int count) {
+namespace {
+
+int checked(int count) {
   require<UsageError>(count >= 1 && count <= 1024, "threads", "must be in [1, 1024], got ", count);
+  return count;
+}
+
+}  // namespace
+
+void set_threads(int count) {
+  checked(count);
   at::set_num_threads(count);
   omp_set_num_threads(count);
   linalg::keep_blas_on_one_thread();
@@ -67,8 +76,9 @@ void set_threads(int count) {
 
 int threads() { return at::get_num_threads(); }
 
-ThreadScope::ThreadScope(int count)
-    : before_(threads()), blas_before_(linalg::keep_blas_on_one_thread()) {
+ThreadScope::ThreadScope(int count) : before_(threads()), blas_before_(0) {
+  checked(count);
+  blas_before_ = linalg::keep_blas_on_one_thread();
   set_threads(count);
 }
 

@@ -79,7 +79,8 @@ std::shared_ptr<const HuggingFaceSource> open_base(const fs::path& base, const f
   const std::string where = (folder / kAdapterConfig).string();
   require<IoError>(fs::exists(base), where, "base_model_name_or_path is '", base.string(),
                    "', which is not there; write the path of the base model into it");
-  require(!fs::exists(base / kAdapterConfig), where, "the base '", base.string(),
+  const bool adapter = fs::exists(base / kAdapterConfig) && !fs::exists(base / "config.json");
+  require(!adapter, where, "the base '", base.string(),
           "' is an adapter itself; merge that one first (an export of the format huggingface)");
   auto source = std::dynamic_pointer_cast<const HuggingFaceSource>(open_model(base));
   require(source != nullptr, where, "the base '", base.string(), "' must be a Hugging Face folder");
@@ -290,7 +291,7 @@ void write_factor(io::SafetensorsWriter& writer, const std::string& name, const 
   entry.tensor = name;
   entry.layer = layer;
   entry.type = std::string(io::safetensors_name(element_type_of(type)));
-  entry.how = "plain values";
+  entry.how = "low-rank term";
   entry.bytes = bytes_of(stored).size();
   entry.max_difference =
       largest_difference(stored.to(at::kFloat), values.to(at::kFloat), name, entry.type);

@@ -144,7 +144,8 @@ std::int64_t rows_at_once(std::int64_t columns) {
 }
 
 void add(ExportReport& report, TensorExport tensor) {
-  if (tensor.how == "plain values" && tensor.max_difference > report.max_rounding) {
+  const bool plain = tensor.how == "plain values" || tensor.how == "low-rank term";
+  if (plain && tensor.max_difference > report.max_rounding) {
     report.max_rounding = tensor.max_difference;
     report.max_rounding_tensor = tensor.tensor;
   }

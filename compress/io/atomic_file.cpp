@@ -22,13 +22,22 @@ constexpr std::string_view kWhere = "file";
 
 constexpr std::string_view kMark = ".tmp-";
 
-// Another process, perhaps of another container on the same disk, has another one.
+// The random number is for processes of other containers on the same disk.
 std::filesystem::path temporary_name(const std::filesystem::path& path) {
   static std::atomic<unsigned> counter{0};
-  static const unsigned start = std::random_device()();
+  static const unsigned random = std::random_device()();
   std::filesystem::path name = path;
-  name += std::string(kMark) + std::to_string(start) + "-" + std::to_string(counter++);
+  name += std::string(kMark) + std::to_string(::getpid()) + "-" + std::to_string(random) + "-" +
+          std::to_string(counter++);
   return name;
+}
+
+// Whether `name` is one that temporary_name() makes: three numbers behind `begin`.
+bool is_temporary(std::string_view name, std::string_view begin) {
+  if (!name.starts_with(begin)) return false;
+  name.remove_prefix(begin.size());
+  return name.find_first_not_of("0123456789-") == name.npos &&
+         std::count(name.begin(), name.end(), '-') == 2;
 }
 
 // Removes what killed processes have left of `path`: nobody holds its lock. Younger ones may be of
@@ -39,12 +48,12 @@ void remove_left(const std::filesystem::path& path) {
   std::error_code failure;
   std::filesystem::directory_iterator walk(folder, failure);
   for (; !failure && walk != std::filesystem::directory_iterator(); walk.increment(failure)) {
-    if (!walk->path().filename().string().starts_with(begin)) continue;
+    if (!is_temporary(walk->path().filename().string(), begin)) continue;
     const int left = ::open(walk->path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (left < 0) continue;
     struct stat status{};
     const bool old = ::fstat(left, &status) == 0 && S_ISREG(status.st_mode) &&
-                     ::time(nullptr) - status.st_ctime > 60;
+                     ::time(nullptr) - status.st_mtime > 60;
     if (old && ::flock(left, LOCK_EX | LOCK_NB) == 0) ::unlink(walk->path().c_str());
     ::close(left);
   }

@@ -159,7 +159,12 @@ void check_steps(const std::string& model, const std::string& teacher,
     require<UsageError>(teacher.empty() || !engine.make_exact, step.where,
                         "a text beside a teacher is measured in float32; leave out --teacher, or "
                         "use the runtime dense");
-    if (teacher.empty()) continue;
+    if (teacher.empty()) {  // the first token of a window stands in front of it
+      require<UsageError>(step.text.length <= config.max_positions + 1, step.where, "length ",
+                          step.text.length, " exceeds the model's ", config.max_positions,
+                          " positions; lower length");
+      continue;
+    }
     check_window(step, config);
     check_window(step, open_model(teacher)->config());
   }

@@ -64,7 +64,8 @@ void resolve_paths(json& options, const fs::path& file) {
   for (const char* key : {"text", "teacher", "cache"}) {
     if (!options.is_object() || !options.contains(key)) continue;
     json& value = options[key];
-    if (value == "original") continue;  // the teacher's word for what the recipe started from
+    // The teacher's word for what the recipe started from.
+    if (std::string_view(key) == "teacher" && value == "original") continue;
     if (!value.is_array()) resolve(value);
     for (json& one : value) {
       if (value.is_array()) resolve(one);

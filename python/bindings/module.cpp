@@ -5,6 +5,7 @@
 
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
+#include "compress/linalg/blas.h"
 #include "compress/runtime/transformer.h"
 #include "distill/passes.h"
 #include "lowrank/passes.h"
@@ -74,7 +75,10 @@ void bind_errors(py::module_& module) {
 PYBIND11_MODULE(_attar, module) {
   namespace bindings = attar::bindings;
   module.doc() = "What attar's C++ gives to Python; the package attar makes its interface of it.";
+  // The BLAS of the thread that imports keeps its threads for what is not attar's.
+  const int before = attar::linalg::keep_blas_on_one_thread();
   attar::set_up_numerics();
+  attar::linalg::set_blas_threads(before);
   bindings::bind_errors(module);
   bindings::bind_model(module);
   bindings::bind_pipeline(module);

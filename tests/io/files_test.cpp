@@ -1,9 +1,13 @@
 // Mapped files, atomic files, output folders, hashes, disk.
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 
 #include "compress/core/errors.h"
@@ -86,6 +90,24 @@ TEST(AtomicFile, AppearsWholeOrNotAtAll) {
   EXPECT_THROW(file.write("x"), IoError);
 }
 
+// What a killed process left; not what one still writes, nor what somebody else called so.
+TEST(AtomicFile, RemovesWhatKilledProcessesLeft) {
+  const TemporaryFolder folder;
+  for (const char* name :
+       {"a.tmp-1-2-3", "a.tmp-4-5-6", "a.tmp-notes", "a.tmp-7-8", "b.tmp-1-2-3"}) {
+    folder.put(name, "x");
+    std::filesystem::last_write_time(
+        folder / name, std::filesystem::file_time_type::clock::now() - std::chrono::minutes(5));
+  }
+  folder.put("a.tmp-9-9-9", "young");
+  const int held = ::open((folder / "a.tmp-4-5-6").c_str(), O_RDONLY);
+  ASSERT_EQ(::flock(held, LOCK_EX), 0);
+  write_file(folder / "a", "new");
+  ::close(held);
+  EXPECT_THAT(folder.names(), ElementsAre("a", "a.tmp-4-5-6", "a.tmp-7-8", "a.tmp-9-9-9",
+                                          "a.tmp-notes", "b.tmp-1-2-3"));
+}
+
 TEST(AtomicFile, NamesPathAndRemedyWhenTheFolderIsMissing) {
   EXPECT_THAT(message_of<IoError>([] { write_file("/nowhere/at/all", "x"); }),
               AllOf(HasSubstr("'/nowhere/at/all'"), HasSubstr("check the path")));
@@ -138,7 +160,9 @@ TEST(OutputFolder, AppearsUnderItsNameOnCommit) {
 
 TEST(OutputFolder, AnUnfinishedRunIsFoundAgainByItsId) {
   const TemporaryFolder folder;
-  { write_file(OutputFolder(folder / "out", "a").work() / "x", "1"); }
+  {
+    write_file(OutputFolder(folder / "out", "a").work() / "x", "1");
+  }
   {
     const OutputFolder other(folder / "out", "b");
     EXPECT_FALSE(other.resumed());
@@ -154,7 +178,9 @@ TEST(OutputFolder, AnUnfinishedRunIsFoundAgainByItsId) {
 TEST(OutputFolder, RefusesAFolderWithContentUnlessTold) {
   const TemporaryFolder folder;
   fs::create_directory(folder / "out");
-  { OutputFolder(folder / "out", "a").commit(); }  // an empty folder is as good as none
+  {
+    OutputFolder(folder / "out", "a").commit();
+  }  // an empty folder is as good as none
   write_file(folder / "out/old", "1");
   EXPECT_THAT(message_of<UsageError>([&] { OutputFolder(folder / "out", "a"); }),
               HasSubstr("not empty"));

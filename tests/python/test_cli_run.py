@@ -118,6 +118,30 @@ def test_a_run_is_not_complete_where_a_file_has_changed(work, changed):
     assert again.returncode == 2 and "not empty" in again.stderr
 
 
+def identity(recipe, out):
+    succeed("run", recipe, "--out", out)
+    return json.loads((out / "manifest.json").read_text())["run_id"]
+
+
+def test_how_a_text_is_read_and_which_file_is_weighted_tell_runs_apart(work):
+    (work / "text.jsonl").write_text('{"text": "Once upon a time there was a dog."}\n' * 40)
+    (work / "same.txt").write_bytes((work / "text.jsonl").read_bytes())
+    learning = {"steps": 1, "batch": 1, "length": 16}
+    ids = {identity(write_recipe(work / f"{name}.yaml", recipe_for(work, eval=None, passes=[
+        {"train.text": {**learning, "text": str(work / name)}}])), work / f"out-{name}")
+           for name in ("text.jsonl", "same.txt")}
+    assert len(ids) == 2
+    succeed("importance", work / "model", "--text", work / "text.txt", "--sequences", 2, "--length", 32,
+            "--out", work / "m.dat")
+    gguf = [{"format": "gguf", "type": "F16", "path": f"{name}.gguf"} for name in "ab"]
+    for at in (0, 1):
+        exports = [{**one, "importance": str(work / "m.dat")} if i == at else one
+                   for i, one in enumerate(gguf)]
+        ids.add(identity(write_recipe(work / f"w{at}.yaml", recipe_for(
+            work, eval=None, passes=None, calibration=None, export=exports)), work / f"w{at}"))
+    assert len(ids) == 4
+
+
 def longer(path):
     path.write_bytes(path.read_bytes() + b"mine")
 

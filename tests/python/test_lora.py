@@ -100,6 +100,13 @@ def test_ranks_and_alphas_of_single_modules_are_those_of_peft(tuned, tmp_path):
     assert relative_difference(attar.open(folder).logits(STORIES), logits_of(model, STORIES)) < 1e-4
 
 
+def test_terms_in_sixteen_bits_are_exported_and_verified(tmp_path):
+    learnt = lora(tmp_path, rank=32, learning_rate=0.05, steps=30)
+    for kind in ("f16", "bf16"):
+        succeed("run", recipe_for(tmp_path, [learnt], [{"format": "peft", "path": "a", "type": kind}]),
+                "--out", tmp_path / kind)
+
+
 def test_an_adapter_on_an_adapter_is_refused(tuned, tmp_path):
     folder = shutil.copytree(tuned / "out" / "adapter", tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())

@@ -270,6 +270,8 @@ def test_the_callers_threads_are_given_back(work):
             attar.compare(work / "model", work / "rounded/hf", text=work / "text.txt", length=64,
                           windows=1, threads=asked)
             assert torch.get_num_threads() == own
+            if "MKL" in torch.__config__.show():
+                assert f"mkl_get_max_threads() : {own}" in torch.__config__.parallel_info()
     finally:
         torch.set_num_threads(before)
 
