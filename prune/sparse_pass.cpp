@@ -2,7 +2,6 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <optional>
-#include <set>
 
 #include "compress/calibrate/layer_walk.h"
 #include "compress/core/grid.h"
@@ -120,16 +119,11 @@ std::vector<PlannedLayer> SparsePass::plan(const ModelConfig& config) const {
 
 void SparsePass::see_later(std::span<const PassPlan> plans) {
   filled_.clear();
-  std::set<std::pair<std::int64_t, Role>> in_codes;
   for (const PassPlan& plan : plans) {
     for (const PlannedLayer& layer : plan.layers) {
-      const std::pair place(layer.block, layer.role);
-      const bool coded = scheme() || in_codes.contains(place);
-      const bool changes = layer.changes || layer.recodes;
-      if (changes && (!layer.keeps_zeros || (layer.thaws_codes && coded))) {
-        filled_.try_emplace(place, layer.action);
+      if ((layer.changes || layer.recodes) && !layer.keeps_zeros) {
+        filled_.try_emplace({layer.block, layer.role}, layer.action);
       }
-      if (layer.scheme || !layer.candidates.empty()) in_codes.insert(place);
     }
   }
 }

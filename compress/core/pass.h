@@ -57,7 +57,6 @@ struct PlannedLayer {
   bool plain_only = false;     // a layer in codes keeps them, on a grid like its own
   bool refuses_codes = false;  // a layer in codes is refused
   bool keeps_form = false;     // factors stay factors, and a term stays beside its base
-  bool thaws_codes = false;    // codes become plain values, whose zeros are values like others
   double parameters = 1;       // share of the layer's parameters that factors leave
   double density = 1;          // share of the weights that may be other than 0 after this pass
 };

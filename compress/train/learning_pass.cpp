@@ -62,7 +62,6 @@ std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Le
   for (PlannedLayer& layer : layers) {
     layer.plain_only = !learning.from_codes;
     layer.keeps_form = layer.keeps_zeros = true;
-    layer.thaws_codes = learning.from_codes;
   }
   if (learning.weights) return layers;
   const std::string what = learning.scales        ? "only its scales learn"
