@@ -67,13 +67,13 @@ MEASURED = {}  # recipe -> what run() gave: on SmolLM2, tests share what they co
 def run(tmp_path, name, model, passes, export=(), calibration=(64, 256), windows=16,
         token_weights="fisher"):
     """Mean KL to the original in nats, and the folder of the run. `passes` may be a function of the
-    text to learn from. On SmolLM2 half of the text, so that all its effects take an hour."""
+    text to learn from."""
     folder, text, other = model_and_texts(model, tmp_path)
     length, large = LENGTHS.get(model, 256), model == "smollm2"
     recipe = {"version": 1, "seed": 5, "model": str(folder),
-              "calibration": {"text": str(text), "sequences": calibration[0] // (2 if large else 1),
+              "calibration": {"text": str(text), "sequences": calibration[0],
                               "length": min(length, calibration[1]),
-                              "token_weights": token_weights, "weight_windows": 8 if large else 16},
+                              "token_weights": token_weights},
               "passes": passes(str(text)) if callable(passes) else passes,
               "eval": [{"divergence": {"text": str(other), "length": length,
                                        "windows": windows}}]}

@@ -51,7 +51,7 @@ def test_fit_over_all_tensors_keeps_the_size_of_the_file(folder):
     fit = {"quantize.fit": {"size": "360kB", "types": types, "skip": ["down"], "windows": 16}}
     run(folder, "fit", fit, export=[{"format": "gguf", "path": "model.gguf"}])
     kinds = types_of(folder / "fit/model.gguf")
-    assert 300_000 < sum(t.n_bytes for t in gguf.GGUFReader(folder / "fit/model.gguf").tensors) <= 360_000
+    assert 200_000 < sum(t.n_bytes for t in gguf.GGUFReader(folder / "fit/model.gguf").tensors) <= 360_000
     assert "held-out" in (notes(folder / "fit", "fit") + notes(folder / "fit", "fit_fell_back"))[0]
     assert kinds["token_embd.weight"] in types and len(set(kinds.values()) & set(types)) > 1
 
