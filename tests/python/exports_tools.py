@@ -51,7 +51,7 @@ def divergence(log_p, log_q):
 
 # llama.cpp lives in a process of its own: it brings its own thread pool, and ends with the process.
 SERVER = """
-import json, sys, urllib.request
+import json, os, sys, urllib.request
 import xllamacpp
 path, prompts, vocabulary = sys.argv[1], json.loads(sys.stdin.read()), int(sys.argv[2])
 params = xllamacpp.CommonParams()
@@ -75,17 +75,30 @@ for ids in prompts:
     answers.append([[entry["id"], entry["logprob"]]
                     for entry in said["completion_probabilities"][0]["top_logprobs"]])
 print(); print("ANSWER " + json.dumps(answers), flush=True)
+os._exit(0)
 """
+
+
+def ask_llama_cpp(program, *arguments, text):
+    """What `program` answers in a process of its own. Asked again when its server hangs, as was
+    seen once on a busy machine."""
+    for patience in (240, 600):
+        try:
+            done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], input=text,
+                                  capture_output=True, text=True, timeout=patience)
+            break
+        except subprocess.TimeoutExpired:
+            if patience == 600:
+                raise
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert lines, done.stderr[-2000:]
+    return json.loads(lines[0][7:])
 
 
 def llama_cpp(path, prompts, vocabulary):
     """Log probabilities of the token after each prompt, as llama.cpp gives: [vocabulary] each."""
-    done = subprocess.run([sys.executable, "-c", SERVER, str(path), str(vocabulary)],
-                          input=json.dumps(prompts), capture_output=True, text=True, timeout=600)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert lines, done.stderr[-2000:]
     rows = []
-    for answer in json.loads(lines[0][7:]):
+    for answer in ask_llama_cpp(SERVER, path, vocabulary, text=json.dumps(prompts)):
         row = torch.full([vocabulary], -math.inf, dtype=torch.float64)
         for token, value in answer:
             row[token] = value

@@ -6,8 +6,6 @@ ATTAR_REAL=1 trims SmolLM2 too; it takes minutes.
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -17,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 import attar
 from attar_program import (STORY, attar as program, make_stories, make_text, succeed,
                            write_recipe)
-from exports_tools import (SOURCE, divergence, llama_cpp, load, logits_of, needed,
+from exports_tools import (SOURCE, ask_llama_cpp, divergence, llama_cpp, load, logits_of, needed,
                            relative_difference)
 from test_cli_run import hashes
 
@@ -113,7 +111,7 @@ def embedding(path):
 
 # llama.cpp's own tokenizer on the file, in a process of its own.
 TOKENIZE = """
-import json, sys, urllib.request
+import json, os, sys, urllib.request
 import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path = sys.argv[1]
@@ -125,16 +123,13 @@ request = urllib.request.Request(server.listening_address + "/tokenize",
     {"Content-Type": "application/json"})
 with urllib.request.urlopen(request, timeout=300) as answer:
     print(); print("ANSWER " + json.dumps(json.load(answer)["tokens"]), flush=True)
+os._exit(0)
 """
 
 
 def llama_cpp_ids(path, text):
     pytest.importorskip("xllamacpp")
-    done = subprocess.run([sys.executable, "-c", TOKENIZE, str(path)], input=text, text=True,
-                          capture_output=True, timeout=600)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert lines, done.stderr[-2000:]
-    return json.loads(lines[0][7:])
+    return ask_llama_cpp(TOKENIZE, path, text=text)
 
 
 # --- what is left ------------------------------------------------------------------------------
