@@ -3,6 +3,7 @@
 #include "compress/cli/command.h"
 #include "compress/formats/model_file.h"
 #include "compress/pipeline/plan.h"
+#include "compress/pipeline/plan_checks.h"
 
 namespace attar::cli {
 namespace {
@@ -17,6 +18,7 @@ void export_command(const Options& given) {
   use_threads(given.common);
   ExportOptions options = given.options;
   options.format = export_format_from(given.format);
+  if (options.replace) keep_out_of(given.out, given.model);
   const Model model(open_model(given.model));
   const ExportReport report = export_model(model, given.out, options);
   nlohmann::ordered_json json = {{"path", report.path.string()},

@@ -207,6 +207,17 @@ std::vector<std::int64_t> check_texts(const Recipe& recipe, const ModelConfig& c
   return measured;
 }
 
+void keep_out_of(const fs::path& out, const fs::path& input) {
+  std::error_code failure;
+  const fs::path folder = fs::weakly_canonical(out, failure);
+  const fs::path file = fs::weakly_canonical(input, failure);
+  if (failure || !fs::exists(file, failure)) return;
+  const auto [end, at] = std::mismatch(folder.begin(), folder.end(), file.begin(), file.end());
+  require<UsageError>(end != folder.end(), out.string(), "'", input.string(),
+                      "', which is read, lies there, and replacing it would remove both; choose "
+                      "another output");
+}
+
 void check_output(const fs::path& out, std::uint64_t needed_bytes) {
   fs::path parent = fs::absolute(out).lexically_normal();
   if (!parent.has_filename()) parent = parent.parent_path();

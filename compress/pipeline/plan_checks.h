@@ -12,6 +12,9 @@ std::vector<std::int64_t> check_texts(const Recipe& recipe, const ModelConfig& c
 // Whether `out` can be made and its disk has room.
 void check_output(const std::filesystem::path& out, std::uint64_t needed_bytes);
 
+// Throws UsageError where replacing `out` would remove `input`, which it is or holds.
+void keep_out_of(const std::filesystem::path& out, const std::filesystem::path& input);
+
 // Floating-point operations a second of float32 products of a typical shape, measured for about
 // half a second.
 double measure_gemm_flops();

@@ -192,6 +192,16 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
   const RunIdentity identity = identify(recipe, *engine.registry, record.model_sha256);
   record.run_id = identity.run;
   record.weights_id = identity.weights;
+  if (options.replace) {
+    keep_out_of(options.out, recipe.model);
+    if (!recipe.file.empty()) keep_out_of(options.out, recipe.file);
+    if (recipe.calibration) {
+      for (const std::string& text : recipe.calibration->text) keep_out_of(options.out, text);
+    }
+    for (const EvalStep& step : recipe.evals) {
+      keep_out_of(options.out, step.kind == EvalKind::kText ? step.text.text : step.task.path);
+    }
+  }
   // Who allows replacing it doubts what is there.
   if (auto done = already_there(options.out, identity.run, options.replace)) {
     return *std::move(done);

@@ -142,3 +142,16 @@ def test_a_file_of_somebody_else_is_no_store(work):
     done = attar("run", write_recipe(work / "theirs.yaml", recipe), "--out", work / "never")
     assert done.returncode == 3 and "something else" in done.stderr
     assert (work / "theirs.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("out", [".", "model", "deep/.."])
+def test_replacing_never_removes_what_is_read(out, tmp_path):
+    make_stories(tmp_path / "model")
+    make_text(tmp_path / "text.txt")
+    (tmp_path / "deep").mkdir()
+    recipe = write_recipe(tmp_path / "r.yaml", recipe_for(tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for command in (["run", recipe], ["export", tmp_path / "model", "--format", "huggingface"]):
+        done = attar(*command, "--out", tmp_path / out, "--replace")
+        assert done.returncode == 2 and "replacing it would remove both" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
