@@ -71,6 +71,7 @@ Needs DistillPass::needs() const {
 }
 
 std::vector<PlannedLayer> DistillPass::plan(const ModelConfig& config) const {
+  check_length(config_, config, kName);
   return plan_learnt_layers(config, learning_, "distilled");
 }
 

@@ -93,6 +93,7 @@ LoraPass::LoraPass(LoraConfig config) : config_(std::move(config)) {
 }
 
 std::vector<PlannedLayer> LoraPass::plan(const ModelConfig& config) const {
+  check_length(config_, config, kName);
   std::vector<PlannedLayer> planned = plan_layers(
       config_, config, kName,
       "term of rank " + std::to_string(config_.rank) + (config_.merge ? ", merged" : ""));

@@ -13,6 +13,7 @@ TextPass::TextPass(TextPassConfig config)
 Needs TextPass::needs() const { return {.tokenizer = true, .codes = needed_codes(learning_)}; }
 
 std::vector<PlannedLayer> TextPass::plan(const ModelConfig& config) const {
+  check_length(config_, config, kName);
   return plan_learnt_layers(config, learning_, "trained");
 }
 

@@ -22,6 +22,15 @@ void use_threads(const Common& common, int recipe_threads) {
   set_threads(count);
 }
 
+void reading(const std::filesystem::path& file, const std::function<void()>& read) {
+  try {
+    read();
+  } catch (const nlohmann::json::exception& error) {
+    throw BadInput(message(file.string(), "is not as attar wrote it (", error.what(),
+                           "); run the recipe again with --replace"));
+  }
+}
+
 void print(std::string_view text) {
   const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
   require<IoError>(written && std::fflush(stdout) == 0, "stdout",

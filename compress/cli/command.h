@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <atomic>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -44,6 +45,10 @@ void add_short_forms(CLI::App& app);  // prune, factorize, distill
 void add_common(CLI::App& command, Common& common);
 // Sets the threads of this process: the option, else `recipe_threads`, else the machine's.
 void use_threads(const Common& common, int recipe_threads = 0);
+
+// Runs `read` on a file that attar wrote and somebody may have edited: a key that is not there, or
+// not of its type, is BadInput.
+void reading(const std::filesystem::path& file, const std::function<void()>& read);
 
 // Prints JSON (indented) or text to stdout. Throws IoError when stdout is closed.
 void print_json(const nlohmann::ordered_json& json);

@@ -26,7 +26,8 @@ std::optional<nlohmann::json> results_in(const fs::path& folder) {
   if (!is_file(folder / "manifest.json") || !is_file(folder / "results.json")) return std::nullopt;
   nlohmann::json results = io::load_json(folder / "results.json");
   const bool ours = results.is_object() && results.contains("attar") &&
-                    results["attar"].is_object() && results["attar"].contains("table");
+                    results["attar"].is_object() && results["attar"].contains("table") &&
+                    results["attar"]["table"].is_string();
   require(ours, (folder / "results.json").string(),
           "has no summary of a run; run its recipe again");
   return results;
@@ -63,7 +64,7 @@ void report(const Options& options) {
   require<IoError>(!outcomes.empty(), folder.string(),
                    "holds no finished run; give what --out of run named");
   if (options.common.json()) return print_json(sweep_json(outcomes));
-  print(sweep_table(outcomes));
+  reading(folder, [&] { print(sweep_table(outcomes)); });
 }
 
 }  // namespace

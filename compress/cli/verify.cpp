@@ -6,6 +6,7 @@
 #include "compress/formats/model_file.h"
 #include "compress/io/hash.h"
 #include "compress/io/json.h"
+#include "compress/io/output_folder.h"
 
 namespace attar::cli {
 namespace {
@@ -29,13 +30,16 @@ ordered_json agreement_json(const LogitAgreement& found) {
 // Every file of a finished run against the hash in its manifest.
 ordered_json check_hashes(const fs::path& folder, const nlohmann::json& manifest) {
   ordered_json files = ordered_json::array();
-  require(manifest.contains("outputs") && manifest["outputs"].is_object(),
-          (folder / "manifest.json").string(), "has no list of outputs; is it attar's?");
+  const std::string where = (folder / "manifest.json").string();
+  const bool listed = manifest.is_object() && manifest.contains("outputs") &&
+                      manifest["outputs"].is_object() && !manifest["outputs"].empty();
+  require(listed, where, "has no list of outputs; is it attar's?");
   for (const auto& [name, entry] : manifest["outputs"].items()) {
+    require(io::stays_inside(name), where, "names the output '", name, "' outside of its folder");
     const std::string found = io::sha256_file(folder / name);
-    require(entry.value("sha256", "") == found, (folder / name).string(),
+    require(entry.at("sha256") == found, (folder / name).string(),
             "is not the file that the run wrote: its sha256 is ", found, ", the manifest says ",
-            entry.value("sha256", ""), "; run the recipe again with --replace");
+            entry.at("sha256").dump(), "; run the recipe again with --replace");
     files.push_back(name);
   }
   return files;
@@ -43,16 +47,21 @@ ordered_json check_hashes(const fs::path& folder, const nlohmann::json& manifest
 
 ordered_json verify_run(const fs::path& folder, const std::function<void()>& check_stop) {
   const nlohmann::json manifest = io::load_json(folder / "manifest.json");
-  ordered_json report = {{"path", folder.string()}, {"files", check_hashes(folder, manifest)}};
+  ordered_json report = {{"path", folder.string()}};
+  std::vector<std::string> paths;
+  reading(folder / "manifest.json", [&] {
+    report["files"] = check_hashes(folder, manifest);
+    for (const auto& step : manifest.at("recipe").at("export")) paths.push_back(step.at("path"));
+  });
   ordered_json exports = ordered_json::array();
   std::shared_ptr<const ModelSource> first;
-  for (const auto& step : manifest.at("recipe").at("export")) {
-    const auto source = open_model(folder / step.at("path").get<std::string>());
+  for (const std::string& path : paths) {
+    const auto source = open_model(folder / path);
     if (!first) first = source;
     const Model reference(first), model(source);
     const LogitAgreement found =
         compare_logits(reference, model, tokens_for(reference), check_stop);
-    ordered_json entry = {{"path", step.at("path")}};
+    ordered_json entry = {{"path", path}};
     entry.update(agreement_json(found));
     exports.push_back(entry);
   }

@@ -149,8 +149,10 @@ void check(const ModelConfig& c, std::string_view where) {
   }
   require(c.norm_eps > 0 && c.norm_eps < 1, where, "norm epsilon must be in (0, 1), got ",
           c.norm_eps);
-  require(c.rope.theta > 0 && c.rope.factor > 0, where,
-          "rope theta and factor must be positive, got ", c.rope.theta, " and ", c.rope.factor);
+  const auto positive = [](double value) { return value > 0 && std::isfinite(value); };
+  require(positive(c.rope.theta) && positive(c.rope.factor), where,
+          "rope theta and factor must be positive numbers, got ", c.rope.theta, " and ",
+          c.rope.factor);
 }
 
 }  // namespace attar

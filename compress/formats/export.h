@@ -3,6 +3,7 @@
 // its result appears under its name only when it is whole.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -64,6 +65,9 @@ struct TensorExport {
   // Largest |exported value - the model's value|, the model's weight dequantized in float32. Not
   // known in a plan (0).
   double max_difference = 0;
+
+  // Whether the file rounds it by itself to fewer bits than 16, which no pass has seen.
+  bool rounds() const { return how.ends_with(" quantizer"); }
 };
 
 // What check_export found; nothing was computed.
@@ -72,6 +76,8 @@ struct ExportPlan {
   std::uint64_t bytes = 0;  // of all files with weights, headers included
   std::uint64_t largest_tensor = 0;
   std::vector<std::string> notes;
+
+  bool rounds() const { return std::ranges::any_of(tensors, &TensorExport::rounds); }
 };
 
 struct ExportReport {
@@ -82,6 +88,8 @@ struct ExportReport {
   double max_rounding = 0;  // largest difference of a tensor stored as plain values
   std::string max_rounding_tensor;
   std::vector<std::string> notes;  // one sentence each: what a reader of the file should know
+
+  bool rounds() const { return std::ranges::any_of(tensors, &TensorExport::rounds); }
 };
 
 // What passes will have made of the layers they change: a grid, or plain values (empty). By

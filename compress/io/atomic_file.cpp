@@ -67,6 +67,11 @@ AtomicFile::AtomicFile(const std::filesystem::path& path)
   if (path.filename().empty() || std::filesystem::is_directory(path, ignored)) {
     throw_os_failure(kWhere, "write", path, EISDIR);
   }
+  const bool special = std::filesystem::exists(path, ignored) &&
+                       !std::filesystem::is_regular_file(path, ignored);
+  require<IoError>(!special, kWhere, "'", path.string(),
+                   "' is no regular file (a device, a pipe), which would be replaced by one; give "
+                   "another name");
   remove_left(path);
   descriptor_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (descriptor_ < 0) throw_os_failure(kWhere, "create", path, errno);

@@ -73,14 +73,22 @@ Extent check_stored(const std::string& where, std::string_view name, hid_t datas
   return extent;
 }
 
+// Rows together in a chunk, each with a checksum that is looked at whenever it is read.
+constexpr hsize_t kChunkBytes = 256 << 10;
+
 template <Hdf5Number T>
-Hdf5Handle make_dataset(hid_t file, std::string_view name, const Extent& extent, bool zeros) {
+Hdf5Handle make_dataset(hid_t file, std::string_view name, const Extent& extent) {
   const Hdf5Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
   H5Pset_create_intermediate_group(links.get(), 1);
   const Hdf5Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  H5Pset_layout(creation.get(), H5D_CONTIGUOUS);
-  H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY);
-  H5Pset_fill_time(creation.get(), zeros ? H5D_FILL_TIME_ALLOC : H5D_FILL_TIME_NEVER);
+  H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER);
+  if (!extent.shape.empty() && extent.elements > 0) {
+    std::vector<hsize_t> chunk = extent.shape;
+    const hsize_t row = extent.elements / chunk[0] * sizeof(T);
+    chunk[0] = std::clamp<hsize_t>(kChunkBytes / row, 1, chunk[0]);
+    H5Pset_chunk(creation.get(), static_cast<int>(chunk.size()), chunk.data());
+    H5Pset_fletcher32(creation.get());
+  }
   const Hdf5Handle space = make_space(extent);
   return {H5Dcreate2(file, hdf5_path(name).c_str(), number_type<T>().file, space.get(), links.get(),
                      creation.get(), H5P_DEFAULT),
@@ -125,21 +133,12 @@ void Hdf5Store::write(std::string_view name, std::span<const T> values,
   require(extent.elements == values.size(), file_->name(), "'", name, "' of ", extent.elements,
           " elements gets ", values.size());
   require(!name.empty() && !file_->has(name), file_->name(), "'", name, "' is taken");
-  const Hdf5Handle dataset = make_dataset<T>(file_->writing(), name, extent, false);
+  const Hdf5Handle dataset = make_dataset<T>(file_->writing(), name, extent);
   file_->check(dataset.valid(), "create", name);
   if (values.empty()) return;
   const herr_t done = H5Dwrite(dataset.get(), number_type<T>().memory, H5S_ALL, H5S_ALL,
                                H5P_DEFAULT, values.data());
   file_->check(done >= 0, "write", name);
-}
-
-template <Hdf5Number T>
-void Hdf5Store::create(std::string_view name, std::span<const std::int64_t> shape) {
-  const auto turn = hdf5_turn();
-  const Extent extent = extent_of(file_->name(), name, shape);
-  require(!name.empty() && !file_->has(name), file_->name(), "'", name, "' is taken");
-  const Hdf5Handle dataset = make_dataset<T>(file_->writing(), name, extent, true);
-  file_->check(dataset.valid(), "create", name);
 }
 
 template <Hdf5Number T>
@@ -173,18 +172,6 @@ std::vector<std::int64_t> Hdf5Store::shape(std::string_view name) const {
 }
 
 template <Hdf5Number T>
-void Hdf5Store::write_rows(std::string_view name, std::int64_t first, std::span<const T> values) {
-  const auto turn = hdf5_turn();
-  const Hdf5Handle dataset = file_->dataset(name, true);
-  const Extent extent = check_stored<T>(file_->name(), name, dataset.get());
-  const Rows rows = select_rows(file_->name(), name, dataset.get(), extent, first, values.size());
-  if (values.empty()) return;
-  const herr_t done = H5Dwrite(dataset.get(), number_type<T>().memory, rows.memory_space.get(),
-                               rows.file_space.get(), H5P_DEFAULT, values.data());
-  file_->check(done >= 0, "write rows of", name);
-}
-
-template <Hdf5Number T>
 void Hdf5Store::read_rows(std::string_view name, std::int64_t first, std::span<T> values) const {
   const auto turn = hdf5_turn();
   const Hdf5Handle dataset = file_->dataset(name, false);
@@ -199,10 +186,8 @@ void Hdf5Store::read_rows(std::string_view name, std::int64_t first, std::span<T
 #define ATTAR_INSTANTIATE(T)                                                                  \
   template void Hdf5Store::write<T>(std::string_view, std::span<const T>,                     \
                                     std::span<const std::int64_t>);                           \
-  template void Hdf5Store::create<T>(std::string_view, std::span<const std::int64_t>);        \
   template std::vector<T> Hdf5Store::read<T>(std::string_view) const;                         \
   template void Hdf5Store::read_into<T>(std::string_view, std::span<T>) const;                \
-  template void Hdf5Store::write_rows<T>(std::string_view, std::int64_t, std::span<const T>); \
   template void Hdf5Store::read_rows<T>(std::string_view, std::int64_t, std::span<T>) const;
 ATTAR_INSTANTIATE(float)
 ATTAR_INSTANTIATE(double)

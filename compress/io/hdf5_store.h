@@ -48,7 +48,8 @@ class Hdf5Store {
   bool exists(std::string_view name) const;                         // a group or a dataset
   std::vector<std::string> children(std::string_view group) const;  // names, ascending; "" = root
 
-  // Datasets. Groups on the way are made. write() refuses a name that is taken.
+  // Datasets, with checksums: bytes that changed on the disk are IoError when they are read. Groups
+  // on the way are made. write() refuses a name that is taken.
   template <Hdf5Number T>
   void write(std::string_view name, std::span<const T> values, std::span<const std::int64_t> shape);
   template <Hdf5Number T>
@@ -58,11 +59,7 @@ class Hdf5Store {
   std::vector<std::int64_t> shape(std::string_view name) const;
 
   // Rows [first, first + n) along dimension 0, n from the span's size: for arrays larger than
-  // memory. create() makes a dataset of zeros.
-  template <Hdf5Number T>
-  void create(std::string_view name, std::span<const std::int64_t> shape);
-  template <Hdf5Number T>
-  void write_rows(std::string_view name, std::int64_t first, std::span<const T> values);
+  // memory.
   template <Hdf5Number T>
   void read_rows(std::string_view name, std::int64_t first, std::span<T> values) const;
 

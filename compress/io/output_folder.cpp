@@ -25,6 +25,17 @@ fs::path without_trailing_separator(const fs::path& path) {
   return result;
 }
 
+}  // namespace
+
+bool stays_inside(const fs::path& relative) {
+  bool inside = !relative.empty() && relative.is_relative() &&
+                relative.native().find('\0') == std::string::npos;
+  for (const auto& part : relative) inside = inside && part != ".." && part != ".";
+  return inside;
+}
+
+namespace {
+
 bool is_plain_id(std::string_view id) {
   constexpr std::string_view kAllowed =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";

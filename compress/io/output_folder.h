@@ -6,6 +6,9 @@
 
 namespace attar::io {
 
+// Whether a relative path, joined to a folder, names something inside of it.
+bool stays_inside(const std::filesystem::path& relative);
+
 enum class ExistingOutput { refuse, replace };
 
 // While a run works, everything is in OUT.partial-<id>/ beside OUT; commit() renames it. A run that

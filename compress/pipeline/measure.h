@@ -52,8 +52,17 @@ struct MeasuredStage {
   std::vector<std::vector<eval::TaskResult>> tasks;  // by step
 };
 
+// A file that rounds by itself what no pass has, beside the first one.
+struct MeasuredExport {
+  std::size_t index = 0;  // in the recipe's `export`
+  std::vector<MeasuredText> texts;
+};
+
+// `texts`, `after` of tasks and chat are those of the first export as it was written, or of the
+// model that the passes left where nothing is exported.
 struct Measurements {
   std::vector<MeasuredText> texts;
+  std::vector<MeasuredExport> exports;
   std::vector<MeasuredTask> tasks;
   std::vector<ChatAnswer> chat;
   std::vector<MeasuredStage> stages;  // all but the last, which is `after` above

@@ -48,6 +48,7 @@ struct PlannedPhase {
 struct PlannedExport {
   std::string path, format;
   std::uint64_t bytes = 0;
+  bool rounds = false;  // what no pass has (TensorExport::rounds)
   std::vector<std::string> notes;
 };
 

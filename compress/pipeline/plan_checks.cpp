@@ -75,6 +75,9 @@ void check_pass_files(const PassStep& step) {
           fs::exists(teacher.get<std::string>(), error),
       step.where, "teacher: there is no '", teacher.is_string() ? teacher.get<std::string>() : "",
       "'; give a folder or a GGUF file, or leave it out for what the recipe starts from");
+  if (!teacher.is_string() || teacher == "original") return;
+  open_model(teacher.get<std::string>());
+  load_model_tokenizer(teacher.get<std::string>());
 }
 
 constexpr std::int64_t kBytesAToken = 4;  // of a text that is too long to be tokenized here
@@ -116,16 +119,19 @@ void add_measurements(const Recipe& recipe, const Plan& plan, std::vector<Planne
     text_tokens += static_cast<double>(windows * step.text.length);
   }
   const double flops = 2 * (forward_flops(plan.config, 512) + head_flops(plan.config));
-  // Both models use one head unless a pass changes it.
+  // Both models use one head unless a pass changes it, or it is read from an export.
   const bool head_changes =
+      !plan.exports.empty() ||
       std::any_of(plan.tensors.begin(), plan.tensors.end(), [](const PlannedTensor& tensor) {
         return !tensor.name.starts_with("model.layers.") && !tensor.steps.empty();
       });
+  double measured = 1;  // the first export, or the model; others that round by themselves
+  for (std::size_t i = 1; i < plan.exports.size(); ++i) measured += plan.exports[i].rounds ? 1 : 0;
   if (text_tokens > 0) {
     phases.push_back(
         {"measure texts",
          divergence_peak_bytes(plan.config, longest_text, longest_window, head_changes ? 2 : 1),
-         seconds_of(text_tokens * flops, plan.gemm_flops)});
+         seconds_of(measured * text_tokens * flops, plan.gemm_flops)});
   }
   if (task_tokens > 0) {
     phases.push_back({"measure tasks", tasks_peak_bytes(plan.config, 2048),
@@ -255,11 +261,11 @@ std::vector<PlannedPhase> plan_phases(const Recipe& recipe,
                                       const Plan& plan) {
   std::vector<PlannedPhase> phases;
   if (!passes.empty()) phases.push_back(pass_phase(recipe, passes, plan));
-  add_measurements(recipe, plan, phases);
   if (!recipe.exports.empty()) {
     phases.push_back({"export", export_peak_bytes(plan.config), 0});
     phases.push_back({"verify", divergence_peak_bytes(plan.config, 128, 64, 2), 0});
   }
+  add_measurements(recipe, plan, phases);
   return phases;
 }
 

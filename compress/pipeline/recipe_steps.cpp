@@ -4,6 +4,7 @@
 
 #include "compress/core/block_runner.h"
 #include "compress/core/errors.h"
+#include "compress/io/output_folder.h"
 
 namespace attar {
 namespace {
@@ -25,12 +26,8 @@ std::string known_evals() {
   return known + ", mmlu_SUBJECT";
 }
 
-// A path that stays inside of the output folder.
 void check_output_path(const std::string& path, const std::string& where) {
-  const std::filesystem::path relative(path);
-  bool inside = !path.empty() && relative.is_relative() && path.find('\0') == path.npos;
-  for (const auto& part : relative) inside = inside && part != ".." && part != ".";
-  require<UsageError>(inside, where,
+  require<UsageError>(io::stays_inside(path), where,
                       "path must name a file or folder inside of the output folder, "
                       "got '",
                       path, "'");

@@ -106,9 +106,10 @@ std::vector<fs::path> missing_parents(const fs::path& out) {
 
 // Of an interrupted run only checkpoints and the log are worth something.
 void clear_leftovers(const fs::path& work) {
-  for (const auto& entry : fs::directory_iterator(work)) {
+  std::error_code ignored;  // what stays is in the way of what is written again, and named there
+  for (const auto& entry : fs::directory_iterator(work, ignored)) {
     const std::string name = entry.path().filename().string();
-    if (name != "checkpoint" && name != "run.jsonl") fs::remove_all(entry.path());
+    if (name != "checkpoint" && name != "run.jsonl") fs::remove_all(entry.path(), ignored);
   }
 }
 
@@ -139,6 +140,7 @@ void end(io::OutputFolder& folder) {
   }
   const bool keep = any && (passes_done || !would_repeat());
   if (keep) {
+    clear_leftovers(folder.work());
     rethrow_with("; finished blocks are kept in '" + folder.work().string() +
                  "' and the same command goes on from there");
   }
@@ -238,9 +240,10 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
     phases.start(folder.resumed());
     const Model model = phases.run_passes(Model(source), pass_phases);
     passes_done = true;
-    record.bits_per_weight = bits_of(model);
-    phases.measure(model);
     phases.export_and_verify(model);
+    const Model written = phases.written(model);
+    record.bits_per_weight = bits_of(written);
+    phases.measure(model, written);
     record.peak_rss_bytes = io::peak_rss_bytes();
     context.check_stop();
     write_files(record, folder.work(), result);

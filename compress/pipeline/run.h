@@ -1,5 +1,5 @@
-// A recipe from beginning to end: passes over a shared stream, gate, measurements, exports,
-// verification, report. Everything is written to OUT.partial-<id>/, which becomes OUT when it is
+// A recipe from beginning to end: passes over a shared stream, exports, verification,
+// measurements and gate of what was exported, report. Everything is written to OUT.partial-<id>/, which becomes OUT when it is
 // complete; the same command finds an interrupted run again and ends in the same bytes.
 #pragma once
 
@@ -36,7 +36,7 @@ struct RunRecord {
   std::int64_t model_bytes = 0;
   Plan plan;
   std::vector<std::vector<PassReport>> reports;  // [pass][block]
-  double bits_per_weight = 0;                    // of the linear layers, as the passes left them
+  double bits_per_weight = 0;                    // of the linear layers, of what is measured
   Measurements measured;
   std::optional<GateVerdict> gate;
   std::vector<ExportReport> exports;

@@ -52,12 +52,17 @@ ordered_json exports_of(const RunRecord& record) {
   ordered_json exports = ordered_json::array();
   for (std::size_t index = 0; index < record.exports.size(); ++index) {
     const ExportReport& report = record.exports[index];
-    exports.push_back({{"path", record.recipe.exports[index].config.path},
-                       {"format", record.recipe.exports[index].config.format},
-                       {"bytes", report.bytes},
-                       {"max_rounding", report.max_rounding},
-                       {"notes", report.notes},
-                       {"verify", ordered_json(to_json(record.verified.at(index)))}});
+    ordered_json entry = {{"path", record.recipe.exports[index].config.path},
+                          {"format", record.recipe.exports[index].config.format},
+                          {"bytes", report.bytes},
+                          {"max_rounding", report.max_rounding},
+                          {"rounds", report.rounds()},
+                          {"notes", report.notes},
+                          {"verify", ordered_json(to_json(record.verified.at(index)))}};
+    for (const MeasuredExport& measured : record.measured.exports) {
+      if (measured.index == index) entry["texts"] = texts_of(measured.texts);
+    }
+    exports.push_back(std::move(entry));
   }
   return exports;
 }
@@ -165,7 +170,9 @@ ordered_json results_of(const RunRecord& record) {
     for (int number = 2; taken(name); ++number) name = of_file + "," + std::to_string(number);
     results["results"][name] = entry;
   }
+  const bool exported = !record.exports.empty();
   ordered_json own = {{"texts", texts_of(record.measured.texts)},
+                      {"measured", exported ? record.recipe.exports.front().config.path : "model"},
                       {"bits_per_weight", record.bits_per_weight},
                       {"source_bytes", record.model_bytes},
                       {"exports", exports_of(record)},

@@ -49,50 +49,6 @@ void RunPhases::measure_stages(const Model& original) {
   }
 }
 
-void RunPhases::measure(const Model& model) {
-  const Recipe& recipe = record.recipe;
-  if (recipe.evals.empty() && recipe.chat.empty()) return;
-  const Stopwatch watch;
-  log.write("phase", {{"phase", "measure"}});
-  const Model original = model.original();
-  const auto tokenizer = tokenizer_of(model);
-  record.measured.texts = measure_texts(recipe.evals, original, model, *tokenizer, context,
-                                        progress, model.source_tokens());
-  for (const MeasuredText& text : record.measured.texts) {
-    log.write("measured", {{"name", text.step.name}, {"result", to_json(text.measured)}});
-  }
-  if (recipe.gate) {
-    record.gate = judge(*recipe.gate, record.measured.texts.front().measured);
-    log.write("gate", {{"holds", record.gate->holds}, {"broken", record.gate->broken}});
-    std::string broken;
-    for (const std::string& bound : record.gate->broken)
-      broken += (broken.empty() ? "" : "; ") + bound;
-    require<GateNotMet>(record.gate->holds || recipe.gate->action == "warn",
-                        recipe.file.string() + ": gate", broken,
-                        "; loosen the gate, or give the passes more bits or smaller groups");
-    if (!record.gate->holds) progress.note("gate not met, as the recipe allows: " + broken);
-  }
-  TaskRun before = run_tasks(recipe.evals, recipe.chat, original, tokenizer_of(original), engine,
-                             context, progress);
-  measure_stages(original);
-  TaskRun after = run_tasks(recipe.evals, recipe.chat, model, tokenizer, engine, context, progress);
-  std::size_t task = 0;
-  for (const EvalStep& step : recipe.evals) {
-    if (step.kind != EvalKind::kTask) continue;
-    record.measured.tasks.push_back(
-        {step, std::move(before.tasks[task]), std::move(after.tasks[task])});
-    ++task;
-  }
-  for (std::size_t index = 0; index < recipe.chat.size(); ++index) {
-    record.measured.chat.push_back(
-        {recipe.chat[index], before.answers[index], after.answers[index]});
-  }
-  record.phase_seconds.emplace_back("measure", watch.seconds());
-  log.write("phase_done", {{"phase", "measure"},
-                           {"seconds", watch.seconds()},
-                           {"peak_rss_bytes", io::peak_rss_bytes()}});
-}
-
 void RunPhases::export_and_verify(const Model& model) {
   const Recipe& recipe = record.recipe;
   if (recipe.exports.empty()) return;
@@ -128,6 +84,83 @@ void RunPhases::export_and_verify(const Model& model) {
   }
   record.phase_seconds.emplace_back("export and verify", watch.seconds());
   log.write("phase_done", {{"phase", "export and verify"},
+                           {"seconds", watch.seconds()},
+                           {"peak_rss_bytes", io::peak_rss_bytes()}});
+}
+
+Model RunPhases::exported(std::size_t index) const {
+  return Model(open_model(work / record.recipe.exports[index].config.path));
+}
+
+Model RunPhases::written(const Model& model) const {
+  return record.recipe.exports.empty() ? model : exported(0);
+}
+
+// Of `written`, which is `model` or the export `index` of it.
+std::vector<MeasuredText> RunPhases::measure_texts_of(const Model& written, const Model& model,
+                                                      std::size_t index) {
+  const Recipe& recipe = record.recipe;
+  auto texts = measure_texts(recipe.evals, model.original(), written, *tokenizer_of(model),
+                             context, progress, model.source_tokens());
+  for (const MeasuredText& text : texts) {
+    nlohmann::json entry = {{"name", text.step.name}, {"result", to_json(text.measured)}};
+    if (!recipe.exports.empty()) entry["path"] = recipe.exports[index].config.path;
+    log.write("measured", entry);
+  }
+  return texts;
+}
+
+void RunPhases::judge_texts() {
+  const Recipe& recipe = record.recipe;
+  GateVerdict verdict = judge(*recipe.gate, record.measured.texts.front().measured);
+  for (const MeasuredExport& other : record.measured.exports) {
+    const GateVerdict found = judge(*recipe.gate, other.texts.front().measured);
+    verdict.holds = verdict.holds && found.holds;
+    for (const std::string& bound : found.broken) {
+      verdict.broken.push_back(recipe.exports[other.index].config.path + ": " + bound);
+    }
+  }
+  log.write("gate", {{"holds", verdict.holds}, {"broken", verdict.broken}});
+  std::string broken;
+  for (const std::string& bound : verdict.broken) broken += (broken.empty() ? "" : "; ") + bound;
+  require<GateNotMet>(verdict.holds || recipe.gate->action == "warn",
+                      recipe.file.string() + ": gate", broken,
+                      "; loosen the gate, or give the passes more bits or smaller groups");
+  if (!verdict.holds) progress.note("gate not met, as the recipe allows: " + broken);
+  record.gate = std::move(verdict);
+}
+
+void RunPhases::measure(const Model& model, const Model& written) {
+  const Recipe& recipe = record.recipe;
+  if (recipe.evals.empty() && recipe.chat.empty()) return;
+  const Stopwatch watch;
+  log.write("phase", {{"phase", "measure"}});
+  const Model original = model.original();
+  Measurements& measured = record.measured;
+  measured.texts = measure_texts_of(written, model, 0);
+  for (std::size_t index = 1; index < recipe.exports.size(); ++index) {
+    if (measured.texts.empty() || !record.exports[index].rounds()) continue;
+    measured.exports.push_back({index, measure_texts_of(exported(index), model, index)});
+  }
+  if (recipe.gate) judge_texts();
+  TaskRun before = run_tasks(recipe.evals, recipe.chat, original, tokenizer_of(original), engine,
+                             context, progress);
+  measure_stages(original);
+  TaskRun after =
+      run_tasks(recipe.evals, recipe.chat, written, tokenizer_of(model), engine, context, progress);
+  std::size_t task = 0;
+  for (const EvalStep& step : recipe.evals) {
+    if (step.kind != EvalKind::kTask) continue;
+    record.measured.tasks.push_back(
+        {step, std::move(before.tasks[task]), std::move(after.tasks[task])});
+    ++task;
+  }
+  for (std::size_t index = 0; index < recipe.chat.size(); ++index) {
+    record.measured.chat.push_back(
+        {recipe.chat[index], before.answers[index], after.answers[index]});
+  }
+  record.phase_seconds.emplace_back("measure", watch.seconds());
+  log.write("phase_done", {{"phase", "measure"},
                            {"seconds", watch.seconds()},
                            {"peak_rss_bytes", io::peak_rss_bytes()}});
 }

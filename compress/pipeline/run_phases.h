@@ -51,13 +51,20 @@ struct RunPhases {
   void start(bool resumed);
   // All passes of the recipe, one phase after the other; gives the model that the last one leaves.
   Model run_passes(const Model& start, std::span<const PassPhase> phases);
-  // Texts, gate, tasks and chat, and those of the stages. Throws GateNotMet.
-  void measure(const Model& model);
   // Throws NumericRefusal for an export that does not compute what the model computes.
   void export_and_verify(const Model& model);
+  // What a user gets: the first export as it lies there, `model` itself without one.
+  Model written(const Model& model) const;
+  // Texts, gate, tasks and chat of what is written, and those of the stages; texts and gate also of
+  // other exports that round by themselves. `model` has its tokens. Throws GateNotMet.
+  void measure(const Model& model, const Model& written);
 
  private:
   void run_blocks(const Model& input, Model& model, const PassPhase& phase);
+  Model exported(std::size_t index) const;
+  std::vector<MeasuredText> measure_texts_of(const Model& written, const Model& model,
+                                             std::size_t index);
+  void judge_texts();
   void measure_stages(const Model& original);
   Model run_whole(const Model& input, const Model& original, const PassPhase& phase);
   void log_report(std::size_t pass, const PassReport& report, bool restored);

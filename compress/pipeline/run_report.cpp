@@ -25,9 +25,13 @@ std::string interval(const eval::Estimate& estimate, const char* pattern = "%.4f
   return "[" + number(estimate.low, pattern) + ", " + number(estimate.high, pattern) + "]";
 }
 
+const std::string& path_of(const RunRecord& record, std::size_t index) {
+  return record.recipe.exports[index].config.path;
+}
+
 void add_sizes(const RunRecord& record, Rows& rows) {
   for (std::size_t index = 0; index < record.exports.size(); ++index) {
-    rows.push_back({"size of " + record.recipe.exports[index].config.path,
+    rows.push_back({"size of " + path_of(record, index),
                     readable_bytes(static_cast<std::uint64_t>(record.model_bytes)),
                     readable_bytes(record.exports[index].bytes), "", ""});
   }
@@ -55,6 +59,13 @@ void add_texts(const RunRecord& record, Rows& rows) {
     }
     rows.push_back(
         {"same top token", "1", number(found.same_top.value), "", interval(found.same_top)});
+    for (const MeasuredExport& other : record.measured.exports) {
+      const auto same = std::ranges::find_if(other.texts, [&](const MeasuredText& measured) {
+        return measured.step.options() == text.step.options();
+      });
+      rows.push_back({"KL to the original, nats, " + path_of(record, other.index), "0",
+                      number(same->measured.mean.value), "", interval(same->measured.mean)});
+    }
   }
 }
 
@@ -180,6 +191,11 @@ std::string summary_table(const RunRecord& record) {
     }
   }
   std::string table = eval::markdown_table(rows, {false, true, true, true, true});
+  const Measurements& measured = record.measured;
+  const bool any = !measured.texts.empty() || !measured.tasks.empty() || !measured.chat.empty();
+  if (any && !record.exports.empty()) {
+    table += "\nMeasured on " + path_of(record, 0) + " as it was written.\n";
+  }
   if (!record.measured.stages.empty()) table += "\n" + stages_table(record);
   return table;
 }

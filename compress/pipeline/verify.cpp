@@ -120,9 +120,8 @@ VerifyReport verify_export(const Model& model, const ExportReport& exported,
   for (const TensorExport& tensor : exported.tensors) {
     exact = exact && tensor.max_difference == 0;
     activations = activations || tensor.rounds_input;
-    const bool rounded = tensor.how.ends_with(" quantizer");
-    requantized = requantized || rounded;
-    coarse = coarse || (rounded && tensor.type != "Q8_0");
+    requantized = requantized || tensor.rounds();
+    coarse = coarse || (tensor.rounds() && tensor.type != "Q8_0");
   }
   const LogitAgreement& found = report.agreement;
   if (activations) {  // the last bit of a sum moves one of them to its next value, and so on

@@ -56,6 +56,11 @@ NeededCodes needed_codes(const Learning& learning) {
   return learning.scales && !others ? NeededCodes::kAny : NeededCodes::kNone;
 }
 
+void check_length(const TrainConfig& training, const ModelConfig& config, std::string_view where) {
+  require<UsageError>(training.length <= config.max_positions, where, "length ", training.length,
+                      " exceeds the model's ", config.max_positions, " positions; lower length");
+}
+
 std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,
                                              const std::string& action) {
   std::vector<PlannedLayer> layers = plan_every_layer(config, action);

@@ -18,6 +18,9 @@ Learning learning_from(const std::vector<std::string>& names, std::string_view w
 // Scales alone learn: there must be some.
 NeededCodes needed_codes(const Learning& learning);
 
+// Throws UsageError for sequences that are longer than the model's positions.
+void check_length(const TrainConfig& training, const ModelConfig& config, std::string_view where);
+
 // Every layer, where weights learn; else codes and plain values stay what a file needs to know of.
 std::vector<PlannedLayer> plan_learnt_layers(const ModelConfig& config, const Learning& learning,
                                              const std::string& action);

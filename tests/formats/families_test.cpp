@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <map>
 
 #include "compress/core/errors.h"
@@ -90,6 +91,8 @@ TEST(ConfigJson, RefusesWhatIsNotComputedAndSaysWhatIs) {
   EXPECT_THAT(refusal({{"num_attention_heads", 0}}), HasSubstr("num_attention_heads"));
   EXPECT_THAT(refusal({{"num_key_value_heads", 3}}), HasSubstr("must divide"));
   EXPECT_THAT(refusal({{"eos_token_id", "</s>"}}), HasSubstr("eos_token_id"));
+  EXPECT_THAT(refusal({{"rope_theta", std::numeric_limits<double>::infinity()}}),
+              HasSubstr("must be positive numbers"));
   EXPECT_THAT(refusal({{"vocab_size", 18446744073709551615U}}), HasSubstr("vocab_size"));
   const auto list = message_of<BadInput>([] { config_from_json(nlohmann::json::array(), "x"); });
   EXPECT_THAT(list, HasSubstr("must be a JSON object"));

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include <csignal>
+#include <numeric>
 
 #include "compress/core/errors.h"
 #include "tests/io/temporary_folder.h"
@@ -44,19 +45,49 @@ TYPED_TEST(StoredNumber, ReadsBackAsWritten) {
   EXPECT_THROW(store.read_into<TypeParam>("layers/0/x", short_one), BadInput);
 }
 
-TEST(Hdf5Store, RowsAreWrittenAndReadInPieces) {
+TEST(Hdf5Store, RowsAreReadInPieces) {
   const TemporaryFolder folder;
   Hdf5Store store(folder / "s.h5", Mode::update);
-  store.create<float>("x", Shape{4, 2});
-  store.write_rows<float>("x", 1, std::vector<float>{1, 2, 3, 4});
-  EXPECT_THAT(store.read<float>("x"), ElementsAre(0, 0, 1, 2, 3, 4, 0, 0));
+  store.write<float>("x", std::vector<float>{0, 0, 1, 2, 3, 4, 0, 0}, Shape{4, 2});
   std::vector<float> row(2);
   store.read_rows<float>("x", 2, row);
   EXPECT_THAT(row, ElementsAre(3, 4));
   EXPECT_THAT(message_of<BadInput>([&] { store.read_rows<float>("x", 4, row); }),
               HasSubstr("4 rows of 2"));
   EXPECT_THROW(store.read_rows<float>("x", -1, row), BadInput);
-  EXPECT_THROW(store.write_rows<float>("x", 0, std::vector<float>(3)), BadInput);
+  std::vector<float> uneven(3);
+  EXPECT_THROW(store.read_rows<float>("x", 0, uneven), BadInput);
+}
+
+TEST(Hdf5Store, ManyRowsTakeManyChunks) {
+  const TemporaryFolder folder;
+  std::vector<std::int32_t> values(1 << 20);  // 4 MiB
+  std::iota(values.begin(), values.end(), 0);
+  Hdf5Store store(folder / "s.h5", Mode::create);
+  store.write<std::int32_t>("x", values, Shape{1 << 10, 1 << 10});
+  store.write<std::int32_t>("wide", values, Shape{1, 1 << 20});
+  store.flush();
+  EXPECT_EQ(store.read<std::int32_t>("x"), values);
+  EXPECT_EQ(store.read<std::int32_t>("wide"), values);
+  std::vector<std::int32_t> row(1 << 10);
+  store.read_rows<std::int32_t>("x", 777, row);
+  EXPECT_EQ(row.front(), 777 << 10);
+}
+
+TEST(Hdf5Store, ABitThatFellOverIsNoticed) {
+  const TemporaryFolder folder;
+  const std::vector<double> values(1000, 1.0 / 3);
+  {
+    Hdf5Store store(folder / "s.h5", Mode::create);
+    store.write<double>("x", values, Shape{1000});
+  }
+  std::string bytes = slurp(folder / "s.h5");
+  const std::string one(reinterpret_cast<const char*>(values.data()), sizeof(double));
+  bytes[bytes.rfind(one)] ^= 1;
+  folder.put("s.h5", bytes);
+  const Hdf5Store store(folder / "s.h5", Mode::read);
+  EXPECT_THAT(message_of<IoError>([&] { store.read<double>("x"); }),
+              AllOf(HasSubstr("'x'"), HasSubstr("hecksum"), HasSubstr("remove the file")));
 }
 
 TEST(Hdf5Store, AttributesStandOnGroupsDatasetsAndTheRoot) {

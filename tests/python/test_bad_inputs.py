@@ -71,6 +71,10 @@ recipe_case("gate_without_text", USAGE, "nothing to measure on", gate={"kl_mean"
 recipe_case("unknown_task", USAGE, "unknown task 'mmul'", eval=[{"mmul": {"path": "x"}}])
 recipe_case("text_of_a_pass_that_is_not_there", IO, "passes[0] distill: text] there is no file 'nosuch.txt'",
             passes=[{"distill": {"text": "nosuch.txt", "steps": 1}}])
+recipe_case("learning_beyond_the_positions", USAGE, "train.text] length 1024 exceeds the model's 512 positions",
+            passes=[*gptq(), {"train.text": {"text": "text.txt", "steps": 1, "length": 1024}}])
+recipe_case("a_teacher_that_is_no_model", BAD_INPUT, "text.txt",
+            passes=[{"distill": {"text": "text.txt", "teacher": "text.txt", "steps": 1}}])
 recipe_case("a_task_twice", USAGE, "eval[1] arc_easy] stands twice",
             eval=[{"arc_easy": {"path": "x"}}, {"arc_easy": {"path": "x", "shots": 2}}])
 recipe_case("teacher_that_is_not_there", IO, "teacher: there is no 'nosuch'",

@@ -61,6 +61,35 @@ def test_a_run_leaves_exports_results_manifest_and_log(work):
     succeed("verify", work / "out")
 
 
+def emptied(manifest):
+    manifest["outputs"] = {}
+
+
+def pointing_elsewhere(manifest):
+    manifest["outputs"]["../text.txt"] = {"sha256": "0", "bytes": 1}
+
+
+def without_hashes(manifest):
+    manifest["outputs"]["results.json"] = 3
+
+
+def without_recipe(manifest):
+    del manifest["recipe"]
+
+
+@pytest.mark.parametrize("edit, says", [(emptied, "no list of outputs"),
+                                        (pointing_elsewhere, "outside of its folder"),
+                                        (without_hashes, "is not as attar wrote it"),
+                                        (without_recipe, "is not as attar wrote it")])
+def test_verify_refuses_an_edited_manifest(edit, says, work):
+    succeed("run", write_recipe(work / "r.yaml", recipe_for(work)), "--out", work / "out")
+    manifest = json.loads((work / "out/manifest.json").read_text())
+    edit(manifest)
+    (work / "out/manifest.json").write_text(json.dumps(manifest))
+    done = attar("verify", work / "out")
+    assert done.returncode == 3 and says in done.stderr, done.stderr
+
+
 def test_measuring_after_every_pass_says_what_each_left_and_changes_no_weight(work):
     passes = [{"prune.depth": {"remove": 1, "windows": 2}}, *recipe_for(work)["passes"]]
     plain = write_recipe(work / "plain.yaml", recipe_for(work, passes=passes))
@@ -230,6 +259,37 @@ def test_a_gate_that_does_not_hold_ends_in_6(work):
     assert '"layer_restored"' in log and wide.returncode == 0
 
 
+Q4 = {"format": "gguf", "type": "F16", "embedding": "Q4_0", "path": "q4.gguf"}
+PLAIN = {"format": "gguf", "type": "F32", "path": "plain.gguf"}
+
+
+def test_what_is_measured_is_the_file(work):
+    """No pass rounds here, the format does."""
+    recipe = write_recipe(work / "r.yaml", recipe_for(work, passes=[], export=[Q4]))
+    shown = succeed("run", recipe, "--out", work / "out").stdout
+    assert "Measured on q4.gguf as it was written." in shown
+    own = json.loads((work / "out/results.json").read_text())["attar"]
+    assert own["measured"] == "q4.gguf" and own["bits_per_weight"] == 16
+    compared = json.loads(succeed(
+        "compare", work / "model", work / "out/q4.gguf", "--text", work / "text.txt",
+        "--length", "64", "--windows", "4", "-o", "json").stdout)
+    assert compared["kl_mean"]["value"] == own["texts"][0]["kl_mean"]["value"] > 0.01
+
+
+def test_another_file_that_rounds_is_measured_and_judged_too(work):
+    recipe = write_recipe(work / "r.yaml", recipe_for(work, passes=[], export=[PLAIN, Q4],
+                                                      gate={"kl_mean": 1e-3}))
+    done = attar("run", recipe, "--out", work / "out")
+    assert done.returncode == 6 and "q4.gguf: kl_mean is" in done.stderr, done.stderr
+    assert not list(work.glob("out*"))
+    succeed("run", recipe, "--out", work / "out", "gate.action=warn")
+    own = json.loads((work / "out/results.json").read_text())["attar"]
+    plain, rounded = own["exports"]
+    assert own["texts"][0]["kl_mean"]["value"] < 1e-6 and "texts" not in plain
+    assert rounded["texts"][0]["kl_mean"]["value"] > 0.01
+    assert "KL to the original, nats, q4.gguf" in own["table"]
+
+
 def test_a_gate_may_warn(work):
     gate = {"kl_mean": 1e-9, "action": "warn"}
     recipe = write_recipe(work / "r.yaml", recipe_for(work, gate=gate))
@@ -308,15 +368,17 @@ def test_short_form_prints_the_recipe_that_gives_the_same_bytes(words, work, mon
 
 
 def test_a_list_for_a_single_value_is_a_sweep_with_its_best_marked(work):
-    recipe = write_recipe(work / "r.yaml", recipe_for(work, gate={"kl_mean": 0.2, "action": "stop"}))
-    done = attar("run", recipe, "--out", work / "out", "passes.0.bits=[2, 4, 6]")
+    recipe = write_recipe(work / "r.yaml", recipe_for(
+        work, gate={"kl_mean": 0.2, "action": "stop"},
+        export=[{"format": "compressed-tensors", "path": "hf", "two_bits": True}]))
+    done = attar("run", recipe, "--out", work / "out", "passes.0.bits=[2, 4, 8]")
     table = [line for line in done.stdout.splitlines() if line.startswith("|passes.0.bits=")]
-    assert [line.split("|")[1] for line in table] == ["passes.0.bits=4", "passes.0.bits=6"]
+    assert [line.split("|")[1] for line in table] == ["passes.0.bits=4", "passes.0.bits=8"]
     assert all(line.rstrip("| ").endswith("*") for line in table)
     refusal = done.stdout.splitlines()[-1]
     assert done.returncode == 6 and refusal.startswith("passes.0.bits=2: [") and "gate" in refusal
     finished = [entry.name for entry in (work / "out").iterdir() if "partial" not in entry.name]
-    assert sorted(finished) == ["passes.0.bits=4", "passes.0.bits=6"]
+    assert sorted(finished) == ["passes.0.bits=4", "passes.0.bits=8"]
     assert succeed("report", work / "out").stdout.splitlines()[2:] == table
     alone = succeed("run", recipe, "--out", work / "alone", "passes.0.bits=4")
     assert hashes(work / "alone") == hashes(work / "out/passes.0.bits=4"), alone.stderr
@@ -324,7 +386,7 @@ def test_a_list_for_a_single_value_is_a_sweep_with_its_best_marked(work):
     assert attar("report", work / "model").returncode == 7
     (work / "model/results.json").write_text("{}")  # another program's
     assert attar("report", work / "model").returncode == 7
-    found = json.loads(attar("run", recipe, "--out", work / "out", "passes.0.bits=[2, 4, 6]",
+    found = json.loads(attar("run", recipe, "--out", work / "out", "passes.0.bits=[2, 4, 8]",
                              "-o", "json").stdout)
-    assert list(found) == ["passes.0.bits=2", "passes.0.bits=4", "passes.0.bits=6"]
+    assert list(found) == ["passes.0.bits=2", "passes.0.bits=4", "passes.0.bits=8"]
     assert "gate" in found["passes.0.bits=2"]["refused"] and "attar" in found["passes.0.bits=4"]

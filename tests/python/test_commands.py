@@ -2,6 +2,7 @@
 help says."""
 
 import json
+import os
 
 import gguf
 import h5py
@@ -93,6 +94,14 @@ def test_results_and_samples_are_written_before_anything_is_printed(work):
             work / "s.jsonl")
     lines = [json.loads(line) for line in (work / "s.jsonl").read_text().splitlines()]
     assert len(lines) == 3
+
+
+def test_a_device_or_a_pipe_is_not_replaced_by_results(work):
+    os.mkfifo(work / "pipe")
+    done = attar("eval", work / "model", "--task", f"perplexity:text={work / 'text.txt'},length=64",
+                 "--results", work / "pipe")
+    assert done.returncode == 7 and "no regular file" in done.stderr, done.stderr
+    assert (work / "pipe").is_fifo()
 
 
 def spoiled(work, folder):

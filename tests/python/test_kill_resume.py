@@ -20,7 +20,7 @@ from test_tune import ends_alike_when_killed
 REAL = os.environ.get("ATTAR_REAL") == "1"
 KILLS = int(os.environ.get("ATTAR_KILLS", 8))
 # One round of kills of one run, each from the start of the phase it names.
-ROUND = ("opening", "passes", "passes", "measure", "export", "verify", "ending")
+ROUND = ("opening", "passes", "passes", "export", "verify", "measure", "ending")
 
 
 def tiny(folder):
