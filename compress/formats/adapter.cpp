@@ -342,8 +342,7 @@ ExportReport export_adapter(const Model& model, const fs::path& folder,
   const at::ScalarType type = factor_type(options);
   ExportReport report;
   report.path = folder;
-  io::OutputFolder output(
-      folder, "export", options.replace ? io::ExistingOutput::replace : io::ExistingOutput::refuse);
+  io::OutputFolder output(folder, "export", replaceable_models(options));
   try {
     io::SafetensorsWriter writer(output.work() / kWeights, plans_of(terms, element_type_of(type)));
     for (const Term& term : terms) {

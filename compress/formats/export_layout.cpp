@@ -139,6 +139,11 @@ void refuse_if_not_finite(double difference, const at::Tensor& original, std::st
       message(tensor, "holds a value beyond the range of ", type, "; choose bf16 or f32"));
 }
 
+std::vector<std::string> replaceable_models(const ExportOptions& options) {
+  if (!options.replace) return {};
+  return {"config.json", "adapter_config.json"};
+}
+
 std::int64_t rows_at_once(std::int64_t columns) {
   return std::max<std::int64_t>(1, (std::int64_t{1} << 20) / std::max<std::int64_t>(1, columns));
 }

@@ -5,11 +5,15 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "compress/formats/export.h"
 #include "compress/formats/file_source.h"
 
 namespace attar {
+
+// What a folder with a model holds, for io::OutputFolder.
+std::vector<std::string> replaceable_models(const ExportOptions& options);
 
 struct WeightState {
   std::string layer;  // "model.layers.3.mlp.down_proj", "model.embed_tokens", "lm_head"

@@ -1,6 +1,8 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <array>
+#include <fstream>
 #include <set>
 
 #include "compress/core/errors.h"
@@ -306,6 +308,12 @@ class TensorWriter {
   io::ImportanceMatrix importance_;
 };
 
+bool begins_as_gguf(const fs::path& path) {
+  std::array<char, 4> magic{};
+  std::ifstream(path, std::ios::binary).read(magic.data(), magic.size());
+  return std::string_view(magic.data(), magic.size()) == "GGUF";
+}
+
 }  // namespace
 
 ExportPlan check_gguf(const ModelSource& source, const PlannedModel& planned,
@@ -326,6 +334,9 @@ ExportReport export_gguf(const Model& model, const fs::path& path, const ExportO
   std::error_code error;
   require<UsageError>(options.replace || !fs::exists(path, error), path.string(),
                       "exists already; remove it or choose another name");
+  require<UsageError>(!fs::exists(path, error) || fs::is_empty(path, error) || begins_as_gguf(path), path.string(),
+                      "is no GGUF file, so it is not replaced by one; remove it yourself or choose "
+                      "another name");
   const GgufLayout layout = gguf_layout(current_states(model), options);
   ExportReport report;
   report.path = path;

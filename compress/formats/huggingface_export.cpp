@@ -275,8 +275,7 @@ ExportReport export_huggingface(const Model& model, const fs::path& folder,
   ExportReport report;
   report.path = folder;
   report.notes = layout.notes;
-  io::OutputFolder output(
-      folder, "export", options.replace ? io::ExistingOutput::replace : io::ExistingOutput::refuse);
+  io::OutputFolder output(folder, "export", replaceable_models(options));
   try {
     if (output.resumed()) remove_contents(output.work());
     WeightWriter(model, layout, output.work(), report).write();

@@ -48,8 +48,8 @@ class Hdf5Store {
   bool exists(std::string_view name) const;                         // a group or a dataset
   std::vector<std::string> children(std::string_view group) const;  // names, ascending; "" = root
 
-  // Datasets, with checksums: bytes that changed on the disk are IoError when they are read. Groups
-  // on the way are made. write() refuses a name that is taken.
+  // Datasets; rows have checksums, and bytes that changed on the disk are IoError when they are
+  // read. Groups on the way are made. write() refuses a name that is taken.
   template <Hdf5Number T>
   void write(std::string_view name, std::span<const T> values, std::span<const std::int64_t> shape);
   template <Hdf5Number T>

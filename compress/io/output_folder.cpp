@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <string>
+#include <utility>
 
 #include "compress/core/errors.h"
 #include "compress/io/os_failure.h"
@@ -42,17 +42,25 @@ bool is_plain_id(std::string_view id) {
   return !id.empty() && id.size() <= 100 && id.find_first_not_of(kAllowed) == id.npos;
 }
 
-void check_target(const fs::path& out, ExistingOutput existing) {
+void check_target(const fs::path& out, const std::vector<std::string>& replaceable) {
   std::error_code failure;
   const fs::file_status status = fs::symlink_status(out, failure);
   if (!fs::exists(status)) return;
   require<UsageError>(fs::is_directory(status), kWhere, "'", out.string(),
                       "' exists and is no folder; choose another name");
-  if (existing == ExistingOutput::replace) return;
   const bool empty = fs::is_empty(out, failure);
   if (failure) throw_os_failure(kWhere, "look into", out, failure.value());
-  require<UsageError>(empty, kWhere, "'", out.string(),
+  if (empty) return;
+  require<UsageError>(!replaceable.empty(), kWhere, "'", out.string(),
                       "' exists and is not empty; choose another name or allow replacing it");
+  std::string names;
+  for (const std::string& name : replaceable) {
+    if (fs::is_regular_file(out / name, failure)) return;
+    names += (names.empty() ? "" : " or ") + name;
+  }
+  throw UsageError(message(kWhere, "'", out.string(), "' holds no ", names,
+                           ", so it is not replaced by one that does; remove it yourself or choose "
+                           "another name"));
 }
 
 void sync_file(const fs::path& path) {
@@ -82,10 +90,11 @@ void remove_tree(const fs::path& folder) {
 
 // Renames `from` to `to`; where `to` is a folder with something in it and may be replaced, swaps
 // the two in one step and removes the old one.
-void put_in_place(const fs::path& from, const fs::path& to, ExistingOutput existing) {
+void put_in_place(const fs::path& from, const fs::path& to,
+                  const std::vector<std::string>& replaceable) {
   if (::rename(from.c_str(), to.c_str()) == 0) return;
   if (errno != ENOTEMPTY && errno != EEXIST) throw_os_failure(kWhere, "rename to", to, errno);
-  check_target(to, existing);  // somebody may have put it there just now
+  check_target(to, replaceable);  // somebody may have put it there just now
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
     return remove_tree(from);
   }
@@ -103,13 +112,14 @@ void put_in_place(const fs::path& from, const fs::path& to, ExistingOutput exist
 
 }  // namespace
 
-OutputFolder::OutputFolder(const fs::path& out, std::string_view id, ExistingOutput existing)
-    : out_(without_trailing_separator(out)), existing_(existing) {
+OutputFolder::OutputFolder(const fs::path& out, std::string_view id,
+                           std::vector<std::string> replaceable)
+    : out_(without_trailing_separator(out)), replaceable_(std::move(replaceable)) {
   require<UsageError>(is_plain_id(id), kWhere, "the id '", id,
                       "' may hold only letters, digits, '.', '_' and '-'");
   require<UsageError>(!out_.empty() && out_.filename() != "." && out_.filename() != "..", kWhere,
                       "'", out.string(), "' does not name a folder of its own; add a name to it");
-  check_target(out_, existing_);
+  check_target(out_, replaceable_);
   work_ = work_of(out_, id);
   std::error_code failure;
   if (work_.has_parent_path()) fs::create_directories(work_.parent_path(), failure);
@@ -144,9 +154,9 @@ OutputFolder::~OutputFolder() {
 
 void OutputFolder::commit() {
   require<IoError>(open_, kWhere, "'", out_.string(), "' is already finished or discarded");
-  check_target(out_, existing_);
+  check_target(out_, replaceable_);
   sync_tree(work_);
-  put_in_place(work_, out_, existing_);
+  put_in_place(work_, out_, replaceable_);
   open_ = false;
   work_ = out_;
   sync_folder(kWhere, out_.parent_path());

@@ -2,27 +2,29 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace attar::io {
 
 // Whether a relative path, joined to a folder, names something inside of it.
 bool stays_inside(const std::filesystem::path& relative);
 
-enum class ExistingOutput { refuse, replace };
-
 // While a run works, everything is in OUT.partial-<id>/ beside OUT; commit() renames it. A run that
 // was killed leaves the work folder; the same out and id find it again (resumed()). A lock on the
 // work folder keeps a second process out; it ends with the process.
 class OutputFolder {
  public:
-  // Makes or takes over the work folder, with missing parents.
+  // Makes or takes over the work folder, with missing parents. An OUT that is there already gives
+  // way if it is empty or holds a file of one of the names `replaceable` ("manifest.json" of a run,
+  // "config.json" of a model): nobody means to lose another folder.
   //
-  // Throws UsageError when OUT exists, is no folder, or is not empty and `existing` is refuse, and
-  // for an id with other characters than letters, digits, '.', '_', '-'; IoError when another
-  // process works there or the folder cannot be made.
+  // Throws UsageError when OUT is there and does not give way, and for an id with other characters
+  // than letters, digits, '.', '_', '-'; IoError when another process works there or the folder
+  // cannot be made.
   OutputFolder(const std::filesystem::path& out, std::string_view id,
-               ExistingOutput existing = ExistingOutput::refuse);
+               std::vector<std::string> replaceable = {});
   OutputFolder(const OutputFolder&) = delete;
   OutputFolder& operator=(const OutputFolder&) = delete;
 
@@ -48,7 +50,7 @@ class OutputFolder {
 
   std::filesystem::path out_;
   std::filesystem::path work_;
-  ExistingOutput existing_;
+  std::vector<std::string> replaceable_;
   bool resumed_ = false;
   bool open_ = false;  // the work folder is ours
   int descriptor_ = -1;

@@ -214,8 +214,9 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
   // What an interrupted run has written is there already, or goes.
   const std::uint64_t there = bytes_in(io::OutputFolder::work_of(options.out, id));
   check_output(options.out, record.plan.disk_bytes - std::min(there, record.plan.disk_bytes));
-  io::OutputFolder folder(
-      options.out, id, options.replace ? io::ExistingOutput::replace : io::ExistingOutput::refuse);
+  std::vector<std::string> replaceable;
+  if (options.replace) replaceable = {"manifest.json", "run.jsonl"};
+  io::OutputFolder folder(options.out, id, replaceable);
   const auto passes = make_passes(recipe, *engine.registry);
   plan_passes(passes, source->config());  // tells each pass what comes later
   const std::vector<PassPhase> pass_phases =

@@ -185,7 +185,9 @@ TEST(OutputFolder, RefusesAFolderWithContentUnlessTold) {
   EXPECT_THAT(message_of<UsageError>([&] { OutputFolder(folder / "out", "a"); }),
               HasSubstr("not empty"));
   EXPECT_THAT(folder.names(), ElementsAre("out"));
-  OutputFolder output(folder / "out", "a", ExistingOutput::replace);
+  EXPECT_THAT(message_of<UsageError>([&] { OutputFolder(folder / "out", "a", {"x", "y"}); }),
+              HasSubstr("holds no x or y"));
+  OutputFolder output(folder / "out", "a", {"x", "old"});
   write_file(output.work() / "new", "2");
   EXPECT_TRUE(fs::exists(folder / "out/old"));
   output.commit();

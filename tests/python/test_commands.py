@@ -153,6 +153,26 @@ def test_a_file_of_somebody_else_is_no_store(work):
     assert (work / "theirs.h5").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", [["run", "r.yaml"], ["export", "model", "--format", "huggingface"],
+                                     ["export", "model", "--format", "gguf"]],
+                         ids=["run", "folder", "file"])
+def test_replacing_removes_only_what_it_could_have_made(command, tmp_path):
+    make_stories(tmp_path / "model")
+    make_text(tmp_path / "text.txt")
+    write_recipe(tmp_path / "r.yaml", recipe_for(tmp_path))
+    theirs = tmp_path / "theirs"
+    if "gguf" in command:
+        theirs.write_text("diary")
+    else:
+        theirs.mkdir()
+        (theirs / "diary").write_text("diary")
+    done = attar(*command, "--out", theirs, "--replace", cwd=tmp_path)
+    assert done.returncode == 2 and "remove it yourself" in done.stderr, done.stderr
+    assert (theirs if theirs.is_file() else theirs / "diary").read_text() == "diary"
+    for _ in range(2):  # but its own
+        succeed(*command, "--out", tmp_path / "mine", "--replace", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("out", [".", "model", "deep/.."])
 def test_replacing_never_removes_what_is_read(out, tmp_path):
     make_stories(tmp_path / "model")
