@@ -67,8 +67,8 @@ AtomicFile::AtomicFile(const std::filesystem::path& path)
   if (path.filename().empty() || std::filesystem::is_directory(path, ignored)) {
     throw_os_failure(kWhere, "write", path, EISDIR);
   }
-  const bool special = std::filesystem::exists(path, ignored) &&
-                       !std::filesystem::is_regular_file(path, ignored);
+  const bool special =
+      std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored);
   require<IoError>(!special, kWhere, "'", path.string(),
                    "' is no regular file (a device, a pipe), which would be replaced by one; give "
                    "another name");

@@ -183,11 +183,11 @@ void Hdf5Store::read_rows(std::string_view name, std::int64_t first, std::span<T
   file_->check(done >= 0, "read rows of", name);
 }
 
-#define ATTAR_INSTANTIATE(T)                                                                  \
-  template void Hdf5Store::write<T>(std::string_view, std::span<const T>,                     \
-                                    std::span<const std::int64_t>);                           \
-  template std::vector<T> Hdf5Store::read<T>(std::string_view) const;                         \
-  template void Hdf5Store::read_into<T>(std::string_view, std::span<T>) const;                \
+#define ATTAR_INSTANTIATE(T)                                                   \
+  template void Hdf5Store::write<T>(std::string_view, std::span<const T>,      \
+                                    std::span<const std::int64_t>);            \
+  template std::vector<T> Hdf5Store::read<T>(std::string_view) const;          \
+  template void Hdf5Store::read_into<T>(std::string_view, std::span<T>) const; \
   template void Hdf5Store::read_rows<T>(std::string_view, std::int64_t, std::span<T>) const;
 ATTAR_INSTANTIATE(float)
 ATTAR_INSTANTIATE(double)

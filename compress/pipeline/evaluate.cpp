@@ -150,8 +150,8 @@ void check_steps(const std::string& model, const std::string& teacher,
                  const std::vector<EvalStep>& steps, const Engine& engine) {
   refuse_repeated_tasks(steps);
   const ModelConfig config = open_model(model)->config();
-  const bool reads_texts = std::ranges::any_of(
-      steps, [](const EvalStep& step) { return step.kind == EvalKind::kText; });
+  const bool reads_texts =
+      std::ranges::any_of(steps, [](const EvalStep& step) { return step.kind == EvalKind::kText; });
   if (reads_texts && !teacher.empty()) {
     tokens_in(Model(open_model(teacher)), teacher, Model(open_model(model)),
               *load_model_tokenizer(model));

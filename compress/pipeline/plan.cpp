@@ -275,7 +275,8 @@ void plan_exports(const Recipe& recipe, const ModelSource& source, const Planned
                                       [](const PlannedTensor& tensor) { return tensor.factored; });
   for (const ExportStep& step : recipe.exports) {
     const ExportPlan found = check_every_choice(source, planned, step.options);
-    plan.exports.push_back({step.config.path, step.config.format, found.bytes, found.rounds(), found.notes});
+    plan.exports.push_back(
+        {step.config.path, step.config.format, found.bytes, found.rounds(), found.notes});
     if (factored > 0 && step.options.format != ExportFormat::kPeft) {
       plan.exports.back().notes.push_back(
           std::to_string(factored) +

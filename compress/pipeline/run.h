@@ -1,6 +1,7 @@
 // A recipe from beginning to end: passes over a shared stream, exports, verification,
-// measurements and gate of what was exported, report. Everything is written to OUT.partial-<id>/, which becomes OUT when it is
-// complete; the same command finds an interrupted run again and ends in the same bytes.
+// measurements and gate of what was exported, report. Everything is written to OUT.partial-<id>/,
+// which becomes OUT when it is complete; the same command finds an interrupted run again and ends
+// in the same bytes.
 #pragma once
 
 #include <atomic>

@@ -100,8 +100,8 @@ Model RunPhases::written(const Model& model) const {
 std::vector<MeasuredText> RunPhases::measure_texts_of(const Model& written, const Model& model,
                                                       std::size_t index) {
   const Recipe& recipe = record.recipe;
-  auto texts = measure_texts(recipe.evals, model.original(), written, *tokenizer_of(model),
-                             context, progress, model.source_tokens());
+  auto texts = measure_texts(recipe.evals, model.original(), written, *tokenizer_of(model), context,
+                             progress, model.source_tokens());
   for (const MeasuredText& text : texts) {
     nlohmann::json entry = {{"name", text.step.name}, {"result", to_json(text.measured)}};
     if (!recipe.exports.empty()) entry["path"] = recipe.exports[index].config.path;
