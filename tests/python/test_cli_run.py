@@ -219,8 +219,11 @@ def test_a_whole_run_whose_name_was_taken_needs_nothing_but_its_name(work):
     assert "not empty" in said and "the run is whole in" in said
     [partial] = work.glob("out.partial-*")
     log = (partial / "run.jsonl").read_bytes()
-    succeed("run", recipe, "--out", work / "out", "--replace")
-    assert not list(work.glob("out.partial-*")) and not (work / "out/mine").exists()
+    refused = attar("run", recipe, "--out", work / "out", "--replace")
+    assert refused.returncode == 2 and "holds no manifest.json" in refused.stderr
+    (work / "out/mine").unlink()  # what is no run is for its owner to take away
+    succeed("run", recipe, "--out", work / "out")
+    assert not list(work.glob("out.partial-*"))
     assert (work / "out/run.jsonl").read_bytes() == log
     succeed("verify", work / "out")
 
