@@ -86,7 +86,7 @@ void EmbeddingPass::run(ModelWork& work) const {
                               "; the recipe is strict, so this is refused");
       work.report.events.push_back({"lm_head", "nonfinite_tokens", text, true});
     }
-    require<NumericRefusal>(statistics.tokens > statistics.dropped, kName,
+    require<NumericRefusal>(statistics.tokens > 0, kName,
                             "no token of the calibration text leaves finite states; look at the "
                             "model with attar inspect, or round with method: rtn");
     hessian = statistics.gram.clone();

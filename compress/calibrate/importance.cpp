@@ -8,9 +8,10 @@ namespace attar {
 namespace {
 
 std::vector<float> means_of(const linalg::GramStatistics& statistics, const std::string& name) {
-  require<NumericRefusal>(statistics.tokens > 0, name,
-                          "every input of the calibration text is a NaN or an infinity; look at "
-                          "the model");
+  require<NumericRefusal>(statistics.dropped == 0, name, statistics.dropped, " of ",
+                          statistics.dropped + statistics.tokens,
+                          " calibration tokens have a NaN or an infinity before this layer; look "
+                          "at the weights and norms before it");
   const at::Tensor sums = statistics.sum_squares.contiguous();
   const double* sum = sums.const_data_ptr<double>();
   std::vector<float> means(static_cast<std::size_t>(sums.size(0)));

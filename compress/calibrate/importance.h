@@ -9,9 +9,9 @@
 
 namespace attar {
 
-// Tokens with a NaN or an infinity do not count. `batch` sequences a forward; never changes a
-// result. Throws NumericRefusal, naming the layer, when no token is left. The embedding has no
-// inputs and a head of its own is left out, as llama.cpp does.
+// `batch` sequences a forward; never changes a result. The embedding has no inputs and a head of
+// its own is left out, as llama.cpp does. Throws NumericRefusal, naming the layer, where an input
+// is a NaN or an infinity.
 io::ImportanceMatrix importance_matrix(const Model& model, const CalibrationTokens& tokens,
                                        std::int64_t batch, const RunContext& context);
 

@@ -45,9 +45,12 @@ void record_sweep(BlockWork& work, const std::string& layer, std::size_t dead_co
 
 void record_dropped(BlockWork& work, Site site, const linalg::GramStatistics& statistics) {
   if (statistics.dropped == 0) return;
-  record_event(work,
-               "model.layers." + std::to_string(work.index) + "." + std::string(to_string(site)),
-               "nonfinite_tokens",
+  const std::string place =
+      "model.layers." + std::to_string(work.index) + "." + std::string(to_string(site));
+  require<NumericRefusal>(statistics.tokens > 0, place,
+                          "every calibration token has a NaN or an infinity here; look at the "
+                          "weights and norms before it");
+  record_event(work, place, "nonfinite_tokens",
                std::to_string(statistics.dropped) + " of " +
                    std::to_string(statistics.dropped + statistics.tokens) +
                    " calibration tokens had a NaN or an infinity here and were left out",

@@ -22,7 +22,7 @@ void record_event(BlockWork& work, const std::string& layer, std::string kind, s
 void record_sweep(BlockWork& work, const std::string& layer, std::size_t dead_columns,
                   const std::vector<std::string>& fallbacks, const std::string& kind);
 
-// Records tokens that were dropped because they were not finite.
+// Records tokens that were dropped because they were not finite. NumericRefusal when none is left.
 void record_dropped(BlockWork& work, Site site, const linalg::GramStatistics& statistics);
 
 // The largest of the four input widths of a block.

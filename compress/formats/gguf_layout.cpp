@@ -79,6 +79,7 @@ class Builder {
     rope_factors();
     choose_file_type();
     note_fallbacks();
+    note_rounded_again();
     note_uneven();
     return std::move(layout_);
   }
@@ -153,7 +154,10 @@ class Builder {
     const std::optional<Fit> kept = fit(part.type, *state.scheme, state.shape.in);
     part.keep_codes = kept.has_value();
     part.fit = kept.value_or(Fit::kExact);
-    if (!kept) refuse_requantizing(part, state);
+    if (!kept) {
+      refuse_requantizing(part, state);
+      ++rounded_again_;
+    }
     return part;
   }
 
@@ -267,6 +271,12 @@ class Builder {
                                : ""));
   }
 
+  void note_rounded_again() {
+    if (rounded_again_ == 0) return;
+    layout_.notes.push_back("codes of " + std::to_string(rounded_again_) +
+                            " tensors do not fit the types asked for and are rounded again");
+  }
+
   void note_uneven() {
     if (!layout_.architecture.uneven) return;
     layout_.notes.push_back("the blocks differ in width, so the file is of the architecture " +
@@ -284,6 +294,7 @@ class Builder {
   const ExportOptions& options_;
   Named named_;
   std::map<std::pair<GgmlType, GgmlType>, Fallen> fallen_;
+  std::int64_t rounded_again_ = 0;
   double linear_bytes_ = 0, linear_weights_ = 0;
   GgufLayout layout_;
 };

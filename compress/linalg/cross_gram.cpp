@@ -121,7 +121,7 @@ CrossGram CrossAccumulator::finish() {
               pending_count_);
   }
   begin();
-  CrossGram result{std::move(total_), tokens_, dropped_};
+  CrossGram result{std::move(total_), tokens_ - dropped_, dropped_};
   total_ = at::Tensor();
   tokens_ = dropped_ = pending_count_ = 0;
   pending_dense_ = {};

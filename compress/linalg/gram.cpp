@@ -50,8 +50,7 @@ void add_columns(const float* rows, std::int64_t count, std::int64_t stride,
 }  // namespace
 
 at::Tensor GramStatistics::mean_absolute() const {
-  const auto seen = static_cast<double>(tokens - dropped);
-  return sum_absolute / (seen > 0 ? seen : 1.0);
+  return sum_absolute / static_cast<double>(tokens > 0 ? tokens : 1);
 }
 
 GramStatistics merge(const GramStatistics& first, const GramStatistics& second) {
@@ -161,7 +160,7 @@ GramStatistics GramAccumulator::finish() {
     }
   }
   GramStatistics result = std::move(total_);
-  result.tokens = tokens_;
+  result.tokens = tokens_ - dropped_;
   result.dropped = dropped_;
   reset();
   pending_ = {};

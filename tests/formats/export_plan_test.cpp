@@ -14,6 +14,7 @@ namespace {
 
 using io::testing::message_of;
 using io::testing::TemporaryFolder;
+using ::testing::Contains;
 using ::testing::HasSubstr;
 
 class ExportPlans : public ::testing::Test {
@@ -91,7 +92,8 @@ TEST_F(ExportPlans, NameLayerRuleAndRemedyOfWhatGgufCannotHold) {
   EXPECT_THAT(misfit(kFormat, {4, 32, ZeroPoint::kInteger, at::kHalf}, "Q4_0"),
               HasSubstr("does not fit Q4_0"));
   EXPECT_NO_THROW(plan(kFormat, all(odd_group), "F16"));
-  EXPECT_NO_THROW(plan(kFormat, all(odd_group), "Q4_0", /*requantize=*/true));
+  EXPECT_THAT(plan(kFormat, all(odd_group), "Q4_0", /*requantize=*/true).notes,
+              Contains(HasSubstr("codes of 14 tensors do not fit")));
   EXPECT_THROW(plan(kFormat, {}, "IQ2_S"), UsageError);
   EXPECT_THROW(plan(ExportFormat::kHuggingFace, {}, "f8"), UsageError);
   EXPECT_THROW(plan(kFormat, {{"model.layers.7.mlp.up_proj", odd_group}}), UsageError);

@@ -120,7 +120,7 @@ TEST(Gram, LeavesRowsOutThatAreNotFiniteAndCountsThem) {
   }
   const GramStatistics sums = of(rows, {512});
   EXPECT_EQ(sums.dropped, 3);
-  EXPECT_EQ(sums.tokens, 1500);
+  EXPECT_EQ(sums.tokens, 1497);
   EXPECT_TRUE(sums.gram.equal(of(clean, {512}).gram));
   EXPECT_TRUE(sums.mean_absolute().allclose(clean.to(at::kDouble).abs().sum(0) / 1497.0, 1e-12));
 }
@@ -177,7 +177,7 @@ TEST(CrossGram, LeavesOutATokenThatIsNotFiniteOnEitherSide) {
   changed[1027].zero_();
   EXPECT_TRUE(sums.gram.equal(crossed(dense, changed, {100}).gram));
   EXPECT_EQ(sums.dropped, 2);
-  EXPECT_EQ(sums.tokens, 1030);
+  EXPECT_EQ(sums.tokens, 1028);
 }
 
 TEST(CrossGram, RefusesSidesOfDifferentTokens) {

@@ -443,6 +443,13 @@ def a_weight_that_is_nan(folder, recipe):
     put_value(folder, "model.layers.3.mlp.up_proj.weight", float("nan"))
 
 
+@case(NUMERIC, "every calibration token has a NaN")
+def a_weight_that_leaves_no_finite_input(folder, recipe):
+    put_value(folder, "model.layers.3.post_attention_layernorm.weight", 1e30)
+    recipe["passes"] = [{"quantize.gptq": {"group_size": 4, "layers": ["down"]}}]
+    recipe["calibration"]["token_weights"] = "uniform"
+
+
 @case(NUMERIC, "model.layers.0")
 def a_weight_that_is_infinite(folder, recipe):
     put_value(folder, "model.layers.0.self_attn.q_proj.weight", float("inf"))
@@ -604,6 +611,15 @@ def test_bad_command(code, says, arguments, whole, tmp_path):
     done = attar(*(part.format(**places) for part in arguments), timeout=60)
     assert done.returncode == code and says in done.stderr, done.stderr
     assert done.stdout == "" and list(tmp_path.iterdir()) == [answers]
+
+
+def test_an_importance_matrix_of_broken_inputs_is_refused(whole, tmp_path):
+    shutil.copytree(whole / "model", tmp_path / "model")
+    put_value(tmp_path, "model.layers.1.self_attn.k_proj.weight", float("nan"))
+    done = attar("importance", tmp_path / "model", "--text", whole / "text.txt", "--sequences", 2,
+                 "--length", 32, "--out", tmp_path / "i.gguf")
+    assert done.returncode == NUMERIC and "blk.1.attn_output.weight" in done.stderr, done.stderr
+    assert "of 64 calibration tokens have a NaN" in done.stderr and not (tmp_path / "i.gguf").exists()
 
 
 def test_a_full_disk_is_found_before_anything_is_written(whole, tmp_path):
