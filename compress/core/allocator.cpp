@@ -14,9 +14,9 @@ namespace {
 std::atomic<bool> gives_back = false;
 
 #ifdef __GLIBC__
-constexpr int kLargeBlock = 8 << 20;
+constexpr int kLargeBlock = 1 << 20;
 constexpr int kLargestKept = 32 << 20;
-constexpr int kKeptAtTheTop = 64 << 20;
+constexpr int kKeptAtTheTop = 128 << 10;  // glibc's default
 #endif
 
 }  // namespace
@@ -25,7 +25,6 @@ void give_large_blocks_back() {
   gives_back = true;
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, kLargeBlock);
-  mallopt(M_TRIM_THRESHOLD, kKeptAtTheTop);
 #endif
 }
 

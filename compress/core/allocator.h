@@ -3,10 +3,8 @@
 
 namespace attar {
 
-// For a program to call at its start: tensors of 8 MB and more come from the system and go back to
-// it at once, and at most 64 MB stay free at the top of the heap. Otherwise the C library keeps what
-// was freed, and a run holds more than twice what it uses. Smaller ones stay: a limit of 1 MB had
-// the system zero so many pages that AWQ and GPTQ of SmolLM2 took half as long again.
+// For a program to call at its start: large tensors come from the system and go back to it at once.
+// Otherwise the C library keeps what was freed, and a run holds more than twice what it uses.
 void give_large_blocks_back();
 
 // A loop whose steps ask for the same buffers again keeps them while this lives: pages that come
