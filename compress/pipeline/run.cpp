@@ -136,7 +136,8 @@ void end(io::OutputFolder& folder) {
   });
   if (fs::exists(folder.work() / "manifest.json")) {
     rethrow_with("; the run is whole in '" + folder.work().string() +
-                 "', and the same command gives it its name once that is free");
+                 "', and the same command gives it its name once that is free (or with --replace, "
+                 "where a run lies)");
   }
   const bool keep = any && (passes_done || !would_repeat());
   if (keep) {

@@ -221,9 +221,10 @@ def test_a_whole_run_whose_name_was_taken_needs_nothing_but_its_name(work):
     log = (partial / "run.jsonl").read_bytes()
     refused = attar("run", recipe, "--out", work / "out", "--replace")
     assert refused.returncode == 2 and "holds no manifest.json" in refused.stderr
-    (work / "out/mine").unlink()  # what is no run is for its owner to take away
-    succeed("run", recipe, "--out", work / "out")
+    (work / "out/mine").rename(work / "out/manifest.json")  # as of another run
+    succeed("run", recipe, "--out", work / "out", "--replace")
     assert not list(work.glob("out.partial-*"))
+    assert (work / "out/manifest.json").read_text() != "mine"
     assert (work / "out/run.jsonl").read_bytes() == log
     succeed("verify", work / "out")
 
