@@ -7,7 +7,6 @@
 // calibration: hidden states of all sequences through all blocks, as a calibration stream makes
 // them. evaluation: the same plus the log-probability of every next token.
 #include <ATen/ops/empty.h>
-#include <malloc.h>
 
 #include <chrono>
 #include <ctime>
@@ -15,6 +14,7 @@
 #include <iostream>
 #include <string>
 
+#include "compress/core/allocator.h"
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 #include "compress/formats/model_file.h"
@@ -85,7 +85,7 @@ int main(int argc, char** argv) {
     std::cerr << "usage: forward_rounds MODEL TOKENS SEQUENCES LENGTH THREADS\n";
     return 2;
   }
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);  // as the program attar does
+  attar::give_large_blocks_back();
   attar::set_up_numerics();
   attar::set_threads(std::stoi(argv[5]));
   attar::serve(argv[1], attar::read_ids(argv[2], std::stoll(argv[3]), std::stoll(argv[4])));

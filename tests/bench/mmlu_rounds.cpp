@@ -5,14 +5,13 @@
 // Two kinds of lines on stdin, each answered by a line of JSON on stdout:
 //   requests SUBJECT   the 5-shot contexts and targets of the first DOCUMENTS questions
 //   run SUBJECT        seconds, processor seconds, and the log-likelihoods of all targets
-#include <malloc.h>
-
 #include <chrono>
 #include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "compress/core/allocator.h"
 #include "compress/core/errors.h"
 #include "compress/core/numerics.h"
 #include "compress/formats/model_file.h"
@@ -64,7 +63,7 @@ int main(int argc, char** argv) {
     std::cerr << "usage: mmlu_rounds MODEL DATA DOCUMENTS THREADS\n";
     return 2;
   }
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);  // as the program attar does
+  attar::give_large_blocks_back();
   attar::set_up_numerics();
   attar::set_threads(std::stoi(argv[4]));
   attar::serve(argv[1], {.path = argv[2], .limit = std::stoll(argv[3]), .shots = 5});

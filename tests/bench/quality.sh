@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The table of methods at 4 bits, group 64, asymmetric (MEASURED.md, "Methods").
 #
-#   [BITS=4 GROUP=64 SEED=0 WEIGHTS=fisher DENSE=0.5 FOLLOW=true SEQUENCES=128 WINDOWS=24 AUTOROUND= \
+#   [BITS=4 GROUP=64 SEED=0 WEIGHTS=fisher DENSE=0.5 FOLLOW=true SEQUENCES=128 WINDOWS='24 8' AUTOROUND= \
 #    TUNE='epochs: 2'] tests/bench/quality.sh \
 #       MODEL_FOLDER CALIBRATION_TEXT EVALUATION_TEXT [THREADS [METHOD ...]]
 #
 # Calibration: SEQUENCES windows of 512 tokens; embedding and head untouched. KL to the original in nats,
-# top-1 and perplexity on the first WINDOWS windows of 1024 tokens, no BOS. WEIGHTS: what calibration
+# top-1 and perplexity on the first 24 windows of 1024 tokens, no BOS, and KL on the first 8, those of
+# ../shared/peers/QUALITY.md (WINDOWS). WEIGHTS: what calibration
 # tokens count (calibration.token_weights); DENSE, FOLLOW: towards_dense and follow of quantize.gptq; AUTOROUND, TUNE:
 # options of these two, as a recipe has them. METHOD: rtn gptq awq awq_gptq
 # awq_gptq_autoround, each also with _tune behind it (quantize.tune on the same windows); fit_rtn
@@ -40,8 +41,14 @@ declare -A passes=(
   [fit_file_autoround]="$fit, method: awq+gptq+autoround}"
 )
 for method in "${!passes[@]}"; do passes[${method}_tune]="${passes[$method]}$tune"; done
-echo "| method | bits a weight | KL | share of RTN's | top-1 | perplexity | pass seconds, $threads thread(s) | pass peak MB |"
-echo "|---|---|---|---|---|---|---|---|"
+read -ra windows <<<"${WINDOWS:-24 8}"
+evaluations=""
+for count in "${windows[@]}"; do
+  evaluations+="  - divergence: {text: $(realpath "$text"), length: 1024, windows: $count}"$'\n'
+done
+kl=$(printf ' KL, %s windows |' "${windows[@]}")
+echo "| method | bits a weight |$kl share of RTN's | top-1 | perplexity | pass seconds, $threads thread(s) | pass peak MB |"
+echo "|---|---|$(printf -- '---|%.0s' "${windows[@]}")---|---|---|---|---|"
 for method in "${methods[@]}"; do
   cat >"$work/$method.yaml" <<YAML
 version: 1
@@ -50,7 +57,7 @@ model: $(realpath "$model")
 calibration: {text: $(realpath "$calibration"), sequences: ${SEQUENCES:-128}, length: 512, token_weights: ${WEIGHTS:-fisher}}
 passes: [${passes[$method]}]
 eval:
-  - divergence: {text: $(realpath "$text"), length: 1024, windows: ${WINDOWS:-24}}
+$evaluations
 YAML
   "$root/build/bin/attar" run "$work/$method.yaml" --out "$work/$method" --threads "$threads" \
     >"$work/$method.out" 2>"$work/$method.err" || { cat "$work/$method.err" >&2; exit 1; }
