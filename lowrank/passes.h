@@ -74,6 +74,9 @@ class SvdPass final : public ModelPass {
   // By block * 7 + role; 0: stays dense, -1: not chosen.
   using Ranks = std::vector<std::int64_t>;
   bool plain() const { return config_.method == "plain"; }
+  std::int64_t budget_of(std::int64_t parameters) const {
+    return static_cast<std::int64_t>(config_.keep * static_cast<double>(parameters));
+  }
   Ranks choose_ranks(ModelWork& work) const;
   void cut_block(ModelWork& work, BlockStream* stream, const Ranks& ranks, std::int64_t index,
                  const Block& original, Block& block) const;

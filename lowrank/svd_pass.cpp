@@ -94,11 +94,15 @@ std::vector<PlannedLayer> SvdPass::plan(const ModelConfig& config) const {
   std::vector<PlannedLayer> planned =
       plan_layers(config_, config, kName,
                   method + (filled ? ", ranks by water-filling to " + percent(config_.keep) : ""));
+  std::vector<RankChoice> choices;
+  std::int64_t parameters = 0;
   for (PlannedLayer& layer : planned) {
     if (!layer.changes) continue;
     const LinearShape shape = shape_of(config, layer.block, layer.role);
     if (filled || shape.empty()) {
       layer.parameters = config_.keep;
+      if (!shape.empty()) choices.push_back({shape.out, shape.in, {}});
+      parameters += shape.out * shape.in;
       continue;
     }
     const std::int64_t rank =
@@ -117,6 +121,7 @@ std::vector<PlannedLayer> SvdPass::plan(const ModelConfig& config) const {
     layer.action = method + " of rank " + std::to_string(rank);
     layer.parameters = parameters_of(shape, rank, storage_);
   }
+  require_smallest_ranks(choices, budget_of(parameters), config_.align);
   return planned;
 }
 
@@ -159,8 +164,7 @@ SvdPass::Ranks SvdPass::choose_ranks(ModelWork& work) const {
     choices.push_back(spectrum.choice());
     parameters += spectrum.out * spectrum.in;
   }
-  const auto budget = static_cast<std::int64_t>(config_.keep * static_cast<double>(parameters));
-  const RankPlan plan = fill_ranks(choices, budget, config_.align);
+  const RankPlan plan = fill_ranks(choices, budget_of(parameters), config_.align);
   for (std::size_t i = 0; i < spectra.size(); ++i) {
     ranks[at(spectra[i].block, spectra[i].role)] = plan.ranks[i];
   }

@@ -82,21 +82,36 @@ std::vector<std::size_t> cheapest(const std::vector<std::vector<Option>>& layers
   return best;
 }
 
+// With the smallest rank in each layer.
+std::int64_t smallest_parameters(std::span<const RankChoice> choices, std::int64_t align) {
+  std::int64_t sum = 0;
+  for (const RankChoice& choice : choices) {
+    sum += std::min(align * (choice.out + choice.in), choice.out * choice.in);
+  }
+  return sum;
+}
+
+void require_room(bool fits, std::int64_t smallest, std::int64_t budget, std::int64_t align) {
+  require<DoesNotFit>(fits, "low rank", "the smallest ranks (", align, " a layer) need ", smallest,
+                      " parameters, the budget is ", budget, "; raise keep or lower align");
+}
+
 }  // namespace
+
+void require_smallest_ranks(std::span<const RankChoice> choices, std::int64_t budget,
+                            std::int64_t align) {
+  const std::int64_t smallest = smallest_parameters(choices, align);
+  require_room(smallest <= budget, smallest, budget, align);
+}
 
 RankPlan fill_ranks(std::span<const RankChoice> choices, std::int64_t budget, std::int64_t align) {
   if (choices.empty()) return {};
   std::vector<std::vector<Option>> layers;
-  std::int64_t smallest = 0;
-  for (const RankChoice& choice : choices) {
-    layers.push_back(options_of(choice, align));
-    smallest += layers.back().front().cost;
-  }
+  for (const RankChoice& choice : choices) layers.push_back(options_of(choice, align));
+  const std::int64_t smallest = smallest_parameters(choices, align);
   const std::vector<std::size_t> best =
       smallest <= budget ? cheapest(layers, budget) : std::vector<std::size_t>();
-  require<DoesNotFit>(!best.empty(), "low rank", "the smallest ranks (", align, " a layer) need ",
-                      smallest, " parameters, the budget is ", budget,
-                      "; raise keep or lower align");
+  require_room(!best.empty(), smallest, budget, align);
   RankPlan plan;
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
     const Option& option = layers[layer][best[layer]];

@@ -33,6 +33,11 @@ struct RankPlan {
 // break-even stays dense.
 RankPlan fill_ranks(std::span<const RankChoice> choices, std::int64_t budget, std::int64_t align);
 
+// Throws as fill_ranks does when not even the smallest ranks fit, which shapes alone tell: `values`
+// may be empty.
+void require_smallest_ranks(std::span<const RankChoice> choices, std::int64_t budget,
+                            std::int64_t align);
+
 // The rank whose factors cost `keep` of the dense layer, rounded down to `align` (at least align);
 // 0 when that is not below break-even.
 std::int64_t uniform_rank(std::int64_t out, std::int64_t in, double keep, std::int64_t align);

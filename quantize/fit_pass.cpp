@@ -65,6 +65,11 @@ std::vector<QuantScheme> formats_of(const FitConfig& config) {
   return formats;
 }
 
+bool divides(const QuantScheme& format, std::int64_t columns) {
+  const std::int64_t together = format.block_columns();
+  return together == 0 || columns % together == 0;
+}
+
 // What the formats do not change: norms, biases, layers left out.
 std::int64_t other_bytes(const Model& model, std::span<const FitItem> items) {
   std::set<std::string> chosen;
@@ -191,15 +196,20 @@ std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
     }
     expected = 8 * static_cast<double>(read_size(config_.size, std::string(kName))) / weights;
   }
+  double least = INFINITY;
+  for (const QuantScheme& format : formats_) {
+    if (!config_.embedding || !divides(format, config.hidden)) continue;
+    least = std::min(least, format.bits_per_weight(config.hidden));
+  }
   for (PlannedLayer& layer : layers) {
     if (!layer.changes) continue;
     const std::int64_t columns = shape_of(config, layer.block, layer.role).in;
     double most = 0;
     for (const QuantScheme& format : formats_) {
-      const std::int64_t together = format.block_columns();
-      if (together != 0 && columns % together != 0) continue;
+      if (!divides(format, columns)) continue;
       layer.candidates.push_back(format);
       most = std::max(most, format.bits_per_weight(columns));
+      least = std::min(least, format.bits_per_weight(columns));
     }
     require<DoesNotFit>(columns == 0 || !layer.candidates.empty(), kName,
                         layer_name(layer.block, layer.role),
@@ -208,6 +218,11 @@ std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
                         "row) or types, or skip it");
     layer.expected_bits = expected > 0 ? std::min(expected, most) : most;
   }
+  // What lies between the smallest format anywhere and the smallest in each layer, and sizes, are
+  // judged by the run.
+  require<DoesNotFit>(config_.bits == 0 || least <= config_.bits || std::isinf(least), kName,
+                      "the smallest format takes ", least, " bits a weight, and ", config_.bits,
+                      " are allowed; allow more, or smaller formats (widths, group_sizes, types)");
   return layers;
 }
 

@@ -348,7 +348,7 @@ Plan make_plan(const Recipe& recipe, const PassRegistry& registry, const PlanOpt
   const PlannedModel planned = enter_passes(passes, plan.config, plan.tensors);
   std::erase_if(plan.tensors, [](const PlannedTensor& tensor) { return tensor.empty(); });
   plan_exports(recipe, *source, planned, plan);
-  plan.measured = check_texts(recipe, plan.config);
+  plan.measured = check_texts(recipe, plan.config, planned.rows_go);
   plan.gemm_flops = options.probe_speed ? measure_gemm_flops() : 0;
   plan.phases = plan_phases(recipe, passes, plan);
   add_totals(plan);

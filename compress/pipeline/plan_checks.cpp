@@ -17,6 +17,7 @@
 #include "compress/pipeline/measure.h"
 #include "compress/pipeline/memory_model.h"
 #include "compress/tokenize/documents.h"
+#include "compress/train/vocabulary_map.h"
 
 namespace attar {
 namespace {
@@ -57,8 +58,24 @@ void check_calibration(const Recipe& recipe, const ModelConfig& config) {
   }
 }
 
+// A teacher of another file. `rows_go`: some pass takes tokens away, so which the student will have
+// is not known.
+void check_teacher(const std::string& name, const std::string& where, const Recipe& recipe,
+                   const ModelConfig& config, bool rows_go) {
+  std::error_code error;
+  require<IoError>(
+      fs::exists(name, error), where, "teacher: there is no '", name,
+      "'; give a folder or a GGUF file, or leave it out for what the recipe starts from");
+  const auto source = open_model(name);
+  const auto tokenizer = load_model_tokenizer(name);
+  if (rows_go) return;
+  match_tokens(*load_model_tokenizer(recipe.model), config.vocabulary, *tokenizer,
+               source->config().vocabulary);
+}
+
 // Files that a pass names in its options `text` and `teacher`.
-void check_pass_files(const PassStep& step) {
+void check_pass_files(const PassStep& step, const Recipe& recipe, const ModelConfig& config,
+                      bool rows_go) {
   if (!step.options.is_object()) return;
   const nlohmann::json text = step.options.value("text", nlohmann::json());
   const auto check = [&](const nlohmann::json& one) {
@@ -69,15 +86,8 @@ void check_pass_files(const PassStep& step) {
   if (text.is_array()) std::for_each(text.begin(), text.end(), check);
   check(text);
   const nlohmann::json teacher = step.options.value("teacher", nlohmann::json("original"));
-  std::error_code error;
-  require<IoError>(
-      !teacher.is_string() || teacher == "original" ||
-          fs::exists(teacher.get<std::string>(), error),
-      step.where, "teacher: there is no '", teacher.is_string() ? teacher.get<std::string>() : "",
-      "'; give a folder or a GGUF file, or leave it out for what the recipe starts from");
   if (!teacher.is_string() || teacher == "original") return;
-  open_model(teacher.get<std::string>());
-  load_model_tokenizer(teacher.get<std::string>());
+  check_teacher(teacher.get<std::string>(), step.where, recipe, config, rows_go);
 }
 
 constexpr std::int64_t kBytesAToken = 4;  // of a text that is too long to be tokenized here
@@ -195,10 +205,13 @@ PlannedPhase pass_phase(const Recipe& recipe, const std::vector<std::unique_ptr<
 
 }  // namespace
 
-std::vector<std::int64_t> check_texts(const Recipe& recipe, const ModelConfig& config) {
+std::vector<std::int64_t> check_texts(const Recipe& recipe, const ModelConfig& config,
+                                      bool rows_go) {
   std::vector<std::int64_t> measured;
   if (recipe.calibration) check_calibration(recipe, config);
-  for (const PassStep& step : recipe.passes) check_pass_files(step);
+  for (const PassStep& step : recipe.passes) {
+    check_pass_files(step, recipe, config, rows_go);
+  }
   for (const EvalStep& step : recipe.evals) {
     if (step.kind == EvalKind::kText) check_window(step, config);
     try {

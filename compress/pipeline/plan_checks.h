@@ -6,8 +6,10 @@
 namespace attar {
 
 // Calibration and evaluation texts: there, long enough, tasks readable. Calibration texts up to 16
-// MB are tokenized; longer ones are judged by their bytes. Returns Plan::measured.
-std::vector<std::int64_t> check_texts(const Recipe& recipe, const ModelConfig& config);
+// MB are tokenized; longer ones are judged by their bytes. Teachers: there, with the student's
+// tokens unless some of these go (`rows_go`). Returns Plan::measured.
+std::vector<std::int64_t> check_texts(const Recipe& recipe, const ModelConfig& config,
+                                      bool rows_go);
 
 // Whether `out` can be made and its disk has room.
 void check_output(const std::filesystem::path& out, std::uint64_t needed_bytes);

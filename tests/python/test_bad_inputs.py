@@ -79,6 +79,23 @@ recipe_case("a_task_twice", USAGE, "eval[1] arc_easy] stands twice",
             eval=[{"arc_easy": {"path": "x"}}, {"arc_easy": {"path": "x", "shots": 2}}])
 recipe_case("teacher_that_is_not_there", IO, "teacher: there is no 'nosuch'",
             passes=[{"distill": {"text": "text.txt", "teacher": "nosuch", "steps": 1}}])
+
+
+@case(BAD_INPUT, "token '▁was' (id 286) of the student is none of the teacher's")
+def a_teacher_with_another_token(folder, recipe):
+    shutil.copytree(folder / "model", folder / "teacher")
+    tokens = folder / "teacher/tokenizer.model"
+    data = tokens.read_bytes()
+    assert data.count("▁was".encode()) == 1
+    tokens.write_bytes(data.replace("▁was".encode(), "▁wAs".encode()))
+    recipe["passes"] = [{"distill": {"text": "text.txt", "teacher": "teacher", "steps": 1}}]
+
+
+recipe_case("ranks_that_keep_has_no_room_for", DOES_NOT_FIT, "raise keep or lower align",
+            passes=[{"lowrank.svd": {"keep": 0.01}}])
+recipe_case("fewer_bits_than_the_smallest_format", DOES_NOT_FIT, "the smallest format takes 3.25 bits a weight, and 3.1",
+            passes=[{"quantize.fit": {"bits": 3.1, "widths": [3, 4], "group_sizes": [32, 64], "symmetric": True,
+                                      "skip": ["down"]}}])
 recipe_case("a_grid_that_fit_may_choose_and_the_file_lacks", DOES_NOT_FIT, "quantize.fit may choose this grid",
             passes=[{"quantize.fit": {"bits": 5, "widths": [4, 8], "skip": ["down"]}}],
             export=[{"format": "gguf", "type": "auto", "path": "m.gguf"}])
@@ -589,6 +606,19 @@ def test_bad_input(spoilt, whole, tmp_path):
     assert spoilt.says in errors[0]
     assert len(errors[0]) < 1000
     assert snapshot(folder) == before, "something was left behind"
+
+
+@pytest.mark.parametrize("name", ["a_teacher_with_another_token", "ranks_that_keep_has_no_room_for",
+                                  "fewer_bits_than_the_smallest_format"])
+def test_plan_refuses_what_a_run_would(name, whole, tmp_path):
+    folder = tmp_path / "w"
+    shutil.copytree(whole, folder)
+    recipe = recipe_for(folder)
+    spoilt = next(case for case in CASES if case.name == name)
+    spoilt.spoil(folder, recipe)
+    write_recipe(folder / "r.yaml", recipe)
+    done = attar("plan", folder / "r.yaml")
+    assert done.returncode == spoilt.code and spoilt.says in done.stderr, done.stderr
 
 
 def command_case(code, says, *arguments):
