@@ -18,7 +18,10 @@ void export_command(const Options& given) {
   use_threads(given.common);
   ExportOptions options = given.options;
   options.format = export_format_from(given.format);
-  if (options.replace) keep_out_of(given.out, given.model);
+  if (options.replace) {
+    keep_out_of(given.out, given.model);
+    if (!options.importance.empty()) keep_out_of(given.out, options.importance);
+  }
   const Model model(open_model(given.model));
   const ExportReport report = export_model(model, given.out, options);
   nlohmann::ordered_json json = {{"path", report.path.string()},

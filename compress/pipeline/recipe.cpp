@@ -56,19 +56,19 @@ void for_each(const json& list, const std::string& where, const char* key, Read&
   }
 }
 
-// A pass that reads texts of its own calls the option "text": a file, or several.
-void resolve_paths(json& options, const fs::path& file) {
-  const auto resolve = [&](json& one) {
-    if (one.is_string()) one = resolve_path(one.get<std::string>(), file);
-  };
+// Visits the paths among a pass's options. A pass that reads texts of its own calls the option
+// "text": a file, or several.
+template <class Options, class Visit>
+void for_each_path(Options& options, const Visit& visit) {
   for (const char* key : {"text", "teacher", "cache"}) {
     if (!options.is_object() || !options.contains(key)) continue;
-    json& value = options[key];
+    auto& value = options.at(key);
     // The teacher's word for what the recipe started from.
     if (std::string_view(key) == "teacher" && value == "original") continue;
-    if (!value.is_array()) resolve(value);
-    for (json& one : value) {
-      if (value.is_array()) resolve(one);
+    if (value.is_string()) visit(value);
+    if (!value.is_array()) continue;
+    for (auto& one : value) {
+      if (one.is_string()) visit(one);
     }
   }
 }
@@ -79,7 +79,8 @@ std::vector<PassStep> read_passes(const json& list, const std::string& where, co
   for_each(list, where, "passes", [&](const json& entry, const std::string& place) {
     NamedOptions named = read_named_step(entry, "pass", place);
     const std::string full = place + " " + named.name;
-    resolve_paths(named.options, file);
+    for_each_path(named.options,
+                  [&](json& path) { path = resolve_path(path.get<std::string>(), file); });
     registry.make(named.name, named.options, full);
     steps.push_back({std::move(named.name), std::move(named.options), full});
   });
@@ -202,6 +203,24 @@ json Recipe::deciding(const PassRegistry& registry) const {
     document["passes"].push_back({{step.name, pass->options()}});
   }
   return document;
+}
+
+std::vector<std::string> Recipe::paths_read() const {
+  std::vector<std::string> paths = {model, file.string()};
+  if (calibration) {
+    paths.insert(paths.end(), calibration->text.begin(), calibration->text.end());
+    paths.push_back(calibration->store);
+  }
+  for (const PassStep& step : passes) {
+    for_each_path(step.options,
+                  [&](const json& path) { paths.push_back(path.get<std::string>()); });
+  }
+  for (const EvalStep& step : evals) {
+    paths.push_back(step.kind == EvalKind::kText ? step.text.text : step.task.path);
+  }
+  for (const ExportStep& step : exports) paths.push_back(step.options.importance);
+  std::erase(paths, "");
+  return paths;
 }
 
 json Recipe::resolved(const PassRegistry& registry) const {

@@ -48,6 +48,9 @@ struct Recipe {
   std::vector<ExportStep> exports;
   std::vector<std::string> chat;  // questions answered before and after
 
+  // Every file and folder that it names, but for outputs; once each time it is named.
+  std::vector<std::string> paths_read() const;
+
   // Every value as it holds, with the passes' defaults filled in: what the manifest keeps.
   nlohmann::json resolved(const PassRegistry& registry) const;
   // The same without what cannot change a weight (threads, batch, gate, eval, export, chat): what

@@ -196,14 +196,7 @@ RunResult run(const Recipe& recipe, const Engine& engine, const RunOptions& opti
   record.run_id = identity.run;
   record.weights_id = identity.weights;
   if (options.replace) {
-    keep_out_of(options.out, recipe.model);
-    if (!recipe.file.empty()) keep_out_of(options.out, recipe.file);
-    if (recipe.calibration) {
-      for (const std::string& text : recipe.calibration->text) keep_out_of(options.out, text);
-    }
-    for (const EvalStep& step : recipe.evals) {
-      keep_out_of(options.out, step.kind == EvalKind::kText ? step.text.text : step.task.path);
-    }
+    for (const std::string& path : recipe.paths_read()) keep_out_of(options.out, path);
   }
   // Who allows replacing it doubts what is there.
   if (auto done = already_there(options.out, identity.run, options.replace)) {

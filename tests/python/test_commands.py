@@ -173,6 +173,33 @@ def test_replacing_removes_only_what_it_could_have_made(command, tmp_path):
         succeed(*command, "--out", tmp_path / "mine", "--replace", cwd=tmp_path)
 
 
+@pytest.mark.parametrize("read", ["text", "teacher", "importance", "store"])
+def test_replacing_never_removes_what_one_step_reads(read, tmp_path):
+    make_stories(tmp_path / "model")
+    make_text(tmp_path / "text.txt")
+    mine = tmp_path / "mine"
+    succeed("run", write_recipe(tmp_path / "first.yaml", recipe_for(tmp_path)), "--out", mine)
+    recipe = recipe_for(tmp_path)
+    if read == "text":
+        make_text(mine / "text.txt")
+        recipe["passes"] = [{"train.text": {"text": "mine/text.txt", "steps": 1}}]
+    if read == "teacher":
+        make_stories(mine / "teacher")
+        recipe["passes"] = [{"distill": {"text": "text.txt", "teacher": "mine/teacher", "steps": 1}}]
+    if read == "importance":
+        succeed("importance", tmp_path / "model", "--text", tmp_path / "text.txt", "--length", 64,
+                "--sequences", 4, "--out", mine / "i.gguf")
+        recipe["export"] = [{"format": "gguf", "type": "F16", "importance": "mine/i.gguf", "path": "m.gguf"}]
+    if read == "store":
+        recipe["calibration"]["store"] = str(mine / "s.h5")
+        succeed("run", write_recipe(tmp_path / "s.yaml", recipe), "--out", tmp_path / "other")
+        assert (mine / "s.h5").exists()
+    before = {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
+    done = attar("run", write_recipe(tmp_path / "r.yaml", recipe), "--out", mine, "--replace")
+    assert done.returncode == 2 and "replacing it would remove both" in done.stderr, done.stderr
+    assert {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("out", [".", "model", "deep/.."])
 def test_replacing_never_removes_what_is_read(out, tmp_path):
     make_stories(tmp_path / "model")
