@@ -26,6 +26,7 @@ constexpr int kKeptAtTheTop = 128 << 10;  // glibc's default
 class RecentBlocks final : public c10::Allocator {
  public:
   c10::DataPtr allocate(std::size_t bytes) override {
+    if (bytes >= kMakesRoom) clear();
     void* data = take(bytes);
     if (data == nullptr) data = below_->raw_allocate(bytes);
     return {data, data, &release, c10::Device(c10::DeviceType::CPU)};
@@ -45,6 +46,7 @@ class RecentBlocks final : public c10::Allocator {
 
  private:
   static constexpr std::size_t kSmallest = kLargeBlock, kLargest = 16 << 20, kTogether = 32 << 20;
+  static constexpr std::size_t kMakesRoom = 128 << 20;
   // How much more than asked for the C library's block may hold: a page and the alignment.
   static constexpr std::size_t kSlack = 8 << 10;
 
@@ -67,7 +69,16 @@ class RecentBlocks final : public c10::Allocator {
     const std::lock_guard lock(mutex_);
     kept_.push_back({data, bytes});
     together_ += bytes;
-    while (together_ > kTogether) {
+    shrink_to(kTogether);
+  }
+
+  void clear() {
+    const std::lock_guard lock(mutex_);
+    shrink_to(0);
+  }
+
+  void shrink_to(std::size_t most) {
+    while (together_ > most) {
       below_->raw_deallocate(kept_.front().data);
       together_ -= kept_.front().bytes;
       kept_.pop_front();

@@ -38,6 +38,18 @@ TEST(Allocator, TensorsFreedLastServeTheNextOnesOfTheirSize) {
   EXPECT_EQ(content(17 * kMegabyte), 0) << "larger ones go back";
 }
 
+TEST(Allocator, RoomIsMadeForALargeTensor) {
+#ifndef __GLIBC__
+  GTEST_SKIP() << "the C library is not glibc";
+#endif
+  give_large_blocks_back();
+  at::full({3 * kFloats}, 7.0f);
+  at::empty({127 * kFloats}, at::kFloat);
+  EXPECT_EQ(content(3 * kMegabyte), 7);
+  at::empty({128 * kFloats}, at::kFloat);
+  EXPECT_EQ(content(3 * kMegabyte), 0);
+}
+
 TEST(Allocator, NoMoreThan32MegabytesStay) {
 #ifndef __GLIBC__
   GTEST_SKIP() << "the C library is not glibc";
