@@ -43,6 +43,9 @@ DistillPass::DistillPass(DistillConfig config)
       losses_(read_losses(config_.loss, std::string(kName) + ".loss")),
       learning_(learning_from(config_.learn, kName)) {
   require<UsageError>(!config_.text.empty(), kName, "text is missing; name a file to learn from");
+  if (!losses_.needs_teacher()) {
+    refuse_idle(config_, {"teacher"}, kName, "cross_entropy asks no teacher: leave it out");
+  }
   require<UsageError>(config_.on_policy > 0 || (config_.prompt == 0 && config_.temperature == 1),
                       kName, "prompt and temperature say how the student writes; set on_policy");
   if (config_.on_policy > 0) {

@@ -121,7 +121,7 @@ std::vector<PlannedLayer> SvdPass::plan(const ModelConfig& config) const {
     layer.action = method + " of rank " + std::to_string(rank);
     layer.parameters = parameters_of(shape, rank, storage_);
   }
-  require_smallest_ranks(choices, budget_of(parameters), config_.align);
+  if (!config.widths_open) require_smallest_ranks(choices, budget_of(parameters), config_.align);
   return planned;
 }
 

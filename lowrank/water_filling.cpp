@@ -108,10 +108,9 @@ RankPlan fill_ranks(std::span<const RankChoice> choices, std::int64_t budget, st
   if (choices.empty()) return {};
   std::vector<std::vector<Option>> layers;
   for (const RankChoice& choice : choices) layers.push_back(options_of(choice, align));
-  const std::int64_t smallest = smallest_parameters(choices, align);
-  const std::vector<std::size_t> best =
-      smallest <= budget ? cheapest(layers, budget) : std::vector<std::size_t>();
-  require_room(!best.empty(), smallest, budget, align);
+  require_smallest_ranks(choices, budget, align);
+  const std::vector<std::size_t> best = cheapest(layers, budget);
+  require_room(!best.empty(), smallest_parameters(choices, align), budget, align);
   RankPlan plan;
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
     const Option& option = layers[layer][best[layer]];

@@ -220,9 +220,10 @@ std::vector<PlannedLayer> FitPass::plan(const ModelConfig& config) const {
   }
   // What lies between the smallest format anywhere and the smallest in each layer, and sizes, are
   // judged by the run.
-  require<DoesNotFit>(config_.bits == 0 || least <= config_.bits || std::isinf(least), kName,
-                      "the smallest format takes ", least, " bits a weight, and ", config_.bits,
-                      " are allowed; allow more, or smaller formats (widths, group_sizes, types)");
+  require<DoesNotFit>(
+      config_.bits == 0 || least <= config_.bits || std::isinf(least) || config.widths_open, kName,
+      "the smallest format takes ", least, " bits a weight, and ", config_.bits,
+      " are allowed; allow more, or smaller formats (widths, group_sizes, types)");
   return layers;
 }
 

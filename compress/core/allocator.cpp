@@ -3,14 +3,13 @@
 #ifdef __GLIBC__
 #include <c10/core/CPUAllocator.h>
 #include <malloc.h>
-
-#include <deque>
-#include <mutex>
 #endif
 
 #include <atomic>
 #include <cstdlib>
 #include <limits>
+#include <mutex>
+#include <vector>
 
 namespace attar {
 namespace {
@@ -28,7 +27,7 @@ class RecentBlocks final : public c10::Allocator {
   c10::DataPtr allocate(std::size_t bytes) override {
     if (bytes >= kMakesRoom) clear();
     void* data = take(bytes);
-    if (data == nullptr) data = below_->raw_allocate(bytes);
+    if (data == nullptr) data = fresh(bytes);
     return {data, data, &release, c10::Device(c10::DeviceType::CPU)};
   }
 
@@ -44,11 +43,27 @@ class RecentBlocks final : public c10::Allocator {
     return *blocks;
   }
 
+  void clear() {
+    const std::lock_guard lock(mutex_);
+    shrink_to(0);
+  }
+
  private:
   static constexpr std::size_t kSmallest = kLargeBlock, kLargest = 16 << 20, kTogether = 32 << 20;
   static constexpr std::size_t kMakesRoom = 128 << 20;
   // How much more than asked for the C library's block may hold: a page and the alignment.
   static constexpr std::size_t kSlack = 8 << 10;
+
+  RecentBlocks() { kept_.reserve(kTogether / kSmallest + 1); }  // giving back never allocates
+
+  void* fresh(std::size_t bytes) {
+    try {
+      return below_->raw_allocate(bytes);
+    } catch (const c10::Error&) {
+      clear();
+      return below_->raw_allocate(bytes);
+    }
+  }
 
   void* take(std::size_t bytes) {
     if (bytes < kSmallest || bytes > kLargest) return nullptr;
@@ -72,17 +87,13 @@ class RecentBlocks final : public c10::Allocator {
     shrink_to(kTogether);
   }
 
-  void clear() {
-    const std::lock_guard lock(mutex_);
-    shrink_to(0);
-  }
-
   void shrink_to(std::size_t most) {
-    while (together_ > most) {
-      below_->raw_deallocate(kept_.front().data);
-      together_ -= kept_.front().bytes;
-      kept_.pop_front();
+    auto block = kept_.begin();
+    for (; together_ > most; ++block) {
+      below_->raw_deallocate(block->data);
+      together_ -= block->bytes;
     }
+    kept_.erase(kept_.begin(), block);
   }
 
   static void release(void* data) { instance().keep(data); }
@@ -94,7 +105,7 @@ class RecentBlocks final : public c10::Allocator {
 
   c10::Allocator* const below_ = c10::GetDefaultCPUAllocator();
   std::mutex mutex_;
-  std::deque<Kept> kept_;  // the one freed last behind
+  std::vector<Kept> kept_;  // the one freed last behind
   std::size_t together_ = 0;
 };
 #endif
@@ -105,7 +116,7 @@ void give_large_blocks_back() {
   gives_back = true;
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, kLargeBlock);
-  c10::SetCPUAllocator(&RecentBlocks::instance());
+  if (kKeepsRecentTensors) c10::SetCPUAllocator(&RecentBlocks::instance());
 #endif
 }
 
@@ -122,6 +133,7 @@ KeepLargeBlocks::~KeepLargeBlocks() {
   if (!gives_back) return;
   mallopt(M_MMAP_THRESHOLD, kLargeBlock);
   mallopt(M_TRIM_THRESHOLD, kKeptAtTheTop);
+  RecentBlocks::instance().clear();
   malloc_trim(0);
 #endif
 }

@@ -230,7 +230,7 @@ void keep_out_of(const fs::path& out, const fs::path& input) {
   std::error_code failure;
   const fs::path folder = fs::weakly_canonical(out, failure);
   const fs::path file = fs::weakly_canonical(input, failure);
-  if (failure || !fs::exists(file, failure)) return;
+  if (failure) return;
   const auto [end, at] = std::mismatch(folder.begin(), folder.end(), file.begin(), file.end());
   require<UsageError>(end != folder.end(), out.string(), "'", input.string(),
                       "', which is read, lies there, and replacing it would remove both; choose "

@@ -48,7 +48,7 @@ struct Recipe {
   std::vector<ExportStep> exports;
   std::vector<std::string> chat;  // questions answered before and after
 
-  // Every file and folder that it names, but for outputs; once each time it is named.
+  // Every file and folder that it reads or keeps for later runs (store, cache).
   std::vector<std::string> paths_read() const;
 
   // Every value as it holds, with the passes' defaults filled in: what the manifest keeps.

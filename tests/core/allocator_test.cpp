@@ -19,16 +19,20 @@ std::int64_t resident_bytes() {
   return pages * 4096;
 }
 
+// Nothing is kept.
+void start_anew() {
+  give_large_blocks_back();
+  at::empty({128 * kFloats}, at::kFloat);
+}
+
 // Pages that come from the system are zeros.
 float content(std::int64_t bytes) {
   return *at::empty({bytes / 4}, at::kFloat).const_data_ptr<float>();
 }
 
 TEST(Allocator, TensorsFreedLastServeTheNextOnesOfTheirSize) {
-#ifndef __GLIBC__
-  GTEST_SKIP() << "the C library is not glibc";
-#endif
-  give_large_blocks_back();
+  if (!kKeepsRecentTensors) GTEST_SKIP() << "freed tensors go back here";
+  start_anew();
   for (const std::int64_t bytes : {2 * kMegabyte + 12, 16 * kMegabyte}) {
     at::full({bytes / 4}, 7.0f);
     EXPECT_EQ(content(bytes + kMegabyte), 0) << "another size";
@@ -39,10 +43,8 @@ TEST(Allocator, TensorsFreedLastServeTheNextOnesOfTheirSize) {
 }
 
 TEST(Allocator, RoomIsMadeForALargeTensor) {
-#ifndef __GLIBC__
-  GTEST_SKIP() << "the C library is not glibc";
-#endif
-  give_large_blocks_back();
+  if (!kKeepsRecentTensors) GTEST_SKIP() << "freed tensors go back here";
+  start_anew();
   at::full({3 * kFloats}, 7.0f);
   at::empty({127 * kFloats}, at::kFloat);
   EXPECT_EQ(content(3 * kMegabyte), 7);
@@ -51,10 +53,8 @@ TEST(Allocator, RoomIsMadeForALargeTensor) {
 }
 
 TEST(Allocator, NoMoreThan32MegabytesStay) {
-#ifndef __GLIBC__
-  GTEST_SKIP() << "the C library is not glibc";
-#endif
-  give_large_blocks_back();
+  if (!kKeepsRecentTensors) GTEST_SKIP() << "freed tensors go back here";
+  start_anew();
   const std::int64_t before = resident_bytes();
   std::vector<at::Tensor> tensors;
   for (std::int64_t i = 0; i < 60; ++i) tensors.push_back(at::full({(3 + i % 3) * kFloats}, 1.0f));

@@ -91,6 +91,8 @@ def a_teacher_with_another_token(folder, recipe):
     recipe["passes"] = [{"distill": {"text": "text.txt", "teacher": "teacher", "steps": 1}}]
 
 
+recipe_case("a_teacher_that_is_not_asked", USAGE, "cross_entropy asks no teacher",
+            passes=[{"distill": {"text": "text.txt", "teacher": "model", "loss": "cross_entropy", "steps": 1}}])
 recipe_case("ranks_that_keep_has_no_room_for", DOES_NOT_FIT, "raise keep or lower align",
             passes=[{"lowrank.svd": {"keep": 0.01}}])
 recipe_case("fewer_bits_than_the_smallest_format", DOES_NOT_FIT, "the smallest format takes 3.25 bits a weight, and 3.1",
