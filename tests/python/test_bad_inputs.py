@@ -623,6 +623,22 @@ def test_plan_refuses_what_a_run_would(name, whole, tmp_path):
     assert done.returncode == spoilt.code and spoilt.says in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("behind", [
+    {"lowrank.svd": {"layers": ["model.layers.4.mlp.*"], "keep": 0.8}},
+    {"quantize.fit": {"layers": ["model.layers.4.mlp.down_proj"], "embedding": False, "widths": [3],
+                      "group_sizes": [0], "symmetric": True, "bits": 3.2}}], ids=lambda step: next(iter(step)))
+def test_plan_leaves_widths_that_the_run_chooses_to_it(behind, whole, tmp_path):
+    """Planned as the last block's, the narrow width may become any block's."""
+    folder = tmp_path / "w"
+    shutil.copytree(whole, folder)
+    recipe = recipe_for(folder)
+    recipe["passes"] = [{"prune.depth": {"unit": "mlp", "remove": 1}}, behind]
+    recipe["export"] = [{"format": "gguf", "type": "F16", "path": "m.gguf"}]
+    write_recipe(folder / "r.yaml", recipe)
+    done = attar("plan", folder / "r.yaml")
+    assert done.returncode == 0, done.stderr
+
+
 def command_case(code, says, *arguments):
     return pytest.param(code, says, arguments, id=says.replace(" ", "_"))
 

@@ -193,8 +193,12 @@ def test_replacing_never_removes_what_one_step_reads(read, tmp_path):
     if read == "store":
         recipe["calibration"]["store"] = str(mine / "s.h5")  # that the run would make there
     before = {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
-    done = attar("run", write_recipe(tmp_path / "r.yaml", recipe), "--out", mine, "--replace")
-    assert done.returncode == 2 and "replacing it would remove both" in done.stderr, done.stderr
+    commands = [["run", write_recipe(tmp_path / "r.yaml", recipe)]]
+    if read == "importance":
+        commands.append(["export", tmp_path / "model", "--format", "huggingface", "--importance", mine / "i.gguf"])
+    for command in commands:
+        done = attar(*command, "--out", mine, "--replace")
+        assert done.returncode == 2 and "replacing it would remove both" in done.stderr, done.stderr
     assert {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()} == before
 
 
